@@ -1,0 +1,94 @@
+# What CI runs is `make test`; `make help` lists the rest.
+
+SHELL       := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+GO          ?= go
+STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+
+SEEDS    ?= 1000  # make sim SEEDS=20000
+SEED     ?=       # make sim SEED=17 replays one, and tells its story
+PKG      ?= ./... # make bench PKG=./causal
+BENCH    ?= .
+FUZZTIME ?= 10s
+
+# Packages with goroutines or shared memory of their own; the rest is pure or runs whole processes.
+RACE := determinant causal timers inflightlog transport checkpoint standby raftmeta task operator cluster connector
+
+# Pebble needs no C when cgo is off; the race detector needs it on.
+export CGO_ENABLED := 0
+
+.PHONY: help
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
+
+.PHONY: test
+test: build vet lint unit race sim ## everything CI checks
+
+.PHONY: build
+build: ## compile all packages, and the commands into bin/
+	$(GO) build ./...
+	$(GO) build -o bin/ ./cmd/...
+
+.PHONY: vet
+vet:
+	$(GO) vet ./...
+
+.PHONY: unit
+unit: ## unit tests and process tests
+	$(GO) test -timeout 5m ./...
+
+.PHONY: race
+race: ## engine packages under the race detector
+	CGO_ENABLED=1 $(GO) test -race -timeout 5m $(foreach p,$(RACE),$(if $(wildcard $(p)),./$(p)/...))
+
+.PHONY: sim
+sim: ## the simulation: SEEDS=n of them, or SEED=k alone
+	$(GO) test ./internal/sim -run '^TestSeeds$$' -count=1 -timeout 5m \
+		$(if $(strip $(SEED)),-v -sim.seed=$(SEED),-sim.seeds=$(SEEDS))
+
+.PHONY: lint
+lint: fmt-check rules staticcheck generate-check tidy-check ## house rules, staticcheck, formatting, tidiness
+
+.PHONY: rules
+rules:
+	$(GO) test -count=1 ./internal/lint
+
+.PHONY: staticcheck
+staticcheck:
+	$(GO) run $(STATICCHECK) ./...
+
+.PHONY: fmt-check
+fmt-check:
+	@bad=$$(gofmt -l .); [ -z "$$bad" ] || { echo "not formatted by gofmt:"; echo "$$bad"; exit 1; }
+
+.PHONY: tidy-check
+tidy-check: ## go.mod and go.sum are tidy
+	$(GO) mod tidy -diff
+
+.PHONY: generate-check
+generate-check:
+	@grep -rq '^//go:generate' --include='*.go' . || exit 0; \
+	state() { git diff; git ls-files --others --exclude-standard -z | xargs -0r sha256sum; }; \
+	before=$$(state); $(GO) generate ./...; \
+	[ "$$before" = "$$(state)" ] || { echo "generated files were stale"; git status --short; exit 1; }
+
+.PHONY: bench
+bench: ## benchmarks: PKG=./causal BENCH=Append
+	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem $(PKG)
+
+.PHONY: fuzz
+fuzz: ## each fuzz test for FUZZTIME
+	@{ grep -rHo '^func Fuzz[A-Za-z0-9_]*' --include='*_test.go' . || true; } | while IFS=: read -r file fn; do \
+		$(GO) test -run '^$$' -fuzz "^$${fn#func }\$$" -fuzztime $(FUZZTIME) "$$(dirname "$$file")"; \
+	done
+
+.PHONY: demo
+demo: build ## count words while tasks are killed, then check the counts from outside
+	@dir=$$(mktemp -d); trap 'rm -rf "$$dir"' EXIT; \
+	words="$$($(GO) env GOROOT)/src/net/**/*.go"; \
+	show() { printf '\n$$'; printf ' %q' "$$@"; echo; "$$@"; }; \
+	show bin/understudy run wordcount --input "$$words" --output "$$dir/out" --state "$$dir/state" \
+		--parallelism 4 --checkpoint-interval 500ms --chaos kill=200ms,target=task --seed 1; \
+	show bin/understudy verify running --output "$$dir/out" --key word --value count --words "$$words"
