@@ -1,0 +1,189 @@
+package file
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"os"
+	"strings"
+
+	"github.com/understudy-stream/understudy/operator"
+)
+
+// Errors of the source that a caller may branch on.
+var (
+	// ErrNoMatch is returned when a pattern matches no file.
+	ErrNoMatch = errors.New("file: no file matches")
+	// ErrChanged is returned when a file is no longer what it was when its splits were listed.
+	ErrChanged = errors.New("file: the file has changed since the job began")
+	// ErrOffset is returned when a split is opened at an offset at which no line of it starts.
+	ErrOffset = errors.New("file: no line of the split starts at the offset")
+	// ErrLineTooLong is returned for a line longer than SourceOptions.MaxLine.
+	ErrLineTooLong = errors.New("file: line too long")
+)
+
+// Line is one line of a file.
+type Line struct {
+	File   string // the path as the pattern gave it
+	Offset uint64 // where the line starts, in bytes; in a compressed file, in uncompressed bytes
+	Text   string // the line without its "\n"; a "\r" before it is part of the text
+}
+
+// SourceOptions tunes a Source. The zero value is the default.
+type SourceOptions struct {
+	SplitBytes  int64 // length of the byte ranges that a file is cut into; default 16 MiB
+	MaxLine     int   // longest line in bytes, without its "\n"; default 16 MiB
+	BufferBytes int   // what one read asks for; default 256 KiB
+}
+
+// EnsureDefaults fills in what is zero.
+func (o *SourceOptions) EnsureDefaults() {
+	if o.SplitBytes == 0 {
+		o.SplitBytes = 16 << 20
+	}
+	if o.MaxLine == 0 {
+		o.MaxLine = 16 << 20
+	}
+	if o.BufferBytes == 0 {
+		o.BufferBytes = 256 << 10
+	}
+}
+
+// Validate tells what is wrong with the options.
+func (o *SourceOptions) Validate() error {
+	if o.SplitBytes < 0 || o.MaxLine < 0 || o.BufferBytes < 0 {
+		return fmt.Errorf("file: negative option: split %d, line %d, buffer %d bytes", o.SplitBytes, o.MaxLine, o.BufferBytes)
+	}
+	if o.MaxLine > math.MaxInt/4 {
+		return fmt.Errorf("file: a line of %d bytes does not fit in memory", o.MaxLine)
+	}
+	return nil
+}
+
+// Source reads the lines of files. It implements operator.Source[Line].
+type Source struct {
+	globs   []string
+	options SourceOptions
+}
+
+var _ operator.Source[Line] = (*Source)(nil)
+
+// Lines reads the lines of every file that matches a pattern. A pattern is that of path.Match for each path segment; the
+// segment ** stands for any number of directories, none included. As in a shell, a wildcard does not match a name that
+// begins with a dot, and ** does not follow symbolic links. Each pattern must match at least one file. Files whose name
+// ends in .gz are decompressed; each is one split.
+//
+// The last line of a file need not end in "\n". Blank lines are lines. Files must not change while the job lives: a
+// change of length or modification time is ErrChanged.
+func Lines(globs ...string) *Source { return &Source{globs: globs} }
+
+// With returns a source of the same files with these options.
+func (s *Source) With(o SourceOptions) *Source { return &Source{globs: s.globs, options: o} }
+
+// Splits lists the splits in the order of path and range. It is also where files that cannot be read are noticed.
+func (s *Source) Splits(ctx context.Context) ([]string, error) {
+	o := s.options
+	o.EnsureDefaults()
+	if err := o.Validate(); err != nil {
+		return nil, err
+	}
+	files, err := expandAll(ctx, s.globs)
+	if err != nil {
+		return nil, err
+	}
+	var splits []string
+	for _, name := range files {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		whole, err := describe(name)
+		if err != nil {
+			return nil, err
+		}
+		if whole.Gzip {
+			splits = append(splits, whole.String())
+			continue
+		}
+		for start := int64(0); start < whole.Size; {
+			part := whole
+			part.Start, part.End = start, whole.Size
+			if whole.Size-start > o.SplitBytes {
+				part.End = start + o.SplitBytes
+			}
+			splits = append(splits, part.String())
+			start = part.End
+		}
+	}
+	return splits, nil
+}
+
+// describe gives the split that is a whole file.
+func describe(name string) (split, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return split{}, fmt.Errorf("file: %w", err)
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return split{}, fmt.Errorf("file: %w", err)
+	}
+	if !info.Mode().IsRegular() {
+		return split{}, fmt.Errorf("file: %s is not a regular file", name)
+	}
+	return split{
+		File: name, End: info.Size(), Size: info.Size(), Modified: info.ModTime().UnixNano(),
+		Gzip: strings.HasSuffix(name, ".gz"),
+	}, nil
+}
+
+// Open reads a split from an offset.
+func (s *Source) Open(ctx context.Context, identity string, offset uint64) (operator.Reader[Line], error) {
+	l, err := s.open(ctx, identity, offset)
+	if err != nil {
+		return nil, err
+	}
+	return &lineReader{scanner: l}, nil
+}
+
+func (s *Source) open(ctx context.Context, identity string, offset uint64) (*scanner, error) {
+	o := s.options
+	o.EnsureDefaults()
+	if err := o.Validate(); err != nil {
+		return nil, err
+	}
+	sp, err := parseSplit(identity)
+	if err != nil {
+		return nil, err
+	}
+	f, err := os.Open(sp.File)
+	if err != nil {
+		return nil, fmt.Errorf("file: %w", err)
+	}
+	l := &scanner{split: sp, file: f, maxLine: o.MaxLine, buf: make([]byte, o.BufferBytes)}
+	if err := l.begin(ctx, offset); err != nil {
+		f.Close()
+		return nil, err
+	}
+	return l, nil
+}
+
+// lineReader gives the lines of a split as strings of their own.
+type lineReader struct{ scanner *scanner }
+
+func (r *lineReader) Next() (Line, uint64, error) {
+	text, at, err := r.scanner.next()
+	if err != nil {
+		return Line{}, r.scanner.offset(), err
+	}
+	return Line{File: r.scanner.split.File, Offset: at, Text: string(text)}, r.scanner.offset(), nil
+}
+
+// Ready is nil: Next never waits for more.
+func (r *lineReader) Ready() <-chan struct{} { return nil }
+
+func (r *lineReader) Close() error { return r.scanner.file.Close() }
+
+var _ io.Closer = (*lineReader)(nil)
