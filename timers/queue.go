@@ -1,0 +1,195 @@
+package timers
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+)
+
+// Timer is one timer that is set.
+type Timer struct {
+	Time int64  // milliseconds since the Unix epoch
+	Key  string // encoded key
+	Tag  string // namespace that the operator chose: a window's bounds, a name
+	Reg  uint64 // registration number, unique in its queue
+}
+
+// Change is one difference between two freezes of a queue. Of each (time, key, tag) there is at most one.
+type Change struct {
+	Timer
+	Removed bool // the timer fired or was deleted; otherwise it was registered
+}
+
+// identity is what a timer is kept once for.
+type identity struct {
+	time     int64
+	key, tag string
+}
+
+func (t *Timer) identity() identity { return identity{t.Time, t.Key, t.Tag} }
+
+// entry is a timer in its slot.
+type entry struct {
+	Timer
+	heap *heap // the one it is in
+	pos  int32 // its position there
+	// Invariant: fresh >= 0 exactly if the last Freeze did not have this timer; then it is the position in Queue.fresh.
+	fresh int32
+}
+
+// Queue is a set of timers in firing order. Use NewQueue.
+type Queue struct {
+	slots []entry
+	free  []int32
+	index map[identity]int32 // slot of each timer that is set
+
+	// Invariant: each timer that is set is in exactly one of the two heaps; those in held have Reg >= before.
+	ready  heap
+	held   heap
+	before uint64 // the bound of the Pops since held was empty
+
+	fresh   []int32 // slots of the timers set since the last Freeze
+	removed []Timer // timers that the last Freeze had and that are gone
+	next    uint64  // the next registration number
+}
+
+// NewQueue returns an empty queue.
+func NewQueue() *Queue {
+	return &Queue{index: make(map[identity]int32)}
+}
+
+// Register sets a timer. It returns false, changing nothing, if the same (t, key, tag) is set already.
+func (q *Queue) Register(t int64, key, tag string) bool {
+	id := identity{t, key, tag}
+	if _, ok := q.index[id]; ok {
+		return false
+	}
+	slot := q.insert(Timer{Time: t, Key: key, Tag: tag, Reg: q.next})
+	q.slots[slot].fresh = int32(len(q.fresh))
+	q.fresh = append(q.fresh, slot)
+	q.next++
+	return true
+}
+
+// Restore sets a timer from a checkpoint: it keeps its registration number, later registrations get higher ones, and the
+// next Freeze does not report it. Restoring a timer that is set already is a bug of the caller: Restore panics.
+func (q *Queue) Restore(t Timer) {
+	if _, ok := q.index[t.identity()]; ok {
+		panic(fmt.Sprintf("timers: assertion: restored twice: %+v", t))
+	}
+	slot := q.insert(t)
+	q.slots[slot].fresh = -1
+	q.next = max(q.next, t.Reg+1)
+}
+
+func (q *Queue) insert(t Timer) int32 {
+	var slot int32
+	if n := len(q.free); n > 0 {
+		slot, q.free = q.free[n-1], q.free[:n-1]
+	} else {
+		slot = int32(len(q.slots))
+		q.slots = append(q.slots, entry{})
+	}
+	q.slots[slot].Timer = t
+	q.index[t.identity()] = slot
+	q.ready.push(q.slots, slot)
+	return slot
+}
+
+// Delete removes a timer. It returns false if it is not set.
+func (q *Queue) Delete(t int64, key, tag string) bool {
+	slot, ok := q.index[identity{t, key, tag}]
+	if ok {
+		q.remove(slot)
+	}
+	return ok
+}
+
+// remove takes a timer out of everything and notes the change for the next Freeze.
+func (q *Queue) remove(slot int32) Timer {
+	e := &q.slots[slot]
+	t := e.Timer
+	e.heap.remove(q.slots, e.pos)
+	delete(q.index, t.identity())
+	if e.fresh < 0 {
+		q.removed = append(q.removed, t)
+	} else {
+		last := len(q.fresh) - 1
+		moved := q.fresh[last]
+		q.fresh[e.fresh] = moved
+		q.slots[moved].fresh = e.fresh
+		q.fresh = q.fresh[:last]
+	}
+	*e = entry{} // drops the strings
+	q.free = append(q.free, slot)
+	return t
+}
+
+// Next returns the time of the first timer in firing order, whenever it was registered.
+func (q *Queue) Next() (t int64, ok bool) {
+	if slot, some := q.ready.min(); some {
+		t, ok = q.slots[slot].Time, true
+	}
+	if slot, some := q.held.min(); some && (!ok || q.slots[slot].Time < t) {
+		t, ok = q.slots[slot].Time, true
+	}
+	return t, ok
+}
+
+// Pop removes and returns the first timer, in the order (time, key, registration), that is due at until and whose
+// registration number is below the bound. With the bound that Mark gave when a firing began, timers registered during the
+// firing wait for a later one.
+func (q *Queue) Pop(until int64, before uint64) (Timer, bool) {
+	if before != q.before {
+		q.release()
+		q.before = before
+	}
+	for {
+		slot, ok := q.ready.min()
+		if !ok || q.slots[slot].Time > until {
+			return Timer{}, false
+		}
+		if q.slots[slot].Reg < before {
+			return q.remove(slot), true
+		}
+		q.ready.remove(q.slots, 0)
+		q.held.push(q.slots, slot)
+	}
+}
+
+// release puts the timers that a former bound held back where they can fire.
+func (q *Queue) release() {
+	for _, slot := range q.held.order {
+		q.ready.push(q.slots, slot)
+	}
+	q.held.order = q.held.order[:0]
+}
+
+// Mark returns the registration number that the next Register will give.
+func (q *Queue) Mark() uint64 { return q.next }
+
+// Len returns how many timers are set.
+func (q *Queue) Len() int { return len(q.index) }
+
+// Freeze returns what changed since the last Freeze (or since the queue was made and restored), in the order (time, key,
+// tag), and starts anew. A timer that came and went in between is not mentioned. It takes time for the changes only. The
+// caller owns the result.
+func (q *Queue) Freeze() []Change {
+	changes := make([]Change, 0, len(q.fresh)+len(q.removed))
+	for _, slot := range q.fresh {
+		e := &q.slots[slot]
+		e.fresh = -1
+		changes = append(changes, Change{Timer: e.Timer})
+	}
+	for i := range q.removed {
+		t := &q.removed[i]
+		if _, again := q.index[t.identity()]; !again {
+			changes = append(changes, Change{Timer: *t, Removed: true})
+		}
+	}
+	q.fresh, q.removed = nil, nil // a burst's memory is not kept
+	slices.SortFunc(changes, func(a, b Change) int {
+		return cmp.Or(cmp.Compare(a.Time, b.Time), cmp.Compare(a.Key, b.Key), cmp.Compare(a.Tag, b.Tag))
+	})
+	return changes
+}
