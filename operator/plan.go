@@ -1,0 +1,45 @@
+package operator
+
+import "context"
+
+// Partition says which channels of an edge a record goes to.
+type Partition uint8
+
+// The partitions. Forward edges join tasks of the same index and need equal parallelism on both ends.
+const (
+	Forward Partition = iota
+	Hash
+	Rebalance
+	Broadcast
+)
+
+// Plan is a job's graph, compiled from its streams: vertices, which are chains of operators, and the edges between them.
+// Vertices stand in topological order. It is the same in every process that builds the same job.
+type Plan struct {
+	Name     string
+	Hash     uint64 // of the graph's shape, names, parallelism and partitions; a checkpoint belongs to one hash
+	Vertices []Vertex
+	Edges    []Edge
+}
+
+// Vertex is one chain of operators, run by Parallelism tasks.
+type Vertex struct {
+	Index       int
+	Name        string // the operators' names, joined by " -> "
+	Parallelism int
+	// Source lists the splits of a source vertex, nil for others.
+	Source func(ctx context.Context) ([]string, error)
+	// Sink opens the causal store of one task of a vertex that ends in a causal sink; nil for others.
+	Sink func(ctx context.Context, task int) (CausalStore, error)
+	// AtLeastOnce names the operators of the vertex whose effects may be seen twice after a failure.
+	AtLeastOnce []string
+	// New builds one task's instance.
+	New func(rt Runtime) (Chain, error)
+}
+
+// Edge joins two vertices.
+type Edge struct {
+	From, To  int // indexes of vertices
+	Input     int // logical input of To
+	Partition Partition
+}

@@ -1,0 +1,71 @@
+package operator
+
+import (
+	"context"
+	"errors"
+
+	"github.com/understudy-stream/understudy/determinant"
+)
+
+// ErrFenced is returned by a CausalStore to a writer whose incarnation has been replaced.
+var ErrFenced = errors.New("operator: the writer was fenced off by a later incarnation")
+
+// ErrContradiction is returned by a CausalStore when what it is asked to write differs from what it already shows.
+var ErrContradiction = errors.New("operator: the sink already shows other output at this position")
+
+// CausalSink is an external system that takes output with the determinants that it depends on, and so shows each record
+// exactly once within milliseconds and without waiting for a checkpoint.
+type CausalSink interface {
+	// Open opens the store of one of n parallel sink tasks. Every worker of the job may open it, to write or to read what
+	// is stored.
+	Open(ctx context.Context, task, n int) (CausalStore, error)
+}
+
+// CausalStore is the external neighbour of one sink task. Methods may be called from several goroutines.
+//
+// Invariant: output that a reader can see never goes beyond the determinants stored with it.
+type CausalStore interface {
+	// Fence makes every later Write of an incarnation below f.Incarnation fail, applies f.Cut if its generation is newer than
+	// any the store has seen, and only then returns what the store holds. Raising a fence to one it already has is no error.
+	Fence(ctx context.Context, f Fence) (Stored, error)
+	// Write makes w visible, in order: w.Delta is durable before w.Records can be seen. It must return ErrFenced, and show
+	// nothing, if the incarnation was replaced, also when that happens during the call.
+	Write(ctx context.Context, incarnation determinant.Incarnation, w StoreWrite) error
+	// Truncate says that checkpoint e is committed at these log offsets, one per task: what is stored of each log below its
+	// offset, and cursors of epochs up to e, are no longer needed.
+	Truncate(ctx context.Context, e determinant.Epoch, offsets []determinant.LogOffset) error
+	Close() error
+}
+
+// Fence is who may write to a store from now on, and where a global rollback has cut it.
+type Fence struct {
+	Incarnation determinant.Incarnation
+	Generation  determinant.Generation
+	// Cut is the rollback that began Generation: the output is cut back to Cursor, and stored logs to Logs. Nil in
+	// generation 0.
+	Cut *Cut
+}
+
+// Cut is a point of a global rollback: a committed checkpoint.
+type Cut struct {
+	Cursor determinant.Cursor      // of the external channel
+	Logs   []determinant.LogOffset // one per task
+}
+
+// Stored is what a store holds.
+type Stored struct {
+	// Cursor is the position after the last write of which every byte is visible. What is visible beyond it, the first part
+	// of a write that was cut short, the store compares with what is written next instead of showing it again.
+	Cursor determinant.Cursor
+	// Deltas are the stored determinants, as given to Write, in order.
+	Deltas [][]byte
+	// Shown is how many records beyond Cut.Cursor a store that cannot truncate will show again; 0 normally.
+	Shown uint64
+}
+
+// StoreWrite is one batch of output.
+type StoreWrite struct {
+	Start, End determinant.Cursor
+	Records    [][]byte // encoded by the sink's codec; owned by the caller, valid during the call
+	Delta      []byte   // what the store has not been given yet of every log that the records may depend on; may be empty
+}

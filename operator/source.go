@@ -1,0 +1,28 @@
+package operator
+
+import (
+	"context"
+	"errors"
+)
+
+// ErrNotReady is returned by a Reader that has no record now but may have one later.
+var ErrNotReady = errors.New("operator: no record is ready")
+
+// Source is a set of splits that can be read again from any offset it has given.
+type Source[T any] interface {
+	// Splits lists the identities of the splits, in an order that is the same in every process. It is called once in a job's
+	// life; the answer is kept with the job's metadata.
+	Splits(ctx context.Context) ([]string, error)
+	// Open reads a split from an offset: 0 for its start, or one that a Reader of this split returned. It must give the same
+	// records with the same offsets every time.
+	Open(ctx context.Context, split string, offset uint64) (Reader[T], error)
+}
+
+// Reader reads one split. It is used by one goroutine.
+type Reader[T any] interface {
+	// Next returns the next record and the offset after it. It returns ErrNotReady instead of waiting, and io.EOF at the end.
+	Next() (v T, next uint64, err error)
+	// Ready gets a value when Next may have a record after ErrNotReady. It may be nil if Next never returns ErrNotReady.
+	Ready() <-chan struct{}
+	Close() error
+}

@@ -1,0 +1,181 @@
+package operator
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+)
+
+// table is keyed state of one type: encoded key to value.
+//
+// Freezing is a swap. A cell is changed in place only in the generation that it was made in; the first change after a Freeze
+// makes a new cell, so that whoever encodes the frozen ones sees what was there at the barrier.
+type table[T any] struct {
+	id    string
+	codec Codec[T]
+	cells map[string]*cell[T] // with those deleted in this generation, until it is frozen
+	// Invariant: dirty holds each cell of the present generation once.
+	dirty      []*cell[T]
+	deleted    int // how many cells are not live
+	generation uint64
+}
+
+type cell[T any] struct {
+	key        string
+	value      T
+	generation uint64 // 0 if it was loaded
+	// Invariant: a cell that is not live is of the present generation.
+	live bool
+}
+
+func newTable[T any](id string, codec Codec[T]) *table[T] {
+	return &table[T]{id: id, codec: codec, cells: map[string]*cell[T]{}, generation: 1}
+}
+
+// get finds the value of a key. It is to be replaced, not changed.
+func (t *table[T]) get(key []byte) (v T, ok bool) {
+	if c := t.cells[string(key)]; c != nil && c.live {
+		return c.value, true
+	}
+	return v, false
+}
+
+// set puts a value and returns the key as a string that needs no new memory.
+func (t *table[T]) set(key []byte, v T) string {
+	c := t.cells[string(key)]
+	switch {
+	case c == nil:
+		c = t.enter(&cell[T]{key: string(key), live: true})
+	case c.generation != t.generation:
+		c = t.enter(&cell[T]{key: c.key, live: true})
+	case !c.live:
+		c.live = true
+		t.deleted--
+	}
+	c.value = v
+	return c.key
+}
+
+// clear deletes a key and tells whether it was there.
+func (t *table[T]) clear(key []byte) bool {
+	c := t.cells[string(key)]
+	if c == nil || !c.live {
+		return false
+	}
+	if c.generation != t.generation {
+		c = t.enter(&cell[T]{key: c.key})
+	}
+	var zero T
+	c.value, c.live = zero, false
+	t.deleted++
+	return true
+}
+
+// enter puts a new cell of the present generation in the place of an older one, if there is one.
+func (t *table[T]) enter(c *cell[T]) *cell[T] {
+	c.generation = t.generation
+	t.cells[c.key] = c
+	t.dirty = append(t.dirty, c)
+	return c
+}
+
+// len is how many keys are live.
+func (t *table[T]) len() int { return len(t.cells) - t.deleted }
+
+// keys lists the live keys in order. It costs the whole table.
+func (t *table[T]) keys() []string {
+	keys := make([]string, 0, t.len())
+	for k, c := range t.cells { //lint:sorted below
+		if c.live {
+			keys = append(keys, k)
+		}
+	}
+	slices.Sort(keys)
+	return keys
+}
+
+// ID implements Table.
+func (t *table[T]) ID() string { return t.id }
+
+// Freeze implements Table.
+func (t *table[T]) Freeze() Frozen {
+	f := &frozenTable[T]{id: t.id, codec: t.codec, cells: t.dirty}
+	if t.deleted > 0 {
+		for _, c := range t.dirty {
+			if !c.live {
+				delete(t.cells, c.key)
+			}
+		}
+		t.deleted = 0
+	}
+	t.dirty = nil
+	t.generation++
+	return f
+}
+
+// Load implements Table.
+func (t *table[T]) Load(key, value []byte) error {
+	v, err := t.codec.Decode(value)
+	if err != nil {
+		return fmt.Errorf("operator: table %q: reading back key %q: %w", t.id, key, err)
+	}
+	c := &cell[T]{key: string(key), value: v, live: true}
+	t.cells[c.key] = c
+	return nil
+}
+
+// frozenTable is what changed in a table during one generation. Nothing changes it any more.
+type frozenTable[T any] struct {
+	id    string
+	codec Codec[T]
+	cells []*cell[T]
+}
+
+// Table implements Frozen.
+func (f *frozenTable[T]) Table() string { return f.id }
+
+// Entries implements Frozen; entries come in the order of their keys.
+func (f *frozenTable[T]) Entries(yield func(key, value []byte, deleted bool) error) error {
+	cells := slices.Clone(f.cells)
+	slices.SortFunc(cells, func(a, b *cell[T]) int { return cmp.Compare(a.key, b.key) })
+	var key, value []byte
+	for _, c := range cells {
+		key = append(key[:0], c.key...)
+		value = value[:0]
+		if c.live {
+			var err error
+			if value, err = f.codec.Append(value, c.value); err != nil {
+				return fmt.Errorf("operator: table %q: encoding key %q: %w", f.id, c.key, err)
+			}
+		}
+		if err := yield(key, value, !c.live); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// entry is one key and value of a small table that is encoded when it is frozen.
+type entry struct {
+	key, value []byte
+	deleted    bool
+}
+
+// frozenEntries is Frozen for such a table.
+type frozenEntries struct {
+	id      string
+	entries []entry
+}
+
+// Table implements Frozen.
+func (f *frozenEntries) Table() string { return f.id }
+
+// Entries implements Frozen.
+func (f *frozenEntries) Entries(yield func(key, value []byte, deleted bool) error) error {
+	for _, e := range f.entries {
+		if err := yield(e.key, e.value, e.deleted); err != nil {
+			return err
+		}
+	}
+	return nil
+}

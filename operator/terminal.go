@@ -1,0 +1,68 @@
+package operator
+
+import "errors"
+
+// To ends a stream in a causal sink, which shows every record exactly once. Records are encoded by the stream's codec unless
+// [WithCodec] gives another, such as [JSON].
+func To[T any](s Stream[T], name string, sink CausalSink, o ...Option) {
+	j, opts := jobOf(s, "To", name), collect(o)
+	j.require(sink != nil, "To", name, "its sink")
+	codec := codecFor(opts, inherit(s.codec))
+	j.add(&node{
+		kind: "To", name: name, inputs: []input{inputOf(s)}, sink: sink, checks: []func() error{codec.check()},
+		build: func(b *builder, at *site, _ []any) (built, error) {
+			out := b.rt.External()
+			if out == nil {
+				return built{}, errors.New("the runtime has no external output")
+			}
+			op := &external[T]{pass: pass{at, discard[T]{}}, codec: codec.codec, out: out}
+			return built{op: op, entries: []any{op}}, nil
+		},
+	}, opts)
+}
+
+type external[T any] struct {
+	pass
+	codec Codec[T]
+	out   Output
+	buf   []byte
+}
+
+func (e *external[T]) record(v T, ts int64, hasTime bool) error {
+	e.enter()
+	buf, err := e.codec.Append(e.buf[:0], v)
+	if err != nil {
+		return e.failed("encoding its output", err)
+	}
+	e.buf = buf
+	e.out.Record(0, ts, hasTime, buf)
+	return nil
+}
+
+// ForEach ends a stream in a function, for effects that may be repeated: after a failure f may see a record again, whatever
+// the job's mode.
+func ForEach[T any](s Stream[T], name string, f func(ctx Context, v T) error, o ...Option) {
+	j, opts := jobOf(s, "ForEach", name), collect(o)
+	j.require(f != nil, "ForEach", name, "its function")
+	j.add(&node{
+		kind: "ForEach", name: name, inputs: []input{inputOf(s)}, atLeastOnce: true,
+		build: func(_ *builder, at *site, _ []any) (built, error) {
+			op := &forEach[T]{pass: pass{at, discard[T]{}}, ctx: at, f: f}
+			return built{op: op, entries: []any{op}}, nil
+		},
+	}, opts)
+}
+
+type forEach[T any] struct {
+	pass
+	ctx Context
+	f   func(Context, T) error
+}
+
+func (e *forEach[T]) record(v T, ts int64, hasTime bool) error {
+	e.begin(ts, hasTime)
+	if err := e.f(e.ctx, v); err != nil {
+		return e.user(err)
+	}
+	return nil
+}
