@@ -1,0 +1,201 @@
+package standby
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/understudy-stream/understudy/determinant"
+	"github.com/understudy-stream/understudy/internal/mutation"
+)
+
+// plan computes the decision that answers everything reported so far. It changes nothing.
+func (d *Decider) plan() Decision {
+	s := &d.state
+	next := Decision{
+		Round: s.Round + 1, Generation: s.Generation, Checkpoint: s.Checkpoint, RollbackTo: s.RollbackTo,
+		Dead: with(s.Dead, d.suspects), Hear: d.Live(), Tasks: clonePlacements(s.Tasks),
+		Collect: s.Mode.Logs(), Mode: s.Mode, Depth: s.Depth, Basis: s.Version,
+	}
+	struck := d.strike(&next)
+	why, rollback := d.mustRollBack(struck)
+	if rollback {
+		next.Rollback = true
+		next.Generation++
+		next.RollbackTo = s.Checkpoint
+		for t := range next.Tasks {
+			if p := &next.Tasks[t]; p.Incarnation > 0 {
+				p.Incarnation = s.Tasks[t].Incarnation + 1
+				p.Recovering = false
+			}
+		}
+	}
+	d.place(&next)
+	next.Cause = d.cause(&next, why)
+	return next
+}
+
+// strike raises the incarnations of the tasks that failed and takes their places away.
+func (d *Decider) strike(next *Decision) (struck []bool) {
+	struck = make([]bool, len(next.Tasks))
+	for _, f := range d.failed {
+		struck[f.Task] = true
+	}
+	for t := range next.Tasks {
+		p := &next.Tasks[t]
+		if p.Worker != 0 && slices.Contains(next.Dead, p.Worker) {
+			struck[t] = true
+		}
+		if struck[t] {
+			p.Incarnation++
+			p.Recovering = true
+			p.Worker = 0
+		}
+		p.Standbys = without(p.Standbys, next.Dead)
+	}
+	return struck
+}
+
+// mustRollBack tells whether local recovery is out of the question, and why. Tasks that still recover count as failed: what
+// they knew, they have lost until they have replayed it.
+func (d *Decider) mustRollBack(struck []bool) (why string, rollback bool) {
+	if w := d.wanted; w != nil {
+		return fmt.Sprintf("task %d wants it: %s", w.Task, w.Cause), true
+	}
+	failed := slices.Clone(struck)
+	for t, p := range d.state.Tasks {
+		if p.Recovering && !d.config.Mutations.Has(mutation.RecoveringCountsAsLive) {
+			failed[t] = true
+		}
+	}
+	if !slices.Contains(failed, true) {
+		return "", false
+	}
+	switch d.state.Mode {
+	case determinant.AtLeastOnce:
+		return "", false
+	case determinant.GlobalRollback, determinant.None:
+		return fmt.Sprintf("the mode since checkpoint %d is %v", d.state.Checkpoint, d.state.Mode), true
+	}
+	if d.config.Mutations.Has(mutation.LocalRuleOff) {
+		return "", false
+	}
+	prefer := longer
+	if d.config.Mutations.Has(mutation.ShortestPath) {
+		prefer = shorter
+	}
+	ok, why := d.config.Topology.recoverable(failed, d.state.Depth, prefer)
+	return why, !ok
+}
+
+// place finds workers for the tasks that have none: a standby that has the committed state, or another live worker that
+// has it, or, if nobody has it, none for now. First deployments go anywhere.
+func (d *Decider) place(next *Decision) {
+	load := loads(next.Tasks)
+	for t := range next.Tasks {
+		p := &next.Tasks[t]
+		if p.Worker == 0 {
+			switch {
+			case p.Incarnation > 0:
+				p.Worker = d.pick(p, d.state.Tasks[t].Worker, next.Hear, load)
+			case d.deploy:
+				if p.Worker = load.least(next.Hear); p.Worker != 0 {
+					p.Incarnation = 1
+				}
+			}
+			if !slices.Contains(p.Standbys, p.Worker) { // a standby that takes over is counted already
+				load.add(p.Worker)
+			}
+		}
+		p.Standbys = without(p.Standbys, []determinant.WorkerID{p.Worker})
+	}
+}
+
+// pick chooses the host of a task that lost its own, 0 if there is none. The former host, if it lives, comes last.
+func (d *Decider) pick(p *Placement, former determinant.WorkerID, live []determinant.WorkerID, load *load) determinant.WorkerID {
+	holders := slices.DeleteFunc(slices.Clone(live), func(w determinant.WorkerID) bool { return !d.holds(w, p.Task) })
+	standbys := slices.DeleteFunc(slices.Clone(holders), func(w determinant.WorkerID) bool { return !slices.Contains(p.Standbys, w) })
+	for _, choice := range [][]determinant.WorkerID{standbys, without(holders, []determinant.WorkerID{former}), holders} {
+		if w := load.least(choice); w != 0 {
+			return w
+		}
+	}
+	return 0
+}
+
+// cause says in one line what a decision answers.
+func (d *Decider) cause(next *Decision, rollback string) string {
+	var parts []string
+	if len(d.suspects) > 0 {
+		parts = append(parts, fmt.Sprintf("workers %v died", d.suspects))
+	}
+	for _, f := range d.failed {
+		parts = append(parts, fmt.Sprintf("task %d failed: %s", f.Task, f.Cause))
+	}
+	if next.Rollback {
+		parts = append(parts, "rollback: "+rollback)
+	}
+	var deployed, placed []determinant.TaskID
+	for t, p := range next.Tasks {
+		old := d.state.Tasks[t]
+		switch {
+		case p.Worker != 0 && old.Incarnation == 0:
+			deployed = append(deployed, p.Task)
+		case p.Worker != 0 && old.Worker == 0:
+			placed = append(placed, p.Task)
+		}
+	}
+	if len(deployed) > 0 {
+		parts = append(parts, fmt.Sprintf("tasks %v deployed", deployed))
+	}
+	if len(placed) > 0 {
+		parts = append(parts, fmt.Sprintf("tasks %v found a place", placed))
+	}
+	return strings.Join(parts, "; ")
+}
+
+// load counts the primaries and standbys of each worker.
+type load struct {
+	workers []determinant.WorkerID // sorted
+	count   []int
+}
+
+func loads(tasks []Placement) *load {
+	l := &load{}
+	for _, p := range tasks {
+		l.add(p.Worker)
+		for _, w := range p.Standbys {
+			l.add(w)
+		}
+	}
+	return l
+}
+
+// add counts one more thing on w. Worker 0 is nowhere.
+func (l *load) add(w determinant.WorkerID) {
+	if w == 0 {
+		return
+	}
+	at, found := slices.BinarySearch(l.workers, w)
+	if !found {
+		l.workers = slices.Insert(l.workers, at, w)
+		l.count = slices.Insert(l.count, at, 0)
+	}
+	l.count[at]++
+}
+
+// least gives the least loaded of the workers, the lowest id among equals, 0 if there are none.
+func (l *load) least(workers []determinant.WorkerID) determinant.WorkerID {
+	var best determinant.WorkerID
+	fewest := 0
+	for _, w := range workers {
+		n := 0
+		if at, found := slices.BinarySearch(l.workers, w); found {
+			n = l.count[at]
+		}
+		if best == 0 || n < fewest || n == fewest && w < best {
+			best, fewest = w, n
+		}
+	}
+	return best
+}
