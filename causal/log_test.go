@@ -137,22 +137,6 @@ func TestMergeBeyondAllOffsets(t *testing.T) {
 	mustFail(t, NewLog(0).Merge(^offset(0), []byte("xx"), true), ErrBeyond)
 }
 
-// TestCutDoesNotDisturbReaders writes over what was cut while readers still hold the former view.
-func TestCutDoesNotDisturbReaders(t *testing.T) {
-	s := NewStore(1)
-	s.Log(0).Append(content(0, 0, 100))
-	copied := s.Copy(0)
-	s.Log(0).Cut(50)
-	s.Log(0).Append(content(9, 50, 100))
-	if !bytes.Equal(copied.Bytes, content(0, 0, 100)) {
-		t.Error("a copy changed")
-	}
-	got, err := s.Log(0).Read(nil, 0, 100)
-	if want := append(content(0, 0, 50), content(9, 50, 100)...); err != nil || !bytes.Equal(got, want) {
-		t.Errorf("after a cut: %v", err)
-	}
-}
-
 // TestAppenderReadersTruncater has them all at work at once: whatever a reader sees is whole and true, and no reader sees
 // an end without the bytes below it.
 func TestAppenderReadersTruncater(t *testing.T) {

@@ -167,18 +167,24 @@ func TestDeltaLeavesCursorsAhead(t *testing.T) {
 
 // TestDeltaIsCausallyClosed has a chain of tasks on one worker, each of which chooses on what its upstream neighbour chose:
 // its log is never longer. Another worker learns by deltas and, while it merges, tells a third: there, too, no log is longer
-// than the one upstream of it.
+// than the one upstream of it. Small appends race with the capture, big ones with the merge.
 func TestDeltaIsCausallyClosed(t *testing.T) {
-	const tasks, rounds = 4, 20_000
+	t.Run("capture", func(t *testing.T) { chain(t, 20_000, 7) })
+	t.Run("merge", func(t *testing.T) { chain(t, 100, 100_000) })
+}
+
+func chain(t *testing.T, rounds, size int) {
+	const tasks = 4
 	first, second, third := NewStore(tasks), NewStore(tasks), NewStore(tasks)
 	order := []task{3, 2, 1, 0} // task 0 is the most upstream
+	p := make([]byte, size)
 	var done atomic.Bool
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		defer done.Store(true)
 		for range rounds {
 			for x := range task(tasks) {
-				grow(first, x, 7)
+				first.Log(x).Append(p)
 			}
 		}
 	})
@@ -192,7 +198,7 @@ func TestDeltaIsCausallyClosed(t *testing.T) {
 					return
 				}
 				previous := offset(0)
-				for _, x := range order { // the order that captures must have
+				for _, x := range order {
 					end := to.Log(x).End()
 					if end < previous {
 						t.Errorf("task %d has %d, downstream of it %d", x, end, previous)
