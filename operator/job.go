@@ -68,6 +68,8 @@ type port struct {
 	optional  bool // may stay without a consumer
 }
 
+func ports(n int) []port { return make([]port, n) }
+
 type consumer struct {
 	node  *node
 	input int

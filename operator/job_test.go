@@ -22,7 +22,7 @@ func TestFromMapTo(t *testing.T) {
 	require.Len(t, h.plan.Vertices, 1)
 	require.Equal(t, "numbers -> double -> twice -> short -> out", h.plan.Vertices[0].Name)
 	h.runSource(2)
-	require.Equal(t, []string{"sink0 2", "sink0 2 !", "sink0 4", "sink0 4 !", "sink0 20", "sink0 20 !"}, h.take())
+	require.Equal(t, []string{"sink0 2", "sink0 2!", "sink0 4", "sink0 4!", "sink0 20", "sink0 20!"}, h.take())
 	require.True(t, h.chain.Drained())
 }
 

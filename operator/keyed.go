@@ -13,12 +13,12 @@ func KeyBy[K comparable, T any](s Stream[T], key func(T) K, o ...Option) KeyedSt
 
 // keyScope is the key of the record or timer at hand, for a keyed operator.
 type keyScope[K comparable] struct {
+	keyBytes
 	codec Codec[K]
 	key   K
-	bytes []byte // encoded; valid until the next record
 }
 
-func (k *keyScope[K]) enter(key K) (err error) {
+func (k *keyScope[K]) enterKey(key K) (err error) {
 	k.key = key
 	k.bytes, err = k.codec.Append(k.bytes[:0], key)
 	return err
@@ -60,7 +60,7 @@ func Aggregate[K comparable, I, A any](ks KeyedStream[K, I], name string, f func
 func running[K comparable, I, A any](j *Job, kind, name string, ks KeyedStream[K, I], codec codecRef[A],
 	fold func(acc A, known bool, v I) (A, error), opts *options) Stream[A] {
 	n := j.add(&node{
-		kind: kind, name: name, inputs: []input{keyedInputOf(ks, ks.codec)}, ports: make([]port, 1), head: true,
+		kind: kind, name: name, inputs: []input{keyedInputOf(ks, ks.codec)}, ports: ports(1), head: true,
 		checks: []func() error{ks.codec.check(), codec.check()},
 		build: func(_ *builder, at *site, outs []any) (built, error) {
 			out, err := portOf[A](outs, 0)
@@ -84,7 +84,7 @@ type runningFold[K comparable, I, A any] struct {
 
 func (r *runningFold[K, I, A]) record(v I, ts int64, hasTime bool) error {
 	r.begin(ts, hasTime)
-	if err := r.scope.enter(r.key(v)); err != nil {
+	if err := r.scope.enterKey(r.key(v)); err != nil {
 		return r.failed("encoding a key", err)
 	}
 	acc, known := r.values.get(r.scope.bytes)

@@ -21,7 +21,7 @@ func From[T any](j *Job, name string, s Source[T], o ...Option) Stream[T] {
 	j.require(s != nil, "From", name, "its source")
 	codec := codecFor(opts, defaultCodec[T])
 	n := &node{
-		kind: "From", name: name, ports: make([]port, 1), head: true,
+		kind: "From", name: name, ports: ports(1), head: true,
 		build: func(_ *builder, at *site, outs []any) (built, error) {
 			out, err := portOf[T](outs, 0)
 			h := newSourceHead(at, s, out)

@@ -44,6 +44,9 @@ type Fence struct {
 	// Cut is the rollback that began Generation: the output is cut back to Cursor, and stored logs to Logs. Nil in
 	// generation 0.
 	Cut *Cut
+	// Restart, in at-least-once mode, says that this incarnation numbers its output from here, although more may be shown
+	// already: what is shown stays, a torn last record is removed, and the next Write begins at Restart.
+	Restart *determinant.Cursor
 }
 
 // Cut is a point of a global rollback: a committed checkpoint.

@@ -6,7 +6,7 @@ func Map[I, O any](s Stream[I], name string, f func(ctx Context, v I) (O, error)
 	j.require(f != nil, "Map", name, "its function")
 	codec := codecFor(opts, defaultCodec[O])
 	n := j.add(&node{
-		kind: "Map", name: name, inputs: []input{inputOf(s)}, ports: make([]port, 1),
+		kind: "Map", name: name, inputs: []input{inputOf(s)}, ports: ports(1),
 		build: func(_ *builder, at *site, outs []any) (built, error) {
 			out, err := portOf[O](outs, 0)
 			op := &mapping[I, O]{pass: pass{at, out}, ctx: at, f: f, out: out}
@@ -38,7 +38,7 @@ func Filter[T any](s Stream[T], name string, f func(ctx Context, v T) (bool, err
 	j.require(f != nil, "Filter", name, "its function")
 	codec := codecFor(opts, inherit(s.codec))
 	n := j.add(&node{
-		kind: "Filter", name: name, inputs: []input{inputOf(s)}, ports: make([]port, 1),
+		kind: "Filter", name: name, inputs: []input{inputOf(s)}, ports: ports(1),
 		build: func(_ *builder, at *site, outs []any) (built, error) {
 			out, err := portOf[T](outs, 0)
 			op := &filter[T]{pass: pass{at, out}, ctx: at, f: f, out: out}
@@ -73,7 +73,7 @@ func FlatMap[I, O any](s Stream[I], name string, f func(ctx Context, v I, emit f
 	j.require(f != nil, "FlatMap", name, "its function")
 	codec := codecFor(opts, defaultCodec[O])
 	n := j.add(&node{
-		kind: "FlatMap", name: name, inputs: []input{inputOf(s)}, ports: make([]port, 1),
+		kind: "FlatMap", name: name, inputs: []input{inputOf(s)}, ports: ports(1),
 		build: func(_ *builder, at *site, outs []any) (built, error) {
 			out, err := portOf[O](outs, 0)
 			op := &flatMapping[I, O]{pass: pass{at, out}, ctx: at, f: f, emitter: newEmitter(at, out)}
@@ -107,7 +107,7 @@ func Union[T any](name string, streams ...Stream[T]) Stream[T] {
 		inputs[i] = inputOf(s)
 	}
 	n := j.add(&node{
-		kind: "Union", name: name, inputs: inputs, ports: make([]port, 1), head: true,
+		kind: "Union", name: name, inputs: inputs, ports: ports(1), head: true,
 		build: func(_ *builder, at *site, outs []any) (built, error) {
 			out, err := portOf[T](outs, 0)
 			op := &union[T]{pass: pass{at, out}, out: out}

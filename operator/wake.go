@@ -7,7 +7,7 @@ import (
 )
 
 // wakes joins the Ready channels of a source's readers into one. It only wakes a task that has nothing to do: no output
-// depends on when, or whether, it does.
+// depends on when, or whether, it does, so this file alone in the package may start goroutines.
 type wakes struct {
 	ch      atomic.Pointer[chan struct{}]
 	running sync.WaitGroup
@@ -24,13 +24,13 @@ func (w *wakes) watch(ctx context.Context, ready <-chan struct{}) {
 	}
 	out := *w.ch.Load()
 	w.running.Add(1)
-	go w.forward(ctx, ready, out) //lint:go wakes a parked task, which then decides by polling
+	go w.forward(ctx, ready, out)
 }
 
 func (w *wakes) forward(ctx context.Context, ready <-chan struct{}, out chan<- struct{}) {
 	defer w.running.Done()
 	for {
-		select { //lint:select either way the task polls
+		select {
 		case <-ctx.Done():
 			return
 		case _, ok := <-ready:

@@ -1,0 +1,341 @@
+package operator
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"iter"
+	"slices"
+)
+
+// States is where a [Processor] declares its keyed state, in Open. Every piece has a name and is, at any time, in the scope
+// of the key of the record or timer at hand.
+//
+// State lives in memory as typed values. A value is replaced and never changed in place: what Get returned, and what was given
+// to Set, must not be modified afterwards, not even what it points to, because a checkpoint may be encoding it.
+type States struct {
+	operator string
+	scope    *keyBytes
+	tables   []Table
+	restore  []restorer
+	err      error
+}
+
+// keyBytes is the encoded key of the record or timer at hand.
+type keyBytes struct{ bytes []byte }
+
+// declare checks a name and finds the codec for a piece of state.
+func declare[T any](s *States, kind, name string, given []Codec[T]) (id string, c Codec[T]) {
+	id = s.operator + "/state " + name
+	fail := func(err error) {
+		if s.err == nil {
+			s.err = fmt.Errorf("operator: %q: %s %q: %w", s.operator, kind, name, err)
+		}
+	}
+	if s.scope == nil {
+		panic("operator: " + kind + " " + name + " is declared outside of Open")
+	}
+	for _, t := range s.tables {
+		if t.ID() == id {
+			fail(errors.New("the name is taken"))
+		}
+	}
+	if len(given) > 1 {
+		fail(errors.New("more than one codec"))
+	}
+	if len(given) > 0 && given[0] != nil {
+		return id, given[0]
+	}
+	c, err := MsgPack[T]()
+	if err != nil {
+		fail(err)
+	}
+	return id, c
+}
+
+// Value is one value of type T per key.
+type Value[T any] struct {
+	table *table[T]
+	scope *keyBytes
+}
+
+// NewValue declares a Value. The codec is [MsgPack] unless one is given.
+func NewValue[T any](s *States, name string, codec ...Codec[T]) *Value[T] {
+	id, c := declare(s, "Value", name, codec)
+	v := &Value[T]{table: newTable(id, c), scope: s.scope}
+	s.tables = append(s.tables, v.table)
+	return v
+}
+
+// Get returns the value, or the zero value and false if there is none.
+func (v *Value[T]) Get() (T, bool) { return v.table.get(v.scope.bytes) }
+
+// Set replaces the value.
+func (v *Value[T]) Set(value T) { v.table.set(v.scope.bytes, value) }
+
+// Clear removes the value.
+func (v *Value[T]) Clear() { v.table.clear(v.scope.bytes) }
+
+// List is a list of T per key. A checkpoint encodes the whole list of every key that changed, so keep them short; a Map with
+// a number as its key is better for long ones.
+type List[T any] struct {
+	table *table[[]T]
+	scope *keyBytes
+}
+
+// NewList declares a List. The codec, of one element, is [MsgPack] unless one is given.
+func NewList[T any](s *States, name string, codec ...Codec[T]) *List[T] {
+	id, c := declare(s, "List", name, codec)
+	l := &List[T]{table: newTable(id, Codec[[]T](listCodec[T]{c})), scope: s.scope}
+	s.tables = append(s.tables, l.table)
+	return l
+}
+
+// Get returns the list. It must not be modified.
+func (l *List[T]) Get() []T {
+	values, _ := l.table.get(l.scope.bytes)
+	return values[:len(values):len(values)]
+}
+
+// Append adds to the end of the list. A frozen list may share its memory with the present one, but ends before what is
+// added.
+func (l *List[T]) Append(values ...T) {
+	if len(values) == 0 {
+		return
+	}
+	present, _ := l.table.get(l.scope.bytes)
+	l.table.set(l.scope.bytes, append(present, values...))
+}
+
+// Set replaces the list. An empty one is none.
+func (l *List[T]) Set(values []T) {
+	if len(values) == 0 {
+		l.Clear()
+		return
+	}
+	l.table.set(l.scope.bytes, slices.Clone(values))
+}
+
+// Clear removes the list.
+func (l *List[T]) Clear() { l.table.clear(l.scope.bytes) }
+
+type listCodec[T any] struct{ element Codec[T] }
+
+// Append implements Codec: the number of elements, and each with its length before it.
+func (c listCodec[T]) Append(dst []byte, v []T) ([]byte, error) {
+	dst = binary.AppendUvarint(dst, uint64(len(v)))
+	var one []byte
+	for _, e := range v {
+		var err error
+		if one, err = c.element.Append(one[:0], e); err != nil {
+			return nil, err
+		}
+		dst = append(binary.AppendUvarint(dst, uint64(len(one))), one...)
+	}
+	return dst, nil
+}
+
+// Decode implements Codec.
+func (c listCodec[T]) Decode(src []byte) ([]T, error) {
+	count, n := binary.Uvarint(src)
+	if n <= 0 || count > uint64(len(src)-n) {
+		return nil, fmt.Errorf("%w: a list's length", ErrEncoding)
+	}
+	src = src[n:]
+	v := make([]T, 0, count)
+	for range count {
+		one, rest, err := cutSized(src)
+		if err != nil {
+			return nil, err
+		}
+		e, err := c.element.Decode(one)
+		if err != nil {
+			return nil, err
+		}
+		v, src = append(v, e), rest
+	}
+	return v, whole(src, nil)
+}
+
+// cutSized reads bytes with their length before them.
+func cutSized(src []byte) (one, rest []byte, err error) {
+	size, n := binary.Uvarint(src)
+	if n <= 0 || size > uint64(len(src)-n) {
+		return nil, nil, fmt.Errorf("%w: a length is beyond the end", ErrEncoding)
+	}
+	return src[n : n+int(size)], src[n+int(size):], nil
+}
+
+// MapState is a map from M to V per key. Each entry is checkpointed by itself.
+type MapState[M comparable, V any] struct {
+	table    *table[V]
+	scope    *keyBytes
+	codec    Codec[M]
+	contents map[string]*members // by key
+	buf      []byte              // a table key: length of the key, key, encoded member
+}
+
+// members lists the entries of one key.
+type members struct {
+	// keys are encoded. Some may be there no longer, or twice. Its elements are never overwritten, only appended to.
+	keys   []string
+	sorted bool
+	live   int
+}
+
+// NewMap declares a MapState. The codec, of the values, is [MsgPack] unless one is given.
+func NewMap[M comparable, V any](s *States, name string, codec ...Codec[V]) *MapState[M, V] {
+	id, c := declare(s, "Map", name, codec)
+	kc, err := MsgPack[M]()
+	if err != nil && s.err == nil {
+		s.err = fmt.Errorf("operator: %q: Map %q: its key: %w", s.operator, name, err)
+	}
+	m := &MapState[M, V]{table: newTable(id, c), scope: s.scope, codec: kc, contents: map[string]*members{}}
+	s.tables = append(s.tables, m.table)
+	s.restore = append(s.restore, m)
+	return m
+}
+
+// locate makes the table key of a member and returns where the member's own bytes begin.
+func (m *MapState[M, V]) locate(k M) int {
+	m.buf = append(binary.AppendUvarint(m.buf[:0], uint64(len(m.scope.bytes))), m.scope.bytes...)
+	start := len(m.buf)
+	buf, err := m.codec.Append(m.buf, k)
+	if err != nil {
+		panic(fmt.Errorf("operator: table %q: encoding a member's key: %w", m.table.id, err))
+	}
+	m.buf = buf
+	return start
+}
+
+// Get returns the value of k, or the zero value and false if there is none.
+func (m *MapState[M, V]) Get(k M) (V, bool) {
+	m.locate(k)
+	return m.table.get(m.buf)
+}
+
+// Set replaces the value of k.
+func (m *MapState[M, V]) Set(k M, v V) {
+	start := m.locate(k)
+	if _, known := m.table.get(m.buf); known {
+		m.table.set(m.buf, v)
+		return
+	}
+	full := m.table.set(m.buf, v)
+	m.enter(m.scope.bytes, full[start:])
+}
+
+func (m *MapState[M, V]) enter(key []byte, member string) {
+	c := m.contents[string(key)]
+	if c == nil {
+		c = &members{sorted: true}
+		m.contents[string(key)] = c
+	}
+	c.sorted = c.sorted && (len(c.keys) == 0 || c.keys[len(c.keys)-1] < member)
+	c.keys = append(c.keys, member)
+	c.live++
+}
+
+// Clear removes k.
+func (m *MapState[M, V]) Clear(k M) {
+	m.locate(k)
+	if !m.table.clear(m.buf) {
+		return
+	}
+	c := m.contents[string(m.scope.bytes)]
+	if c.live--; c.live == 0 {
+		delete(m.contents, string(m.scope.bytes))
+		return
+	}
+	if len(c.keys) > 2*c.live+16 {
+		m.settle(c)
+	}
+}
+
+// ClearAll removes every member.
+func (m *MapState[M, V]) ClearAll() {
+	c := m.contents[string(m.scope.bytes)]
+	if c == nil {
+		return
+	}
+	m.prefix()
+	start := len(m.buf)
+	for _, member := range c.keys {
+		m.table.clear(append(m.buf[:start], member...))
+	}
+	delete(m.contents, string(m.scope.bytes))
+}
+
+// Len is how many members there are.
+func (m *MapState[M, V]) Len() int {
+	if c := m.contents[string(m.scope.bytes)]; c != nil {
+		return c.live
+	}
+	return 0
+}
+
+// All goes through the members in the order of their encoded keys, which is the same in every run. The map may be changed
+// meanwhile: what is removed is not visited any more, what is added is not visited yet.
+func (m *MapState[M, V]) All() iter.Seq2[M, V] {
+	return func(yield func(M, V) bool) {
+		c := m.contents[string(m.scope.bytes)]
+		if c == nil {
+			return
+		}
+		if !c.sorted || len(c.keys) != c.live {
+			m.settle(c)
+		}
+		for _, member := range c.keys {
+			m.prefix()
+			m.buf = append(m.buf, member...)
+			v, ok := m.table.get(m.buf)
+			if !ok {
+				continue
+			}
+			k, err := m.codec.Decode([]byte(member))
+			if err != nil {
+				panic(fmt.Errorf("operator: table %q: decoding a member's key: %w", m.table.id, err))
+			}
+			if !yield(k, v) {
+				return
+			}
+		}
+	}
+}
+
+func (m *MapState[M, V]) prefix() {
+	m.buf = append(binary.AppendUvarint(m.buf[:0], uint64(len(m.scope.bytes))), m.scope.bytes...)
+}
+
+// settle sorts the members of the key at hand and drops those that are gone. It makes a new slice: an iteration may be
+// walking the old one.
+func (m *MapState[M, V]) settle(c *members) {
+	m.prefix()
+	start := len(m.buf)
+	keys := make([]string, 0, c.live)
+	for _, member := range c.keys {
+		if m.buf = append(m.buf[:start], member...); m.has() {
+			keys = append(keys, member)
+		}
+	}
+	slices.Sort(keys)
+	c.keys, c.sorted = slices.Compact(keys), true
+}
+
+func (m *MapState[M, V]) has() bool {
+	_, ok := m.table.get(m.buf)
+	return ok
+}
+
+// restored implements restorer: it finds which members each key has.
+func (m *MapState[M, V]) restored() error {
+	clear(m.contents)
+	for _, full := range m.table.keys() {
+		key, member, err := cutSized([]byte(full))
+		if err != nil {
+			return fmt.Errorf("operator: table %q: %w", m.table.id, err)
+		}
+		m.enter(key, full[len(full)-len(member):])
+	}
+	return nil
+}

@@ -1,0 +1,121 @@
+package operator
+
+import (
+	"encoding/binary"
+	"fmt"
+	"math"
+
+	"github.com/understudy-stream/understudy/timers"
+)
+
+// timerTable is a queue of timers as a Table. A key is time, encoded key and tag; a value is the registration number, which
+// orders timers of the same time and key.
+type timerTable struct {
+	id    string
+	queue *timers.Queue
+}
+
+func newTimerTable(id string) *timerTable {
+	return &timerTable{id: id, queue: timers.NewQueue()}
+}
+
+// ID implements Table.
+func (t *timerTable) ID() string { return t.id }
+
+// Freeze implements Table.
+func (t *timerTable) Freeze() Frozen { return &frozenTimers{id: t.id, changes: t.queue.Freeze()} }
+
+// Load implements Table.
+func (t *timerTable) Load(key, value []byte) error {
+	timer, err := readTimer(key, value)
+	if err != nil {
+		return fmt.Errorf("operator: table %q: %w", t.id, err)
+	}
+	t.queue.Restore(timer)
+	return nil
+}
+
+type frozenTimers struct {
+	id      string
+	changes []timers.Change
+}
+
+// Table implements Frozen.
+func (f *frozenTimers) Table() string { return f.id }
+
+// Entries implements Frozen.
+func (f *frozenTimers) Entries(yield func(key, value []byte, deleted bool) error) error {
+	var key, value []byte
+	for i := range f.changes {
+		c := &f.changes[i]
+		key, value = appendTimer(key[:0], value[:0], &c.Timer)
+		if c.Removed {
+			value = value[:0]
+		}
+		if err := yield(key, value, c.Removed); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// signBit makes signed numbers sort as unsigned big-endian bytes.
+const signBit = 1 << 63
+
+func appendTimer(key, value []byte, t *timers.Timer) (k, v []byte) {
+	key = binary.BigEndian.AppendUint64(key, uint64(t.Time)^signBit)
+	key = binary.AppendUvarint(key, uint64(len(t.Key)))
+	key = append(append(key, t.Key...), t.Tag...)
+	return key, binary.AppendUvarint(value, t.Reg)
+}
+
+func readTimer(key, value []byte) (timers.Timer, error) {
+	if len(key) < 9 {
+		return timers.Timer{}, fmt.Errorf("%w: a timer's key has %d bytes", ErrEncoding, len(key))
+	}
+	t := timers.Timer{Time: int64(binary.BigEndian.Uint64(key) ^ signBit)}
+	size, n := binary.Uvarint(key[8:])
+	if n <= 0 || size > uint64(len(key)-8-n) {
+		return timers.Timer{}, fmt.Errorf("%w: timer %x", ErrEncoding, key)
+	}
+	rest := key[8+n:]
+	t.Key, t.Tag = string(rest[:size]), string(rest[size:])
+	reg, n := binary.Uvarint(value)
+	if n <= 0 || n != len(value) {
+		return timers.Timer{}, fmt.Errorf("%w: registration %x of a timer", ErrEncoding, value)
+	}
+	t.Reg = reg
+	return t, nil
+}
+
+// clocks are the two queues of an operator with timers.
+type clocks struct {
+	processing *timerTable
+	event      *timerTable
+}
+
+func newClocks(name string) clocks {
+	return clocks{newTimerTable(name + "/processing timers"), newTimerTable(name + "/event timers")}
+}
+
+func (c *clocks) tables() []Table { return []Table{c.processing, c.event} }
+
+func (c *clocks) nextTimer() (int64, bool) { return c.processing.queue.Next() }
+func (c *clocks) mark() uint64             { return c.processing.queue.Mark() }
+
+// noMark is a bound that holds no timer back.
+const noMark = math.MaxUint64
+
+// due fires what is due in one of the queues. Event-time timers that are registered meanwhile fire in the same rise of the
+// watermark; processing-time timers wait for the next step.
+func due(q *timers.Queue, until int64, before uint64, fire func(t timers.Timer) error) error {
+	for {
+		t, ok := q.Pop(until, before)
+		if !ok {
+			return nil
+		}
+		if err := fire(t); err != nil {
+			return err
+		}
+	}
+}
