@@ -111,8 +111,7 @@ func (p *part) raise(f operator.Fence, held bool) (operator.Stored, error) {
 	if f.Cut != nil && (s.head.Number == 0 || f.Generation > s.head.Generation) {
 		err = p.cutHead(&h, &s, f.Cut.Cursor)
 	} else {
-		h.keep(&s, 0)
-		h.Cut = s.uncut
+		h.keep(&s)
 	}
 	if err == nil {
 		err = p.begin(&h)
@@ -129,16 +128,22 @@ func (p *part) raise(f operator.Fence, held bool) (operator.Stored, error) {
 	return operator.Stored{Cursor: h.Cursor, Deltas: s.deltas}, nil
 }
 
-// keep makes the newest segment of s the last that the next one keeps, and drops the oldest as long as they hold nothing
-// beyond epoch done. What is kept has no gap: a stopped writer must find its own segment gone or the next one there.
-func (h *head) keep(s *snapshot, done determinant.Epoch) {
-	h.Cut = false
+// keep lets the next segment continue s and makes the newest segment of s the last that it keeps.
+func (h *head) keep(s *snapshot) {
+	h.Cut = s.uncut
 	h.Cursor, h.Position, h.Covered = s.cursor, s.position, s.covered
-	all := append(slices.Clip(s.head.Kept), kept{Number: s.head.Number, Length: s.length, Last: s.last})
-	for len(all) > 0 && (all[0].Number == 0 || all[0].Last <= done) {
-		all = all[1:]
+	h.Kept = nil
+	if s.head.Number > 0 {
+		h.Kept = append(slices.Clip(s.head.Kept), kept{Number: s.head.Number, Length: s.length, Last: s.last})
 	}
-	h.Kept = all
+}
+
+// drop drops the oldest segments as long as they hold nothing beyond epoch e. What is kept has no gap: a stopped writer must
+// find its own segment gone or the next one there.
+func (h *head) drop(e determinant.Epoch) {
+	for len(h.Kept) > 0 && h.Kept[0].Last <= e {
+		h.Kept = h.Kept[1:]
+	}
 }
 
 // cutHead lets the next segment begin at a checkpoint. Nothing below it is needed any more and nothing above it is valid, so
@@ -291,7 +296,10 @@ func (p *part) rotateLocked(ctx context.Context, e determinant.Epoch) error {
 	if h.Incarnation != p.mu.wrote || e <= h.Committed || empty {
 		return out.lock.release()
 	}
-	h.keep(&out.snapshot, h.Committed)
+	h.keep(&out.snapshot)
+	if h.Committed > 0 {
+		h.drop(h.Committed)
+	}
 	h.Committed = e
 	err = p.begin(&h)
 	if err == nil {
