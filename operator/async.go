@@ -291,6 +291,9 @@ func (m *asyncMap[I, O]) drained() bool { return len(m.queue) == 0 }
 func (m *asyncMap[I, O]) restored() error {
 	m.queue, m.outstanding, m.records = nil, nil, 0
 	for _, key := range m.calls.keys() {
+		if len(key) != 8 {
+			return m.failed("reading back a call", fmt.Errorf("%w: key %x", ErrEncoding, key))
+		}
 		seq := binary.BigEndian.Uint64([]byte(key))
 		m.queue = append(m.queue, seq)
 		m.next = seq + 1

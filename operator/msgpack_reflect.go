@@ -459,27 +459,28 @@ var (
 
 // compileMarshaler codes types that bring both directions of their own encoding.
 func compileMarshaler(k *compiled, t reflect.Type) (bool, error) {
-	isBinary := t.Implements(binaryMarshaler) && reflect.PointerTo(t).Implements(binaryUnmarshaler)
-	isText := t.Implements(textMarshaler) && reflect.PointerTo(t).Implements(textUnmarshaler)
+	p := reflect.PointerTo(t)
+	isBinary := p.Implements(binaryMarshaler) && p.Implements(binaryUnmarshaler)
+	isText := p.Implements(textMarshaler) && p.Implements(textUnmarshaler)
 	if t.Kind() == reflect.Pointer || t.Kind() == reflect.Interface || !isBinary && !isText {
 		return false, nil
 	}
-	if t.Kind() == reflect.Struct {
-		for i := range t.NumField() {
-			f := t.Field(i)
-			if f.Anonymous && (f.Type.Implements(binaryMarshaler) || f.Type.Implements(textMarshaler)) {
-				return false, fmt.Errorf("%v embeds %v, whose own encoding would leave out the other fields", t, f.Type)
-			}
-		}
+	if e := embeddedMarshaler(t); e != nil {
+		return false, fmt.Errorf("%v embeds %v, whose own encoding would leave out the other fields", t, e)
 	}
-	marshal := func(v reflect.Value) ([]byte, error) { return v.Interface().(encoding.TextMarshaler).MarshalText() }
+	marshal := func(p any) ([]byte, error) { return p.(encoding.TextMarshaler).MarshalText() }
 	unmarshal := func(p any, src []byte) error { return p.(encoding.TextUnmarshaler).UnmarshalText(src) }
 	if isBinary {
-		marshal = func(v reflect.Value) ([]byte, error) { return v.Interface().(encoding.BinaryMarshaler).MarshalBinary() }
+		marshal = func(p any) ([]byte, error) { return p.(encoding.BinaryMarshaler).MarshalBinary() }
 		unmarshal = func(p any, src []byte) error { return p.(encoding.BinaryUnmarshaler).UnmarshalBinary(src) }
 	}
 	k.encode = func(dst []byte, v reflect.Value, _ int) ([]byte, error) {
-		b, err := marshal(v)
+		if !v.CanAddr() {
+			fresh := reflect.New(t).Elem()
+			fresh.Set(v)
+			v = fresh
+		}
+		b, err := marshal(v.Addr().Interface())
 		if err != nil {
 			return nil, err
 		}
@@ -493,4 +494,18 @@ func compileMarshaler(k *compiled, t reflect.Type) (bool, error) {
 		return rest[n:], unmarshal(v.Addr().Interface(), bytes.Clone(rest[:n]))
 	}
 	return true, nil
+}
+
+// embeddedMarshaler finds an embedded field that a struct may have its encoding from.
+func embeddedMarshaler(t reflect.Type) reflect.Type {
+	if t.Kind() != reflect.Struct {
+		return nil
+	}
+	for i := range t.NumField() {
+		p := reflect.PointerTo(t.Field(i).Type)
+		if t.Field(i).Anonymous && (p.Implements(binaryMarshaler) || p.Implements(textMarshaler)) {
+			return t.Field(i).Type
+		}
+	}
+	return nil
 }
