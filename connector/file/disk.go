@@ -45,11 +45,17 @@ func (osDisk) SyncDir(name string) error {
 
 // exists tells whether there is a file of that name.
 func exists(name string) (bool, error) {
-	_, err := os.Lstat(name)
-	if errors.Is(err, os.ErrNotExist) {
-		return false, nil
+	for {
+		err := unix.Access(name, unix.F_OK)
+		switch {
+		case err == nil:
+			return true, nil
+		case errors.Is(err, unix.ENOENT):
+			return false, nil
+		case !errors.Is(err, unix.EINTR):
+			return false, &os.PathError{Op: "access", Path: name, Err: err}
+		}
 	}
-	return err == nil, err
 }
 
 // size is the length of a file, 0 if there is none.

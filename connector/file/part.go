@@ -78,9 +78,10 @@ type part struct {
 // writer is the present writer's view of the files.
 type writer struct {
 	snapshot
-	lock    *fileLock
-	segment handle
-	output  handle
+	own, next string // names of the newest segment and of the one that would replace it
+	lock      *fileLock
+	segment   handle
+	output    handle
 	// prefix is what is visible beyond position: the start of a write that was cut short.
 	// Invariant: position + len(prefix) == visible <= covered.
 	prefix []byte
@@ -189,11 +190,10 @@ func (p *part) superseded() (bool, error) {
 	if p.options.Mutations.Has(mutation.FenceMissingAtSink) {
 		return false, nil
 	}
-	number := p.mu.writer.head.Number
-	later, err := exists(p.segment(number + 1))
+	later, err := exists(p.mu.writer.next)
 	own := true
 	if err == nil && !later {
-		own, err = exists(p.segment(number))
+		own, err = exists(p.mu.writer.own)
 	}
 	if err != nil {
 		return false, fmt.Errorf("file: %w", err)
@@ -211,7 +211,7 @@ func (p *part) load() (err error) {
 		return fmt.Errorf("%w: the cut of %s is not done", ErrUnfenced, p.output())
 	}
 	s.deltas, s.borders = nil, nil
-	out := &writer{snapshot: s}
+	out := &writer{snapshot: s, own: p.segment(s.head.Number), next: p.segment(s.head.Number + 1)}
 	defer func() {
 		if err != nil {
 			err = errors.Join(fmt.Errorf("file: %w", err), out.close())
@@ -220,7 +220,7 @@ func (p *part) load() (err error) {
 	if out.lock, err = openLock(p.writerLock(s.head.Lock)); err != nil {
 		return err
 	}
-	if out.segment, err = p.disk.Open(p.segment(s.head.Number), os.O_RDWR|os.O_APPEND); err != nil {
+	if out.segment, err = p.disk.Open(out.own, os.O_RDWR|os.O_APPEND); err != nil {
 		return err
 	}
 	if out.output, err = p.disk.Open(p.output(), os.O_RDWR|os.O_APPEND|os.O_CREATE); err != nil {

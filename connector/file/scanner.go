@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 
 	"github.com/klauspost/compress/gzip"
@@ -18,6 +19,7 @@ type scanner struct {
 	file    *os.File
 	in      io.Reader // the file from where buf ends, or its decompressor
 	maxLine int
+	limit   uint64 // from here on lines belong to the next split
 
 	buf        []byte // buf[head:tail] is read and not yet given
 	head, tail int
@@ -27,22 +29,16 @@ type scanner struct {
 	err        error // sticky
 }
 
-// limit is the offset from which on lines belong to the next split.
-func (l *scanner) limit() uint64 {
-	if l.split.Gzip {
-		return ^uint64(0)
-	}
-	return uint64(l.split.End)
-}
-
 // begin places the scanner at an offset that it gave, or for 0 at the split's first line.
 func (l *scanner) begin(ctx context.Context, offset uint64) error {
 	if err := l.split.check(l.file); err != nil {
 		return err
 	}
 	if !l.split.Gzip {
+		l.limit = uint64(l.split.End)
 		return l.beginPlain(offset)
 	}
+	l.limit = math.MaxUint64
 	z, err := gzip.NewReader(l.file)
 	if err != nil {
 		return fmt.Errorf("file: %s: %w", l.split.File, err)
@@ -112,7 +108,7 @@ func (l *scanner) some() (bool, error) {
 
 // skipLine moves to the first line that starts after the present byte, or to the split's limit if none does before it.
 func (l *scanner) skipLine() error {
-	for l.at < l.limit() {
+	for l.at < l.limit {
 		if i := bytes.IndexByte(l.buf[l.head:l.tail], '\n'); i >= 0 {
 			l.take(i + 1)
 			return nil
@@ -159,7 +155,20 @@ func (l *scanner) next() ([]byte, uint64, error) {
 	if l.err != nil {
 		return nil, start, l.err
 	}
-	for start < l.limit() {
+	if rest := l.buf[l.head:l.tail]; start < l.limit && l.searched == 0 {
+		if i := bytes.IndexByte(rest, '\n'); uint(i) <= uint(l.maxLine) { // nearly always: a whole line is there
+			l.head += i + 1
+			l.at += uint64(i) + 1
+			return rest[:i:i], start, nil
+		}
+	}
+	return l.nextSlow()
+}
+
+// nextSlow is next where more must be read, or nothing is left.
+func (l *scanner) nextSlow() ([]byte, uint64, error) {
+	start := l.at
+	for start < l.limit {
 		rest := l.buf[l.head:l.tail]
 		if i := bytes.IndexByte(rest[l.searched:], '\n'); i >= 0 {
 			n := l.searched + i
@@ -184,7 +193,7 @@ func (l *scanner) next() ([]byte, uint64, error) {
 			return nil, start, l.finish(err)
 		}
 	}
-	if start >= l.limit() {
+	if start >= l.limit {
 		return nil, start, l.finish(io.EOF)
 	}
 	return nil, start, l.finish(fmt.Errorf("%w: more than %d bytes at %s:%d", ErrLineTooLong, l.maxLine, l.split.File, start))
