@@ -1,0 +1,259 @@
+package cluster
+
+import (
+	"slices"
+
+	"github.com/understudy-stream/understudy/checkpoint"
+	"github.com/understudy-stream/understudy/determinant"
+	"github.com/understudy-stream/understudy/internal/mutation"
+	"github.com/understudy-stream/understudy/standby"
+)
+
+// Apply takes the next entry that took effect in the ledger. Entries come in order, each whole between two network writes.
+func (w *Worker) Apply(e Entry) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.mu.closed {
+		return
+	}
+	w.mu.view.Index = e.Index
+	switch {
+	case e.Decision != nil:
+		w.decided(e.Decision)
+	case e.Assign != nil:
+		w.assigned(e.Assign)
+	case e.Recover != nil:
+		w.mu.view.Places[e.Recover.Task].Recovering = false
+	case e.Complete != nil:
+		w.completed(e.Complete)
+	case e.Aside != nil:
+		w.mu.view.Asides = append(w.mu.view.Asides, *e.Aside)
+	}
+}
+
+// Control handles a message from another worker or from the coordinator.
+func (w *Worker) Control(m Control) {
+	switch {
+	case m.Answer != nil:
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		if !w.mu.closed {
+			w.answered(*m.Answer)
+		}
+	case m.Image != nil:
+		w.env.Disk(func() { w.keep(m.From, m.Image) })
+	case m.Want != nil:
+		w.env.Disk(func() { w.export(m.From, m.Want.Task) })
+	case m.Trigger != nil:
+		if h := w.tasks[m.Trigger.Task].Load(); h != nil && h.inc == m.Trigger.Incarnation {
+			h.task.Trigger(*m.Trigger)
+			w.env.WakeTask(m.Trigger.Task)
+		}
+	case m.Poll != nil:
+		w.repeatAcks(m.Poll.Epoch)
+	}
+}
+
+// repeatAcks sends every acknowledgement of an epoch again, for a new leader of the coordinator.
+func (w *Worker) repeatAcks(e determinant.Epoch) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for t := range w.tasks {
+		if h := w.tasks[t].Load(); h != nil {
+			for _, p := range h.acks {
+				if p.ack.Epoch == e {
+					p.sent = false
+				}
+			}
+			w.sendAcks(h)
+		}
+	}
+}
+
+// decided applies one decision: it fences, drops what is superseded, answers for the dead, and starts or collects what it
+// was given. This is one fence: nothing else happens at this worker in between.
+func (w *Worker) decided(d *standby.Decision) {
+	v := &w.mu.view
+	skip := w.opts.Mutations.Has(mutation.FenceMissingAtWorker)
+	before := slices.Clone(v.Places)
+	rolledBack := d.Generation > v.Generation
+	changed := v.place(d)
+	w.mu.mode, w.mu.depth = d.Mode, d.Depth
+	for t, p := range v.Places {
+		w.places[t].Store(uint64(p.Worker))
+	}
+	if rolledBack {
+		w.rollBack()
+	}
+	for _, t := range changed {
+		if h := w.tasks[t].Load(); h != nil && h.inc < v.Places[t].Incarnation && !skip {
+			w.evict(t)
+		}
+	}
+	w.fenceSubscriptions()
+	for peer := range w.mu.conns { //lint:sorted each is dropped by itself
+		if v.dead(peer) {
+			delete(w.mu.conns, peer)
+		}
+		if c := w.mu.conns[peer]; c != nil {
+			c.stale = true
+		}
+	}
+	w.answerAll(d)
+	w.takePlaces(d)
+	w.resubscribe(before)
+	if rolledBack {
+		early := w.mu.early
+		w.mu.early = nil
+		for _, m := range early {
+			switch {
+			case m.Generation > v.Generation:
+				w.mu.early = append(w.mu.early, m)
+			case !v.dead(m.From):
+				w.receive(m)
+			}
+		}
+	}
+}
+
+// rollBack drops everything above the checkpoint: tasks, logs, links, promotions, images.
+func (w *Worker) rollBack() {
+	for t := range w.tasks {
+		w.evict(determinant.TaskID(t))
+		w.mu.promos[t] = nil
+	}
+	for t, offset := range w.mu.view.Cut.Logs {
+		w.mu.logs.Reset(determinant.TaskID(t), offset)
+	}
+	for ch := range w.mu.subs {
+		w.mu.subs[ch] = subscription{}
+		w.consumer[ch].Store(0)
+	}
+	clear(w.mu.conns)
+	w.mu.postpone = nil
+	epoch := w.mu.view.committed()
+	w.env.Disk(func() {
+		if err := w.opts.State.DropAbove(epoch); err != nil {
+			w.diskFailed(err)
+		}
+	})
+}
+
+// fenceSubscriptions ends the subscriptions of dead incarnations, so that no reader pins batches for ever.
+func (w *Worker) fenceSubscriptions() {
+	if w.opts.Mutations.Has(mutation.FenceMissingAtReceiver) {
+		return
+	}
+	v := &w.mu.view
+	for ch := range w.mu.subs {
+		s, spec := &w.mu.subs[ch], &w.job.Channels[ch]
+		if !s.active {
+			continue
+		}
+		if s.producer < v.Places[spec.From].Incarnation || !spec.External && s.consumer < v.Places[spec.To].Incarnation || v.dead(s.worker) {
+			w.unsubscribe(determinant.ChannelID(ch))
+		}
+	}
+}
+
+// answerAll sends the host of each recovering task this worker's copy of its log and of every log that it may depend on.
+func (w *Worker) answerAll(d *standby.Decision) {
+	if !d.Collect || w.opts.Mutations.Has(mutation.FenceMissingAtWorker) {
+		return
+	}
+	if _, heard := slices.BinarySearch(d.Hear, w.id); !heard {
+		return
+	}
+	for _, p := range d.Tasks {
+		if !p.Recovering || p.Worker == 0 {
+			continue
+		}
+		own, past := answerOf(w.mu.logs, w.job, p.Task, d.Depth)
+		a := &Answer{Task: p.Task, Generation: d.Generation, Answer: standby.Answer{
+			From: standby.FromWorker(w.id), Round: d.Round, Copy: own, Past: past,
+		}}
+		w.env.Tell(p.Worker, Control{From: w.id, Answer: a})
+	}
+}
+
+// takePlaces starts, or begins to collect for, every task that the decision gives to this worker.
+func (w *Worker) takePlaces(d *standby.Decision) {
+	for _, p := range d.Tasks {
+		if p.Worker != w.id {
+			w.mu.promos[p.Task] = nil
+			continue
+		}
+		if h := w.tasks[p.Task].Load(); h != nil && h.inc == p.Incarnation {
+			continue
+		}
+		if pr := w.mu.promos[p.Task]; pr != nil && pr.inc == p.Incarnation && pr.started {
+			continue
+		}
+		w.promote(d, p)
+	}
+	answers := w.mu.answers
+	w.mu.answers = nil
+	for _, a := range answers {
+		w.answered(a)
+	}
+}
+
+// resubscribe renews the subscriptions of tasks that run here to every producer that has a new incarnation or place.
+func (w *Worker) resubscribe(before []standby.Placement) {
+	for t := range w.tasks {
+		h := w.tasks[t].Load()
+		if h == nil {
+			continue
+		}
+		for i := range h.in {
+			src := w.job.Channels[h.in[i].channel].From
+			now, was := w.mu.view.Places[src], before[src]
+			if now.Incarnation != was.Incarnation || now.Worker != was.Worker {
+				w.subscribe(h, i, now.Incarnation != was.Incarnation)
+			}
+		}
+	}
+}
+
+// completed takes a committed checkpoint: only now is anything truncated.
+func (w *Worker) completed(c *checkpoint.Complete) {
+	w.mu.view.Complete = c
+	w.mu.logs.Truncate(w.mu.view.offsets())
+	for t := range w.tasks {
+		h := w.tasks[t].Load()
+		if h == nil {
+			continue
+		}
+		if h.base < c.Epoch {
+			h.base = c.Epoch
+		}
+		h.frozen = slices.DeleteFunc(h.frozen, func(f frozenEpoch) bool { return f.epoch <= c.Epoch })
+		h.acks = slices.DeleteFunc(h.acks, func(p *pendingAck) bool { return p.ack.Epoch <= c.Epoch })
+		for _, o := range h.task.Outputs() {
+			o.Truncate(c.Epoch)
+		}
+		w.env.WakeTask(determinant.TaskID(t))
+		if h.sink != nil {
+			w.truncateStore(h, c.Epoch)
+		}
+	}
+	lives := make([]checkpoint.Life, 0, len(c.Tasks))
+	for _, t := range c.Tasks {
+		lives = append(lives, checkpoint.Life{Task: t.Task, Incarnation: t.Incarnation})
+	}
+	w.env.Disk(func() { w.fold(c.Epoch, lives) })
+}
+
+// diskFailed reports that the worker's state directory does not take what it must.
+func (w *Worker) diskFailed(err error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.mu.closed {
+		return
+	}
+	for t := range w.tasks {
+		if h := w.tasks[t].Load(); h != nil {
+			w.env.Report(Report{Failed: &TaskFailure{Task: determinant.TaskID(t), Incarnation: h.inc, Worker: w.id, Err: err}})
+		}
+	}
+}

@@ -1,0 +1,392 @@
+package cluster
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/understudy-stream/understudy/causal"
+	"github.com/understudy-stream/understudy/checkpoint"
+	"github.com/understudy-stream/understudy/determinant"
+	"github.com/understudy-stream/understudy/internal/mutation"
+	"github.com/understudy-stream/understudy/standby"
+	"github.com/understudy-stream/understudy/task"
+)
+
+// Defaults of CoordinatorOptions.
+const (
+	DefaultPoisonTries = 3
+	maxFailures        = 5 // of one task between two completed checkpoints, by errors that are not its user's
+)
+
+// Ledger is what holds the job's metadata: one agreed order of entries.
+type Ledger interface {
+	// Propose wants e committed. What is committed comes back through Coordinator.Committed, in order, at every coordinator;
+	// a proposal may be lost.
+	Propose(e Entry)
+}
+
+// CoordinatorEnvironment is the world of a coordinator.
+type CoordinatorEnvironment interface {
+	// Broadcast delivers an entry to every worker, in order.
+	Broadcast(e Entry)
+	// Tell delivers a control message to one worker.
+	Tell(to determinant.WorkerID, m Control)
+	// Finished says that the job is over; err is nil if all input was processed.
+	Finished(err error)
+	// Waiting says why something does not go on, for people; empty when it goes on.
+	Waiting(why string)
+}
+
+// CoordinatorOptions say how a coordinator decides.
+type CoordinatorOptions struct {
+	Mode        determinant.Mode
+	Depth       determinant.Depth
+	Standbys    int   // per task; negative means none
+	Interval    int64 // of checkpoints, milliseconds
+	Timeout     int64 // of a checkpoint, milliseconds
+	PoisonTries int   // identical failures of a record before the poison policy applies
+	SetAside    bool  // the policy: set the record aside; otherwise stop
+	Mutations   mutation.Set
+}
+
+// Coordinator decides about checkpoints and deaths. It belongs to one goroutine. Its replicated state changes only by
+// Committed; the rest it learns again after a change of leader.
+type Coordinator struct {
+	job     *Job
+	opts    CoordinatorOptions
+	ledger  Ledger
+	env     CoordinatorEnvironment
+	decider *standby.Decider
+	points  *checkpoint.Coordinator
+	view    View
+
+	holds      []map[determinant.WorkerID]determinant.Epoch // by task: committed state that workers reported
+	poisons    []poisoned                                   // by task
+	failures   []int                                        // by task
+	divergence int
+	finished   bool
+	now        int64
+}
+
+// poisoned counts identical failures on a record.
+type poisoned struct {
+	last  *task.Poison
+	tries int
+}
+
+// NewCoordinator returns the coordinator of a job that the ledger knows as v.
+func NewCoordinator(job *Job, v View, recovery standby.State, points checkpoint.State, ledger Ledger, env CoordinatorEnvironment, o CoordinatorOptions) *Coordinator {
+	if o.PoisonTries == 0 {
+		o.PoisonTries = DefaultPoisonTries
+	}
+	c := &Coordinator{
+		job: job, opts: o, ledger: ledger, env: env, view: v.clone(),
+		holds:    make([]map[determinant.WorkerID]determinant.Epoch, len(job.Tasks)),
+		poisons:  make([]poisoned, len(job.Tasks)),
+		failures: make([]int, len(job.Tasks)),
+	}
+	for t := range c.holds {
+		c.holds[t] = map[determinant.WorkerID]determinant.Epoch{}
+	}
+	c.decider = standby.NewDecider(standby.Config{
+		Topology: job.Topology, Standbys: o.Standbys, Mode: o.Mode, Depth: o.Depth, Mutations: o.Mutations,
+	}, recovery)
+	c.points = checkpoint.NewCoordinator(checkpoint.Config{
+		Sources: job.sources(), Interval: o.Interval, Timeout: o.Timeout, Mutations: o.Mutations,
+	}, points)
+	return c
+}
+
+// View is what the ledger says, for a worker that joins: it gets every entry after View().Index.
+func (c *Coordinator) View() View { return c.view.clone() }
+
+// Lead begins to act on what happens.
+func (c *Coordinator) Lead() {
+	c.recovery(standby.Leader{})
+	c.checkpoints(checkpoint.Leader{})
+	c.placed()
+}
+
+// Join takes a worker in, with the committed state that its directory holds.
+func (c *Coordinator) Join(w determinant.WorkerID, held []standby.Held) {
+	for _, h := range held {
+		c.holds[h.Task][w] = h.Epoch
+	}
+	c.recovery(standby.Joined{Worker: w, Holds: held})
+}
+
+// Deploy gives every task its first place among the workers that have joined.
+func (c *Coordinator) Deploy() { c.recovery(standby.Deploy{}) }
+
+// Dead declares workers dead.
+func (c *Coordinator) Dead(workers ...determinant.WorkerID) {
+	c.recovery(standby.Dead{Workers: slices.Sorted(slices.Values(workers))})
+}
+
+// Tick tells the time, in milliseconds since the Unix epoch. It is called several times per checkpoint interval.
+func (c *Coordinator) Tick(now int64) {
+	c.now = now
+	c.checkpoints(checkpoint.Tick{Now: now})
+}
+
+// Report takes what a worker says.
+func (c *Coordinator) Report(r Report) {
+	switch {
+	case r.Ack != nil:
+		c.checkpoints(*r.Ack)
+	case r.AckFailed != nil:
+		c.checkpoints(*r.AckFailed)
+	case r.Failed != nil:
+		c.taskFailed(r.Failed)
+	case r.Rollback != nil:
+		c.recovery(*r.Rollback)
+	case r.CaughtUp != nil:
+		c.recovery(*r.CaughtUp)
+	case r.Holding != nil:
+		c.holds[r.Holding.Task][r.Holding.Worker] = r.Holding.Epoch
+		c.recovery(*r.Holding)
+		c.placed()
+	case r.Checkpoint:
+		c.checkpoints(checkpoint.Request{})
+	}
+}
+
+// recovery gives the decider an event and carries out what follows.
+func (c *Coordinator) recovery(ev standby.Event) {
+	for _, effect := range c.decider.Step(ev) {
+		switch e := effect.(type) {
+		case standby.Propose:
+			c.ledger.Propose(recoveryEntry(e.Command))
+		case standby.Wait:
+			c.env.Waiting(fmt.Sprintf("task %d waits: %s", e.Task, e.Why))
+		case standby.Unprotected:
+			if len(e.Tasks) > 0 {
+				c.env.Waiting(fmt.Sprintf("tasks %v have no standby: there is no worker for one", e.Tasks))
+			}
+		}
+	}
+}
+
+func recoveryEntry(cmd standby.Command) Entry {
+	switch cmd := cmd.(type) {
+	case standby.Decision:
+		return Entry{Decision: &cmd}
+	case standby.AssignStandby:
+		return Entry{Assign: &cmd}
+	case standby.Recovered:
+		return Entry{Recover: &cmd}
+	}
+	panic(fmt.Sprintf("cluster: assertion failed: %T is never proposed", cmd))
+}
+
+func (c *Coordinator) checkpoints(ev checkpoint.Event) {
+	for _, effect := range c.points.Step(ev) {
+		switch e := effect.(type) {
+		case checkpoint.Propose:
+			c.ledger.Propose(checkpointEntry(e.Command))
+		case checkpoint.Trigger:
+			if w := c.view.Places[e.Task].Worker; w != 0 {
+				c.env.Tell(w, Control{Trigger: &e})
+			}
+		case checkpoint.Poll:
+			for _, w := range c.decider.Live() {
+				c.env.Tell(w, Control{Poll: &e})
+			}
+		case checkpoint.Done:
+			c.ledger.Propose(Entry{Finish: &Finish{Epoch: e.Epoch}})
+		}
+	}
+}
+
+func checkpointEntry(cmd checkpoint.Command) Entry {
+	switch cmd := cmd.(type) {
+	case checkpoint.Start:
+		return Entry{Start: &cmd}
+	case checkpoint.Complete:
+		return Entry{Complete: &cmd}
+	case checkpoint.Abandon:
+		return Entry{Abandon: &cmd}
+	}
+	panic(fmt.Sprintf("cluster: assertion failed: %T is never proposed", cmd))
+}
+
+// Committed takes the ledger's next entry. One that came too late to take effect is refused by every replica alike and is
+// not passed on to workers.
+func (c *Coordinator) Committed(e Entry) {
+	if c.finished {
+		return
+	}
+	switch {
+	case e.Decision != nil:
+		c.decided(e)
+	case e.Assign != nil:
+		c.applyRecovery(e, *e.Assign)
+	case e.Recover != nil:
+		c.applyRecovery(e, *e.Recover)
+	case e.Start != nil:
+		c.pointed(e, *e.Start)
+	case e.Complete != nil:
+		c.pointed(e, *e.Complete)
+	case e.Abandon != nil:
+		c.pointed(e, *e.Abandon)
+	case e.Aside != nil:
+		c.view.Asides = append(c.view.Asides, *e.Aside)
+		c.announce(e)
+	case e.Finish != nil:
+		c.finished = true
+		c.announce(e)
+		var err error
+		if e.Finish.Err != "" {
+			err = errors.New(e.Finish.Err)
+		}
+		c.env.Finished(err)
+	}
+}
+
+func (c *Coordinator) announce(e Entry) {
+	c.view.Index++
+	e.Index = c.view.Index
+	c.env.Broadcast(e)
+}
+
+func (c *Coordinator) decided(e Entry) {
+	version := c.decider.Current().Basis
+	effects := c.decider.Step(standby.Committed{Command: *e.Decision})
+	if c.decider.Current().Basis != version {
+		c.view.place(e.Decision)
+		for t := range c.holds {
+			for _, w := range e.Decision.Dead {
+				delete(c.holds[t], w)
+			}
+		}
+		c.announce(e)
+		c.placed()
+	}
+	c.carryOut(effects)
+}
+
+func (c *Coordinator) applyRecovery(e Entry, cmd standby.Command) {
+	version := c.decider.Current().Basis
+	effects := c.decider.Step(standby.Committed{Command: cmd})
+	if c.decider.Current().Basis != version {
+		c.view.Places = c.decider.Current().Tasks
+		c.announce(e)
+		c.placed()
+	}
+	c.carryOut(effects)
+}
+
+func (c *Coordinator) carryOut(effects []standby.Effect) {
+	for _, effect := range effects {
+		switch e := effect.(type) {
+		case standby.Propose:
+			c.ledger.Propose(recoveryEntry(e.Command))
+		case standby.Wait:
+			c.env.Waiting(fmt.Sprintf("task %d waits: %s", e.Task, e.Why))
+		}
+	}
+}
+
+// pointed takes a committed command about checkpoints and tells the decider what it means for recovery.
+func (c *Coordinator) pointed(e Entry, cmd checkpoint.Command) {
+	before := c.points.State()
+	c.checkpoints(checkpoint.Committed{Command: cmd})
+	after := c.points.State()
+	if after.Committed == before.Committed && len(after.Since) == len(before.Since) && after.Open == before.Open {
+		return
+	}
+	news := standby.Checkpoint{Committed: after.Committed, Since: []standby.EpochMode{{Mode: after.Mode, Depth: after.Depth}}}
+	for _, a := range after.Since {
+		news.Since = append(news.Since, standby.EpochMode{Mode: a.Mode, Depth: a.Depth})
+	}
+	if e.Complete != nil {
+		c.view.Complete = e.Complete
+		for _, t := range e.Complete.Tasks {
+			news.Holders = append(news.Holders, t.Holders)
+			for _, w := range t.Holders {
+				c.holds[t.Task][w] = e.Complete.Epoch
+			}
+		}
+		clear(c.failures)
+	}
+	c.announce(e)
+	c.recovery(standby.Committed{Command: news})
+	c.placed()
+}
+
+// placed tells the checkpoint coordinator where tasks are and which standbys must acknowledge.
+func (c *Coordinator) placed() {
+	p := checkpoint.Placed{}
+	for t, place := range c.decider.Current().Tasks {
+		p.Incarnations = append(p.Incarnations, place.Incarnation)
+		p.Recovering = append(p.Recovering, place.Recovering)
+		var ready []determinant.WorkerID
+		for _, w := range place.Standbys {
+			if epoch, known := c.holds[t][w]; known && epoch == c.view.committed() {
+				ready = append(ready, w)
+			}
+		}
+		p.Standbys = append(p.Standbys, ready)
+	}
+	c.checkpoints(p)
+}
+
+// taskFailed applies the policies for user code that fails, and otherwise has the task recovered.
+func (c *Coordinator) taskFailed(f *TaskFailure) {
+	p := c.view.Places[f.Task]
+	if c.finished || f.Incarnation != p.Incarnation || f.Worker != p.Worker {
+		return
+	}
+	if err := c.fatal(f); err != nil {
+		c.ledger.Propose(Entry{Finish: &Finish{Epoch: c.view.committed(), Err: err.Error()}})
+		return
+	}
+	if errors.Is(f.Err, causal.ErrDivergence) {
+		c.recovery(standby.RollbackWanted{Task: f.Task, Incarnation: f.Incarnation, Cause: f.Err.Error()})
+		return
+	}
+	c.recovery(standby.TaskFailed{Task: f.Task, Incarnation: f.Incarnation, Worker: f.Worker, Cause: f.Err.Error()})
+}
+
+// fatal tells whether a failure ends the job.
+func (c *Coordinator) fatal(f *TaskFailure) error {
+	var poison *task.Poison
+	switch {
+	case errors.Is(f.Err, ErrKilled):
+		return nil
+	case errors.Is(f.Err, task.ErrUnskippable):
+		return f.Err
+	case errors.Is(f.Err, causal.ErrDivergence):
+		if c.divergence++; c.divergence > 1 {
+			return fmt.Errorf("user code is not deterministic: %w", f.Err)
+		}
+		return nil
+	case errors.As(f.Err, &poison):
+		return c.poisoned(f.Task, poison)
+	}
+	if c.failures[f.Task]++; c.failures[f.Task] >= maxFailures {
+		return fmt.Errorf("task failed %d times without a checkpoint between: %w", maxFailures, f.Err)
+	}
+	return nil
+}
+
+// poisoned counts identical failures of user code. A record that fails often enough is set aside or ends the job.
+func (c *Coordinator) poisoned(t determinant.TaskID, p *task.Poison) error {
+	have := &c.poisons[t]
+	if have.last == nil || !(have.last.Same(p) || !p.Known && !have.last.Known) {
+		*have = poisoned{last: p}
+	}
+	have.tries++
+	if have.tries < c.opts.PoisonTries {
+		return nil
+	}
+	if !c.opts.SetAside || !p.Known || have.tries > c.opts.PoisonTries {
+		return fmt.Errorf("user code failed %d times at the same place: %w", have.tries, p)
+	}
+	c.ledger.Propose(Entry{Aside: &Aside{Task: t, Position: p.Position}})
+	return nil
+}
+
+// ErrKilled is the cause of a task's death by Worker.Kill.
+var ErrKilled = errors.New("cluster: killed")

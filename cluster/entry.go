@@ -1,0 +1,147 @@
+package cluster
+
+import (
+	"fmt"
+
+	"github.com/understudy-stream/understudy/causal"
+	"github.com/understudy-stream/understudy/checkpoint"
+	"github.com/understudy-stream/understudy/determinant"
+	"github.com/understudy-stream/understudy/standby"
+	"github.com/understudy-stream/understudy/task"
+)
+
+// Entry is what the ledger has committed; exactly one field is set. Index numbers entries that took effect.
+type Entry struct {
+	Index    uint64
+	Decision *standby.Decision
+	Assign   *standby.AssignStandby
+	Recover  *standby.Recovered
+	Start    *checkpoint.Start
+	Complete *checkpoint.Complete
+	Abandon  *checkpoint.Abandon
+	Aside    *Aside
+	Finish   *Finish
+}
+
+// Finish ends the job.
+type Finish struct {
+	Epoch determinant.Epoch
+	Err   string // empty: all input was processed
+}
+
+// String names what the entry says.
+func (e Entry) String() string {
+	switch {
+	case e.Decision != nil:
+		return e.Decision.String()
+	case e.Assign != nil:
+		return e.Assign.String()
+	case e.Recover != nil:
+		return e.Recover.String()
+	case e.Start != nil:
+		return e.Start.String()
+	case e.Complete != nil:
+		return e.Complete.String()
+	case e.Abandon != nil:
+		return e.Abandon.String()
+	case e.Aside != nil:
+		return fmt.Sprintf("set aside task %d, channel %d, sequence number %d", e.Aside.Task, e.Aside.Position.Channel, e.Aside.Position.Seq)
+	case e.Finish != nil:
+		return fmt.Sprintf("finish at %d %s", e.Finish.Epoch, e.Finish.Err)
+	}
+	return "empty entry"
+}
+
+// Control is a message between workers, or from the coordinator to one, that is not part of the stream between them.
+type Control struct {
+	From    determinant.WorkerID
+	Answer  *Answer
+	Image   *Image
+	Want    *Want
+	Trigger *checkpoint.Trigger
+	Poll    *checkpoint.Poll
+}
+
+// Answer is a worker's copy of a dead task's log and of every log that the task may depend on.
+type Answer struct {
+	Task       determinant.TaskID
+	Generation determinant.Generation
+	Answer     standby.Answer
+}
+
+// Image is a task's state on its way to a standby.
+type Image struct {
+	Task  determinant.TaskID
+	Bytes []byte
+	Full  bool // the committed state as a whole, for a new standby
+}
+
+// Want asks a worker for the committed state of a task.
+type Want struct {
+	Task determinant.TaskID
+}
+
+// Report is what a worker tells the coordinator; one field is set.
+type Report struct {
+	Ack        *checkpoint.Ack
+	AckFailed  *checkpoint.Failed
+	Failed     *TaskFailure
+	Rollback   *standby.RollbackWanted
+	CaughtUp   *standby.CaughtUp
+	Holding    *standby.Holding
+	Checkpoint bool // wants a checkpoint soon, to free logs
+}
+
+// TaskFailure is the death of one task whose worker lives.
+type TaskFailure struct {
+	Task        determinant.TaskID
+	Incarnation determinant.Incarnation
+	Worker      determinant.WorkerID
+	Err         error
+}
+
+// Phase is a step of a recovery.
+type Phase uint8
+
+// The phases of a recovery, in order.
+const (
+	Noticed    Phase = iota // the failure was reported
+	Decided                 // the decision was applied by the host
+	Collected               // every answer is in
+	Restored                // the state is loaded and the task replays
+	Replayed                // the log ran out: the task makes its own choices
+	Recovered               // every consumer has resubscribed and none is ahead
+	Suppressed              // not a phase: Elements of replayed output were not sent again
+	Written                 // not a phase: Elements were written to a causal sink
+)
+
+// String names the phase.
+func (p Phase) String() string {
+	return [...]string{"noticed", "decided", "collected", "restored", "replayed", "recovered", "suppressed", "written"}[p]
+}
+
+// Observation is something that happened at a worker, for metrics and tests.
+type Observation struct {
+	Task        determinant.TaskID
+	Incarnation determinant.Incarnation
+	Phase       Phase
+	Bytes       int    // of the merged log, at Collected
+	Elements    uint64 // at Suppressed and Written
+}
+
+// answerOf gives a worker's copies for task t: downstream logs are read first, so that no determinant is copied without those
+// that it was chosen on.
+func answerOf(logs *causal.Store, job *Job, t determinant.TaskID, d determinant.Depth) (own causal.Copy, past []causal.Copy) {
+	own = logs.Copy(t)
+	for _, up := range job.Topology.Upstream(t, d) {
+		if c := logs.Copy(up); len(c.Bytes) > 0 {
+			past = append(past, c)
+		}
+	}
+	return own, past
+}
+
+// positionOf gives the position of a poisoned record in the form that a failure has.
+func positionOf(p *task.Poison) string {
+	return fmt.Sprintf("task %s, channel %d, sequence number %d", p.Vertex, p.Position.Channel, p.Position.Seq)
+}

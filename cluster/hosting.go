@@ -1,0 +1,259 @@
+package cluster
+
+import (
+	"errors"
+	"fmt"
+	"sync/atomic"
+
+	"github.com/understudy-stream/understudy/checkpoint"
+	"github.com/understudy-stream/understudy/determinant"
+	"github.com/understudy-stream/understudy/inflightlog"
+	"github.com/understudy-stream/understudy/internal/mutation"
+	"github.com/understudy-stream/understudy/operator"
+	"github.com/understudy-stream/understudy/standby"
+	"github.com/understudy-stream/understudy/task"
+)
+
+// hosted is a task that runs on this worker, with what the worker keeps for it.
+type hosted struct {
+	w      *Worker
+	task   *task.Task
+	inc    determinant.Incarnation
+	in     []inbound
+	starts []determinant.Seq // by output: where it began in this life
+	dead   atomic.Bool       // evicted: it may finish the step under way, but nothing that it does counts
+
+	recovering atomic.Bool // counts as failed until CaughtUp was reported
+	accused    bool        // a rollback was asked for in its name
+
+	// What follows is guarded by the worker's mu.
+	base   determinant.Epoch // committed checkpoint that frozen is relative to
+	frozen []frozenEpoch
+	acks   []*pendingAck
+	sink   *sink
+}
+
+// inbound is one input channel of a hosted task, as its worker sees it.
+type inbound struct {
+	channel  determinant.ChannelID
+	number   uint64             // of the current subscription
+	received determinant.Cursor // Invariant: received but not yet processed counts as received
+	adopting bool               // the next frame restarts the numbering (at-least-once)
+	taken    atomic.Uint64      // next element that the task will take
+	granted  determinant.Seq    // what the producer was told of taken
+}
+
+// frozenEpoch is what a task changed in one epoch, until a checkpoint that contains it is committed.
+type frozenEpoch struct {
+	epoch  determinant.Epoch
+	tables []operator.Frozen
+}
+
+// pendingAck is an acknowledgement that waits for the image to be on disk and, for a sink, for everything before the
+// barrier to be stored outside.
+type pendingAck struct {
+	ack     checkpoint.Ack
+	stored  bool
+	sent    bool
+	barrier determinant.Seq
+}
+
+// Step runs the next step of a task, if it is still the one that runs here. It is called by one goroutine per task.
+func (w *Worker) Step(t *task.Task) (progress bool) {
+	h := w.tasks[t.ID()].Load()
+	if h == nil || h.task != t || h.dead.Load() {
+		return false
+	}
+	progress, err := h.task.Step()
+	if h.dead.Load() {
+		return false
+	}
+	if err != nil {
+		w.failed(h, err)
+		return false
+	}
+	if h.recovering.Load() && !h.task.Replaying() {
+		w.checkCaughtUp(h)
+	}
+	return progress
+}
+
+// failed reports the end of a task by an error of its own.
+func (w *Worker) failed(h *hosted, err error) {
+	id := h.task.ID()
+	if errors.Is(err, task.ErrOrphan) || errors.Is(err, task.ErrExhausted) {
+		w.env.Report(Report{Rollback: &standby.RollbackWanted{Task: id, Incarnation: h.inc, Cause: err.Error()}})
+		return
+	}
+	w.mu.Lock()
+	if w.tasks[id].Load() == h {
+		w.evict(id)
+	}
+	w.mu.Unlock()
+	w.env.Report(Report{Failed: &TaskFailure{Task: id, Incarnation: h.inc, Worker: w.id, Err: err}})
+}
+
+// checkCaughtUp reports a recovery's end: the log has run out, every consumer has resubscribed and none is ahead.
+func (w *Worker) checkCaughtUp(h *hosted) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	id := h.task.ID()
+	if h.dead.Load() || h.task.Ahead() {
+		return
+	}
+	spec := &w.job.Tasks[id]
+	for _, edge := range spec.Edges {
+		for _, ch := range edge {
+			s := &w.mu.subs[ch]
+			if !s.attached || s.consumer != w.mu.view.Places[w.job.Channels[ch].To].Incarnation {
+				return
+			}
+		}
+	}
+	h.recovering.Store(false)
+	w.env.Observe(Observation{Task: id, Incarnation: h.inc, Phase: Recovered})
+	w.env.Report(Report{CaughtUp: &standby.CaughtUp{Task: id, Incarnation: h.inc}})
+}
+
+// evict drops a task. Its subscriptions end; its log becomes one that nobody here appends to, detached from the dead task,
+// which may still be in the middle of a step. w.mu is held.
+func (w *Worker) evict(t determinant.TaskID) {
+	h := w.tasks[t].Load()
+	if h == nil {
+		return
+	}
+	h.dead.Store(true)
+	for ch := range w.mu.subs {
+		if w.job.Channels[ch].From == t && w.mu.subs[ch].active {
+			w.unsubscribe(determinant.ChannelID(ch))
+		}
+	}
+	own := w.mu.logs.Copy(t)
+	log := w.mu.logs.Reset(t, own.Base)
+	if err := log.Merge(own.Base, own.Bytes, true); err != nil {
+		panic(fmt.Sprintf("cluster: assertion failed: a log cannot be merged into an empty one: %v", err))
+	}
+	w.tasks[t].Store(nil)
+	w.env.WakeTask(t)
+}
+
+// suppressed is how many elements of output o the consumer has already, although the task makes them again.
+func (h *hosted) suppressed(s *subscription, o int) uint64 {
+	start := h.starts[o]
+	if s.adopt || s.cursor.Next < start {
+		return 0
+	}
+	return uint64(s.cursor.Next - start)
+}
+
+// Dead tells a driver whether the task that it steps was dropped.
+func (w *Worker) Dead(t *task.Task) bool {
+	h := w.tasks[t.ID()].Load()
+	return h == nil || h.task != t
+}
+
+// Snapshot takes over a task's state at a barrier: the image is encoded and written in the background, shipped to the
+// standbys, and then acknowledged. Part of task.Host.
+func (h *hosted) Snapshot(t *task.Task, s task.Snapshot) {
+	w := h.w
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if h.dead.Load() || w.mu.closed {
+		return
+	}
+	h.frozen = append(h.frozen, frozenEpoch{epoch: s.Meta.Epoch, tables: s.Frozen})
+	s.Meta.Base = h.base
+	var tables []checkpoint.Frozen
+	for _, f := range h.frozen {
+		for _, table := range f.tables {
+			tables = append(tables, table)
+		}
+	}
+	p := &pendingAck{ack: checkpoint.Ack{
+		Task: t.ID(), Incarnation: h.inc, Epoch: s.Meta.Epoch, Worker: w.id, Primary: true, Ended: s.Meta.Ended, Log: s.Meta.Log,
+	}}
+	if h.sink != nil {
+		external := s.Meta.Outputs[len(s.Meta.Outputs)-1]
+		p.ack.External, p.barrier = &external, external.Next
+	}
+	h.acks = append(h.acks, p)
+	if w.opts.Mutations.Has(mutation.TruncateBeforeCommit) {
+		for _, o := range t.Outputs() {
+			o.Truncate(s.Meta.Epoch)
+		}
+	}
+	w.env.Disk(func() { w.store(h, p, s.Meta, tables) })
+}
+
+// store encodes and writes an image and ships the same bytes to the standbys.
+func (w *Worker) store(h *hosted, p *pendingAck, meta checkpoint.Meta, tables []checkpoint.Frozen) {
+	image, err := checkpoint.Encode(meta, false, tables)
+	if err == nil {
+		err = w.opts.State.Put(image)
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if h.dead.Load() || w.mu.closed || errors.Is(err, checkpoint.ErrStale) {
+		return
+	}
+	if err != nil {
+		w.env.Report(Report{AckFailed: &checkpoint.Failed{
+			Task: meta.Task, Incarnation: h.inc, Epoch: meta.Epoch, Worker: w.id, Err: err.Error(),
+		}})
+		return
+	}
+	p.stored, p.ack.Bytes = true, int64(len(image))
+	for _, s := range w.mu.view.Places[meta.Task].Standbys {
+		w.env.Tell(s, Control{From: w.id, Image: &Image{Task: meta.Task, Bytes: image}})
+	}
+	w.sendAcks(h)
+}
+
+// sendAcks reports every acknowledgement that has nothing left to wait for.
+//
+// Invariant: a causal sink acknowledges a checkpoint only when everything before its barrier is stored outside, since nobody
+// replays it to the sink after truncation.
+func (w *Worker) sendAcks(h *hosted) {
+	for _, p := range h.acks {
+		early := w.opts.Mutations.Has(mutation.SinkAcknowledgesEarly)
+		if p.sent || !p.stored || h.sink != nil && h.sink.stored < p.barrier && !early {
+			continue
+		}
+		p.sent = true
+		ack := p.ack
+		w.env.Report(Report{Ack: &ack})
+	}
+}
+
+// Sealed wakes the writer of the link to the consumer. Part of task.Host.
+func (h *hosted) Sealed(c determinant.ChannelID, _ *inflightlog.Batch) {
+	if h.w.job.Channels[c].External {
+		h.w.env.WakeSink(h.task.ID())
+		return
+	}
+	if peer := h.w.consumer[c].Load(); peer != 0 {
+		h.w.env.WakeLink(determinant.WorkerID(peer))
+	}
+}
+
+// Taken notes what may be granted to the producer. Part of task.Host.
+func (h *hosted) Taken(c determinant.ChannelID, next determinant.Seq) {
+	spec := &h.w.job.Channels[c]
+	h.in[spec.Input].taken.Store(uint64(next))
+	if producer := h.w.places[spec.From].Load(); producer != 0 {
+		h.w.env.WakeLink(determinant.WorkerID(producer))
+	}
+}
+
+// Replayed is told that the log ran out. Part of task.Host.
+func (h *hosted) Replayed(t *task.Task) {
+	h.w.env.Observe(Observation{Task: t.ID(), Incarnation: h.inc, Phase: Replayed})
+}
+
+// SetAside stores a poisoned record. Part of task.Host.
+func (h *hosted) SetAside(_ *task.Task, p task.Poison) error {
+	if h.w.opts.DeadLetter == nil {
+		return errors.New("cluster: the job has no dead-letter output")
+	}
+	return h.w.opts.DeadLetter(p)
+}

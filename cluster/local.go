@@ -1,0 +1,365 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/understudy-stream/understudy/checkpoint"
+	"github.com/understudy-stream/understudy/determinant"
+	"github.com/understudy-stream/understudy/inflightlog"
+	"github.com/understudy-stream/understudy/internal/mutation"
+	"github.com/understudy-stream/understudy/operator"
+	"github.com/understudy-stream/understudy/standby"
+	"github.com/understudy-stream/understudy/task"
+)
+
+// Defaults of LocalOptions.
+const (
+	DefaultWorkers            = 3
+	DefaultCheckpointInterval = time.Second
+	DefaultInflightMemory     = 256 << 20
+	DefaultInflightDisk       = 4 << 30
+	DefaultLogBudget          = 64 << 20
+	tick                      = 10 * time.Millisecond
+)
+
+// LocalOptions are those of a job that runs in one process, on workers that share nothing but the process.
+type LocalOptions struct {
+	Workers            int
+	Mode               determinant.Mode
+	Depth              determinant.Depth // 0: full
+	Auto               bool              // choose the least depth that covers the loss of one worker
+	Standbys           int               // per task; 0: one; negative: none
+	CheckpointInterval time.Duration
+	CheckpointTimeout  time.Duration
+	StateDir           string // empty: in memory, gone with the process
+	InflightMemory     int64  // bytes per worker of output kept for replay in memory
+	InflightDisk       int64  // bytes per worker of it spilled to disk
+	LogBudget          int64  // bytes per worker of determinants
+	PoisonTries        int
+	DeadLetter         func(task.Poison) error
+	Clock              func() int64
+	Logger             *slog.Logger
+	Chaos              *Chaos
+	Progress           func(Progress)
+	Mutations          mutation.Set
+}
+
+func (o *LocalOptions) ensureDefaults() {
+	if o.Workers == 0 {
+		o.Workers = DefaultWorkers
+	}
+	if o.Depth == 0 {
+		o.Depth = determinant.Full
+	}
+	if o.CheckpointInterval == 0 {
+		o.CheckpointInterval = DefaultCheckpointInterval
+	}
+	if o.CheckpointTimeout == 0 {
+		o.CheckpointTimeout = max(30*time.Second, 10*o.CheckpointInterval)
+	}
+	if o.InflightMemory == 0 {
+		o.InflightMemory = DefaultInflightMemory
+	}
+	if o.InflightDisk == 0 {
+		o.InflightDisk = DefaultInflightDisk
+	}
+	if o.LogBudget == 0 {
+		o.LogBudget = DefaultLogBudget
+	}
+	if o.Clock == nil {
+		o.Clock = func() int64 { return time.Now().UnixMilli() }
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+}
+
+// Local runs a job in this process.
+type Local struct {
+	job    *Job
+	opts   LocalOptions
+	ledger *localLedger
+	coord  *Coordinator // only on the events goroutine
+	events *mailbox
+	stats  *stats
+	fs     vfs.FS
+
+	finished chan struct{}
+	once     sync.Once
+	result   error
+	resumed  bool
+	waiting  atomic.Value // string
+
+	mu struct {
+		sync.RWMutex
+		workers []*localWorker // by directory
+		nextID  determinant.WorkerID
+	}
+}
+
+// RunLocal runs a job until all its input is processed, it fails, or ctx ends. A job that was stopped goes on from its state
+// directory when it is run again.
+func RunLocal(ctx context.Context, plan *operator.Plan, o LocalOptions) (Summary, error) {
+	o.ensureDefaults()
+	job, err := Layout(plan)
+	if err != nil {
+		return Summary{}, err
+	}
+	l := &Local{job: job, opts: o, finished: make(chan struct{}), stats: newStats(len(job.Tasks))}
+	if err := l.open(ctx); err != nil {
+		return Summary{}, err
+	}
+	err = l.run(ctx)
+	if cerr := l.close(); err == nil {
+		err = cerr
+	}
+	return l.stats.summary(l), err
+}
+
+// open reads or makes the ledger, and starts coordinator and workers.
+func (l *Local) open(ctx context.Context) error {
+	l.fs = vfs.Default
+	if l.opts.StateDir == "" {
+		l.fs = vfs.NewMem()
+	}
+	if l.opts.Auto {
+		l.opts.Depth = l.autoDepth()
+	}
+	var err error
+	l.ledger, err = openLedger(ctx, l.fs, l.opts.StateDir, l.job, l.opts.Mode, l.opts.Depth)
+	if err != nil {
+		return err
+	}
+	l.events = newMailbox()
+	l.ledger.committed = func(e Entry) { l.coord.Committed(e) }
+	s := &l.ledger.state
+	l.resumed = s.View.Index > 0
+	if f := s.Finished; f != nil {
+		l.once.Do(func() { close(l.finished) })
+	}
+	c := NewCoordinator(l.job, s.View, s.Recovery, s.Points, l.ledger, (*localCoordinator)(l), CoordinatorOptions{
+		Mode: l.opts.Mode, Depth: l.opts.Depth, Standbys: l.opts.Standbys,
+		Interval: l.opts.CheckpointInterval.Milliseconds(), Timeout: l.opts.CheckpointTimeout.Milliseconds(),
+		PoisonTries: l.opts.PoisonTries, SetAside: l.opts.DeadLetter != nil, Mutations: l.opts.Mutations,
+	})
+	l.coord = c
+	l.mu.nextID = s.lastWorker() + 1
+	former := c.decider.Live()
+	l.mu.workers = make([]*localWorker, l.opts.Workers)
+	started := make(chan error, 1)
+	l.do(func() { started <- l.deploy(former) })
+	return <-started
+}
+
+// autoDepth is the least depth that covers the loss of any one worker where the tasks are first placed. Later placements may
+// need more; then the job rolls back.
+func (l *Local) autoDepth() determinant.Depth {
+	d := standby.NewDecider(standby.Config{Topology: l.job.Topology, Standbys: l.opts.Standbys}, standby.State{})
+	for i := range l.opts.Workers {
+		d.Step(standby.Joined{Worker: determinant.WorkerID(i + 1)})
+	}
+	d.Step(standby.Leader{})
+	place := make([]determinant.WorkerID, len(l.job.Tasks))
+	for _, effect := range d.Step(standby.Deploy{}) {
+		if p, ok := effect.(standby.Propose); ok {
+			if decision, ok := p.Command.(standby.Decision); ok {
+				for t, placement := range decision.Tasks {
+					place[t] = placement.Worker
+				}
+			}
+		}
+	}
+	return standby.AutoDepth(l.job.Topology, place, 1)
+}
+
+// deploy starts the workers and, of a job that ran before, declares its former ones dead.
+func (l *Local) deploy(former []determinant.WorkerID) error {
+	for dir := range l.mu.workers {
+		if _, err := l.startWorker(dir); err != nil {
+			return err
+		}
+	}
+	l.coord.Lead()
+	for _, w := range l.mu.workers {
+		l.coord.Join(w.worker.ID(), w.worker.Holdings())
+	}
+	if len(former) > 0 {
+		l.coord.Dead(former...)
+	} else {
+		l.coord.Deploy()
+	}
+	return nil
+}
+
+// do runs f on the coordinator's goroutine, and then commits what it proposed.
+func (l *Local) do(f func()) {
+	l.events.post(func() {
+		f()
+		if err := l.ledger.flush(); err != nil {
+			l.finish(fmt.Errorf("cluster: ledger: %w", err))
+		}
+	})
+}
+
+func (l *Local) report(from determinant.WorkerID, r Report) {
+	if r.Failed != nil {
+		l.stats.noticed(r.Failed.Task, time.Now())
+		if !errors.Is(r.Failed.Err, ErrKilled) {
+			l.opts.Logger.Warn("a task failed", "task", r.Failed.Task, "worker", from, "error", r.Failed.Err)
+		}
+	}
+	if r.Rollback != nil {
+		l.opts.Logger.Warn("a rollback is needed", "task", r.Rollback.Task, "worker", from, "cause", r.Rollback.Cause)
+	}
+	l.do(func() { l.coord.Report(r) })
+}
+
+func (l *Local) log(what string, err error) { l.opts.Logger.Warn(what, "error", err) }
+
+// worker finds a live worker.
+func (l *Local) worker(id determinant.WorkerID) *localWorker {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	for _, w := range l.mu.workers {
+		if w != nil && w.worker.ID() == id {
+			return w
+		}
+	}
+	return nil
+}
+
+func (l *Local) workers() []*localWorker {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	return slices.Clone(l.mu.workers)
+}
+
+// startWorker starts a new worker on a state directory. It runs on the coordinator's goroutine, so that the worker misses no
+// entry.
+func (l *Local) startWorker(dir int) (*localWorker, error) {
+	path := filepath.Join(l.opts.StateDir, fmt.Sprintf("worker-%d", dir))
+	state, err := checkpoint.OpenStore(path, checkpoint.StoreOptions{
+		FS: l.fs, Identity: l.ledger.state.Identity, Mutations: l.opts.Mutations,
+	})
+	if err != nil {
+		return nil, err
+	}
+	budget := inflightlog.NewBudget(l.opts.InflightMemory, 0, l.opts.InflightMemory, nil)
+	if l.opts.StateDir != "" {
+		files, err := inflightlog.OSFiles(filepath.Join(path, "inflight"))
+		if err != nil {
+			return nil, errors.Join(err, state.Close())
+		}
+		budget = inflightlog.NewBudget(l.opts.InflightMemory, l.opts.InflightDisk, l.opts.InflightMemory/4, files)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	lw := &localWorker{
+		local: l, dir: dir, control: newMailbox(), disk: newMailbox(), ctx: ctx, cancel: cancel,
+		tasks: make([]taskRunner, len(l.job.Tasks)), sinks: make([]atomic.Value, len(l.job.Tasks)), started: time.Now(),
+	}
+	lw.mu.links = map[determinant.WorkerID]chan struct{}{}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	id := l.mu.nextID
+	l.mu.nextID++
+	lw.worker = NewWorker(id, l.job, l.coord.View(), lw, Options{
+		Clock: l.opts.Clock, Entropy: entropy, State: state, Budget: budget, DeadLetter: l.opts.DeadLetter,
+		Calls:    func(t determinant.TaskID) task.Calls { return &calls{lw: lw, task: t} },
+		OpenSink: l.openSink, LogBudget: l.opts.LogBudget, Mutations: l.opts.Mutations,
+	})
+	l.mu.workers[dir] = lw
+	return lw, nil
+}
+
+func (l *Local) openSink(t determinant.TaskID) (operator.CausalStore, error) {
+	spec := &l.job.Tasks[t]
+	return l.job.Plan.Vertices[spec.Vertex].Sink(context.Background(), spec.Info.Index)
+}
+
+// run ticks until the job is over or ctx ends.
+func (l *Local) run(ctx context.Context) error {
+	ticker := time.NewTicker(tick)
+	defer ticker.Stop()
+	stopChaos := l.startChaos(ctx)
+	defer stopChaos()
+	var shown time.Time
+	for {
+		select {
+		case <-l.finished:
+			return l.result
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case now := <-ticker.C:
+			l.do(func() { l.coord.Tick(l.opts.Clock()) })
+			if l.opts.Progress != nil && now.Sub(shown) > 250*time.Millisecond {
+				shown = now
+				l.opts.Progress(l.stats.progress(l))
+			}
+		}
+	}
+}
+
+func (l *Local) finish(err error) {
+	l.once.Do(func() {
+		l.result = err
+		close(l.finished)
+	})
+}
+
+// close stops everything. The ledger and the state directories stay as they are, so that the job can go on from there.
+func (l *Local) close() error {
+	l.stats.freeze(l)
+	l.events.close()
+	var errs []error
+	for _, w := range l.workers() {
+		if w != nil {
+			errs = append(errs, w.kill())
+		}
+	}
+	return errors.Join(append(errs, l.ledger.close())...)
+}
+
+// localCoordinator is the coordinator's environment in one process.
+type localCoordinator Local
+
+// Broadcast delivers an entry to every worker, in order.
+func (lc *localCoordinator) Broadcast(e Entry) {
+	l := (*Local)(lc)
+	l.stats.entry(&e, time.Now())
+	if e.Decision != nil {
+		l.opts.Logger.Info("decision", "what", e.Decision.String())
+	}
+	for _, w := range l.workers() {
+		if w != nil {
+			w.control.post(func() { w.worker.Apply(e) })
+		}
+	}
+}
+
+// Tell delivers a control message.
+func (lc *localCoordinator) Tell(to determinant.WorkerID, m Control) {
+	l := (*Local)(lc)
+	if w := l.worker(to); w != nil {
+		w.control.post(func() { w.worker.Control(m) })
+	}
+}
+
+// Finished ends the run.
+func (lc *localCoordinator) Finished(err error) { (*Local)(lc).finish(err) }
+
+// Waiting notes why something does not go on.
+func (lc *localCoordinator) Waiting(why string) {
+	l := (*Local)(lc)
+	l.waiting.Store(why)
+	l.opts.Logger.Warn("waiting", "why", why)
+}

@@ -1,0 +1,275 @@
+package cluster
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"os"
+	"path/filepath"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/vmihailenco/msgpack/v5"
+
+	"github.com/understudy-stream/understudy/checkpoint"
+	"github.com/understudy-stream/understudy/determinant"
+	"github.com/understudy-stream/understudy/standby"
+)
+
+// Errors of a state directory.
+var (
+	ErrWrongJob      = errors.New("cluster: the state directory belongs to another job")
+	ErrLedgerCorrupt = errors.New("cluster: the ledger is corrupt")
+	ErrInUse         = errors.New("cluster: the state directory is in use by another process")
+)
+
+const (
+	ledgerName   = "ledger"
+	frameHeader  = 8    // length and CRC-32C
+	compactAfter = 2048 // entries
+	maxFrame     = 1 << 30
+)
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// ledgerState is all that the ledger says.
+type ledgerState struct {
+	Identity string
+	View     View
+	Recovery standby.State
+	Points   checkpoint.State
+	Finished *Finish
+}
+
+// lastWorker is the highest worker id that the ledger names.
+func (s *ledgerState) lastWorker() determinant.WorkerID {
+	var last determinant.WorkerID
+	for _, list := range [][]determinant.WorkerID{s.Recovery.Dead, s.Recovery.Hear} {
+		for _, w := range list {
+			last = max(last, w)
+		}
+	}
+	for _, p := range s.Recovery.Tasks {
+		last = max(last, p.Worker)
+		for _, w := range p.Standbys {
+			last = max(last, w)
+		}
+	}
+	return last
+}
+
+// localLedger is a Ledger for one process: a file of checksummed frames. The first is a ledgerState, each further one an
+// Entry. A torn last frame is dropped: it was never acted on.
+//
+// Invariant: an entry is on disk before anybody is told of it.
+type localLedger struct {
+	fs        vfs.FS
+	dir       string
+	lock      io.Closer
+	file      vfs.File
+	entries   int
+	pending   []Entry
+	state     ledgerState // as read when the ledger was opened, then of the last compaction
+	committed func(Entry)
+	current   func() ledgerState
+}
+
+// openLedger opens the ledger in dir, or begins a new one.
+func openLedger(ctx context.Context, fs vfs.FS, dir string, job *Job, mode determinant.Mode, depth determinant.Depth) (*localLedger, error) {
+	l := &localLedger{fs: fs, dir: dir}
+	if err := fs.MkdirAll(fs.PathJoin(dir, "."), 0o755); err != nil {
+		return nil, fmt.Errorf("cluster: state directory: %w", err)
+	}
+	var err error
+	if l.lock, err = fs.Lock(fs.PathJoin(dir, "lock")); err != nil {
+		return nil, fmt.Errorf("%w: %s: %w", ErrInUse, dir, err)
+	}
+	identity := fmt.Sprintf("%s-%016x", job.Plan.Name, job.Plan.Hash)
+	read, err := l.read(job, identity)
+	if err == nil && !read {
+		err = l.begin(ctx, job, identity, mode, depth)
+	}
+	if err == nil {
+		err = l.compact()
+	}
+	if err != nil {
+		return nil, errors.Join(err, l.lock.Close())
+	}
+	return l, nil
+}
+
+// begin makes the first state: the job's splits are listed once in its life.
+func (l *localLedger) begin(ctx context.Context, job *Job, identity string, mode determinant.Mode, depth determinant.Depth) error {
+	splits := make([][]string, len(job.Plan.Vertices))
+	for v := range job.Plan.Vertices {
+		if list := job.Plan.Vertices[v].Source; list != nil {
+			var err error
+			if splits[v], err = list(ctx); err != nil {
+				return fmt.Errorf("cluster: source %q: %w", job.Plan.Vertices[v].Name, err)
+			}
+		}
+	}
+	l.state = ledgerState{
+		Identity: identity, View: NewView(job, splits, mode, depth),
+		Recovery: standby.State{Mode: mode, Depth: depth}, Points: checkpoint.NewState(len(job.Tasks), mode, depth),
+	}
+	return nil
+}
+
+// read reads the ledger file and applies its entries; false if there is none.
+func (l *localLedger) read(job *Job, identity string) (bool, error) {
+	f, err := l.fs.Open(l.fs.PathJoin(l.dir, ledgerName))
+	if errors.Is(err, os.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("cluster: ledger: %w", err)
+	}
+	raw, err := io.ReadAll(f)
+	if err = errors.Join(err, f.Close()); err != nil {
+		return false, fmt.Errorf("cluster: ledger: %w", err)
+	}
+	first, rest, ok := nextFrame(raw)
+	if !ok {
+		return false, fmt.Errorf("%w: %s does not begin with a state", ErrLedgerCorrupt, filepath.Join(l.dir, ledgerName))
+	}
+	if err := msgpack.Unmarshal(first, &l.state); err != nil {
+		return false, fmt.Errorf("%w: state: %w", ErrLedgerCorrupt, err)
+	}
+	if l.state.Identity != identity {
+		return false, fmt.Errorf("%w: %s holds %s, this job is %s (a job's graph, names and parallelism must stay the same)",
+			ErrWrongJob, l.dir, l.state.Identity, identity)
+	}
+	return true, l.replay(job, rest)
+}
+
+// replay applies the entries after the first frame, by a coordinator that does not lead.
+func (l *localLedger) replay(job *Job, rest []byte) error {
+	s := &l.state
+	c := NewCoordinator(job, s.View, s.Recovery, s.Points, l, nowhere{}, CoordinatorOptions{Mode: s.View.Mode, Depth: s.View.Depth})
+	for {
+		frame, after, ok := nextFrame(rest)
+		if !ok {
+			break
+		}
+		e, err := decodeEntry(frame)
+		if err != nil {
+			return err
+		}
+		c.Committed(e)
+		if e.Finish != nil {
+			s.Finished = e.Finish
+		}
+		rest = after
+	}
+	l.pending = nil
+	s.View, s.Recovery, s.Points = c.View(), c.decider.State(), c.points.State()
+	return nil
+}
+
+// nextFrame splits off the next whole frame.
+func nextFrame(src []byte) (frame, rest []byte, ok bool) {
+	if len(src) < frameHeader {
+		return nil, nil, false
+	}
+	n, sum := binary.LittleEndian.Uint32(src), binary.LittleEndian.Uint32(src[4:])
+	if n > maxFrame || uint64(n) > uint64(len(src)-frameHeader) {
+		return nil, nil, false
+	}
+	frame = src[frameHeader : frameHeader+int(n)]
+	return frame, src[frameHeader+int(n):], crc32.Checksum(frame, castagnoli) == sum
+}
+
+func appendFrame(dst, frame []byte) []byte {
+	dst = binary.LittleEndian.AppendUint32(dst, uint32(len(frame)))
+	dst = binary.LittleEndian.AppendUint32(dst, crc32.Checksum(frame, castagnoli))
+	return append(dst, frame...)
+}
+
+func decodeEntry(src []byte) (Entry, error) {
+	var e Entry
+	if err := msgpack.Unmarshal(src, &e); err != nil {
+		return e, fmt.Errorf("%w: entry: %w", ErrLedgerCorrupt, err)
+	}
+	return e, nil
+}
+
+// compact writes a new file that begins with the present state and puts it in the place of the old one.
+func (l *localLedger) compact() error {
+	if l.current != nil {
+		l.state = l.current()
+	}
+	body, err := msgpack.Marshal(&l.state)
+	if err != nil {
+		return fmt.Errorf("cluster: ledger state: %w", err)
+	}
+	temporary, name := l.fs.PathJoin(l.dir, ledgerName+".new"), l.fs.PathJoin(l.dir, ledgerName)
+	f, err := l.fs.Create(temporary, vfs.WriteCategoryUnspecified)
+	if err != nil {
+		return fmt.Errorf("cluster: ledger: %w", err)
+	}
+	if _, err = f.Write(appendFrame(nil, body)); err == nil {
+		err = f.Sync()
+	}
+	if err == nil {
+		err = l.fs.Rename(temporary, name)
+	}
+	if err != nil {
+		return fmt.Errorf("cluster: ledger: %w", errors.Join(err, f.Close()))
+	}
+	if l.file != nil {
+		if err := l.file.Close(); err != nil {
+			return fmt.Errorf("cluster: ledger: %w", err)
+		}
+	}
+	l.file, l.entries = f, 0
+	return nil
+}
+
+// Propose queues an entry; flush commits it.
+func (l *localLedger) Propose(e Entry) { l.pending = append(l.pending, e) }
+
+// flush makes what was proposed durable and hands it on, until nothing new is proposed.
+func (l *localLedger) flush() error {
+	for len(l.pending) > 0 {
+		entries := l.pending
+		l.pending = nil
+		var out []byte
+		for _, e := range entries {
+			body, err := msgpack.Marshal(&e)
+			if err != nil {
+				return err
+			}
+			out = appendFrame(out, body)
+		}
+		if _, err := l.file.Write(out); err != nil {
+			return err
+		}
+		if err := l.file.Sync(); err != nil {
+			return err
+		}
+		for _, e := range entries {
+			l.committed(e)
+		}
+		if l.entries += len(entries); l.entries >= compactAfter && l.current != nil {
+			if err := l.compact(); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (l *localLedger) close() error {
+	return errors.Join(l.file.Close(), l.lock.Close())
+}
+
+// nowhere is the environment of a coordinator that only follows the ledger.
+type nowhere struct{}
+
+func (nowhere) Broadcast(Entry)                    {}
+func (nowhere) Tell(determinant.WorkerID, Control) {}
+func (nowhere) Finished(error)                     {}
+func (nowhere) Waiting(string)                     {}

@@ -1,0 +1,69 @@
+package cluster
+
+import "sync"
+
+// mailbox runs jobs one after the other on a goroutine of its own. It holds any number of jobs: those who post must never
+// wait, since they may hold locks that a job needs; what bounds it is the protocol, which has a bounded number of messages
+// under way per task and checkpoint.
+type mailbox struct {
+	mu struct {
+		sync.Mutex
+		jobs   []func()
+		closed bool
+	}
+	wake chan struct{}
+	done chan struct{}
+}
+
+func newMailbox() *mailbox {
+	b := &mailbox{wake: make(chan struct{}, 1), done: make(chan struct{})}
+	go b.run()
+	return b
+}
+
+func (b *mailbox) post(job func()) {
+	b.mu.Lock()
+	if !b.mu.closed {
+		b.mu.jobs = append(b.mu.jobs, job)
+	}
+	b.mu.Unlock()
+	notify(b.wake)
+}
+
+func (b *mailbox) run() {
+	defer close(b.done)
+	for range b.wake {
+		for {
+			b.mu.Lock()
+			jobs, closed := b.mu.jobs, b.mu.closed
+			b.mu.jobs = nil
+			b.mu.Unlock()
+			if closed {
+				return
+			}
+			if len(jobs) == 0 {
+				break
+			}
+			for _, job := range jobs {
+				job()
+			}
+		}
+	}
+}
+
+// close drops what is left and waits for the job under way. It must not be called from a job.
+func (b *mailbox) close() {
+	b.mu.Lock()
+	b.mu.closed = true
+	b.mu.Unlock()
+	notify(b.wake)
+	<-b.done
+}
+
+// notify sets a flag that a goroutine waits for.
+func notify(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}

@@ -1,0 +1,256 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/understudy-stream/understudy/causal"
+	"github.com/understudy-stream/understudy/checkpoint"
+	"github.com/understudy-stream/understudy/determinant"
+	"github.com/understudy-stream/understudy/operator"
+	"github.com/understudy-stream/understudy/standby"
+	"github.com/understudy-stream/understudy/task"
+)
+
+// promotion is a task on its way to be started here.
+type promotion struct {
+	inc     determinant.Incarnation
+	machine *standby.Promotion
+	started bool // the merged log is known and in the store; what remains is to load the state
+}
+
+// promote begins, or begins anew in a new round, to start task p here.
+func (w *Worker) promote(d *standby.Decision, p standby.Placement) {
+	pr := w.mu.promos[p.Task]
+	if pr == nil || pr.inc != p.Incarnation {
+		pr = &promotion{inc: p.Incarnation, machine: standby.NewPromotion(p.Task, p.Incarnation, w.opts.Mutations)}
+		w.mu.promos[p.Task] = pr
+	}
+	base, _ := w.mu.view.base(p.Task)
+	if !p.Recovering || !d.Collect {
+		w.start(p.Task, pr, causal.Copy{Task: p.Task, Base: base})
+		return
+	}
+	w.env.Observe(Observation{Task: p.Task, Incarnation: p.Incarnation, Phase: Decided})
+	stores := w.job.Topology.Sinks
+	event := standby.Decided{Round: d.Round, Base: base, Hear: d.Hear, Stores: stores, StateReady: true}
+	for _, s := range stores {
+		w.readStore(s, p.Task, d)
+	}
+	w.advance(p.Task, pr, event)
+}
+
+// readStore asks a causal sink's store for its copies. The fence is raised before anything is read, so that no writer of a
+// lower incarnation can add to what was read.
+func (w *Worker) readStore(sink, t determinant.TaskID, d *standby.Decision) {
+	fence, round, depth := w.mu.view.fence(sink), d.Round, d.Depth
+	generation := d.Generation
+	w.env.Background(func() {
+		stored, err := w.fenceStore(sink, fence)
+		if errors.Is(err, operator.ErrFenced) || errors.Is(err, errClosed) {
+			return // a later decision has come, and asks anew
+		}
+		if err != nil {
+			w.env.Report(Report{Failed: &TaskFailure{Task: t, Incarnation: w.incarnation(t), Worker: w.id, Err: err}})
+			return
+		}
+		logs := causal.NewStore(len(w.job.Tasks))
+		for _, delta := range stored.Deltas {
+			if err = mergeStored(logs, delta); err != nil {
+				w.env.Report(Report{Failed: &TaskFailure{Task: t, Incarnation: w.incarnation(t), Worker: w.id,
+					Err: fmt.Errorf("cluster: store of sink task %d: %w", sink, err)}})
+				return
+			}
+		}
+		own, past := answerOf(logs, w.job, t, depth)
+		w.Control(Control{From: w.id, Answer: &Answer{Task: t, Generation: generation, Answer: standby.Answer{
+			From: standby.FromStore(sink), Round: round, Copy: own, Past: past,
+		}}})
+	})
+}
+
+func (w *Worker) incarnation(t determinant.TaskID) determinant.Incarnation {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.mu.view.Places[t].Incarnation
+}
+
+// mergeStored adds a stored delta to logs. The first of each task may begin anywhere: what is below was truncated.
+func mergeStored(logs *causal.Store, delta []byte) error {
+	return causal.DecodeDelta(delta, func(t determinant.TaskID, from determinant.LogOffset, covered bool, p []byte) error {
+		log := logs.Log(t)
+		return log.Merge(from, p, covered || log.Bytes() == 0)
+	})
+}
+
+// answered hands an answer to the promotion that it is for. One of a decision that this worker has not applied yet is kept.
+func (w *Worker) answered(a Answer) {
+	v := &w.mu.view
+	if a.Answer.Round > v.Round {
+		w.mu.answers = append(w.mu.answers, a)
+		return
+	}
+	pr := w.mu.promos[a.Task]
+	if pr == nil || pr.started || a.Generation != v.Generation {
+		return
+	}
+	w.advance(a.Task, pr, a.Answer)
+}
+
+func (w *Worker) advance(t determinant.TaskID, pr *promotion, ev standby.PromotionEvent) {
+	for _, effect := range pr.machine.Step(ev) {
+		switch e := effect.(type) {
+		case standby.Merge:
+			for _, c := range e.Copies {
+				if err := w.mu.logs.Log(c.Task).Merge(c.Base, c.Bytes, true); err != nil {
+					w.env.Report(Report{Rollback: &standby.RollbackWanted{
+						Task: t, Incarnation: pr.inc, Cause: fmt.Sprintf("copies of log %d: %v", c.Task, err),
+					}})
+					return
+				}
+			}
+		case standby.Start:
+			w.env.Observe(Observation{Task: t, Incarnation: pr.inc, Phase: Collected, Bytes: len(e.Log.Bytes)})
+			w.start(t, pr, e.Log)
+		case standby.Rollback:
+			w.env.Report(Report{Rollback: &standby.RollbackWanted{Task: t, Incarnation: pr.inc, Cause: e.Cause}})
+		}
+	}
+}
+
+// start puts the merged log into the store at once, so that this worker can answer for it, and loads the state behind.
+func (w *Worker) start(t determinant.TaskID, pr *promotion, log causal.Copy) {
+	pr.started = true
+	own := w.mu.logs.Reset(t, log.Base)
+	if len(log.Bytes) > 0 {
+		own.Append(log.Bytes)
+	}
+	own.SetOwn(true)
+	inc := pr.inc
+	w.env.Disk(func() {
+		h, err := w.build(t, inc, log, own)
+		if err != nil {
+			w.env.Report(Report{Failed: &TaskFailure{Task: t, Incarnation: inc, Worker: w.id, Err: err}})
+			return
+		}
+		if h != nil {
+			w.install(t, h)
+		}
+	})
+}
+
+// build restores a task from the committed checkpoint. It runs among the disk jobs, after the fold of that checkpoint.
+func (w *Worker) build(t determinant.TaskID, inc determinant.Incarnation, log causal.Copy, own *causal.Log) (*hosted, error) {
+	w.mu.Lock()
+	v := w.mu.view.clone()
+	stale := w.mu.closed || v.Places[t].Incarnation != inc || v.Places[t].Worker != w.id
+	w.mu.Unlock()
+	if stale {
+		return nil, nil
+	}
+	spec := &w.job.Tasks[t]
+	epoch := v.committed()
+	_, life := v.base(t)
+	h := &hosted{w: w, inc: inc, base: epoch}
+	h.recovering.Store(v.Places[t].Recovering)
+	meta := checkpoint.Meta{Task: t}
+	state := w.opts.State
+	err := state.RestoreAt(t, epoch, life, &meta, func(string, []byte, []byte) error { return nil })
+	if err != nil {
+		return nil, fmt.Errorf("cluster: task %s[%d]: %w", spec.Info.Vertex, spec.Info.Index, err)
+	}
+	mode, depth := meta.Mode, meta.Depth
+	if meta.Epoch == 0 {
+		mode, depth = v.Mode, v.Depth
+	}
+	h.task, err = task.New(task.Config{
+		ID: t, Incarnation: inc, Info: spec.Info, Inputs: spec.Inputs, Edges: spec.Edges,
+		External: spec.External, ExternalID: spec.ExtID, New: w.job.Plan.Vertices[spec.Vertex].New,
+		Splits: w.job.splitsOf(spec, v.Splits), Mode: mode, Depth: depth, Meta: meta,
+		Load: func(load func(table string, key, value []byte) error) error {
+			return state.RestoreAt(t, epoch, life, &meta, load)
+		},
+		Log: own, Replay: log.Bytes, SkipAt: v.aside(t),
+		Clock: w.opts.Clock, Entropy: w.opts.Entropy, Calls: w.opts.Calls(t), Budget: w.opts.Budget, Host: h,
+		MaxElements: w.opts.MaxElements, MaxUnsent: w.opts.MaxUnsent, Slice: w.opts.Slice, Pick: w.opts.Pick,
+		Gated: w.gated, Mutations: w.opts.Mutations,
+	})
+	if err != nil {
+		return nil, err
+	}
+	h.in = make([]inbound, len(spec.Inputs))
+	for i, in := range spec.Inputs {
+		h.in[i].channel = in.Channel
+		h.in[i].received = determinant.Cursor{Epoch: epoch + 1}
+		if epoch > 0 {
+			h.in[i].received = meta.Inputs[i]
+		}
+		h.in[i].granted = h.in[i].received.Next
+		h.in[i].taken.Store(uint64(h.in[i].received.Next))
+	}
+	for _, o := range h.task.Outputs() {
+		h.starts = append(h.starts, o.End().Next)
+	}
+	if spec.External {
+		if h.sink, err = w.openSink(h, &v); err != nil {
+			return nil, err
+		}
+	}
+	return h, nil
+}
+
+// install lets a restored task run, if no later decision has come in between.
+func (w *Worker) install(t determinant.TaskID, h *hosted) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	p := w.mu.view.Places[t]
+	if w.mu.closed || p.Incarnation != h.inc || p.Worker != w.id {
+		if err := h.task.Close(); err != nil {
+			w.env.Report(Report{Failed: &TaskFailure{Task: t, Incarnation: h.inc, Worker: w.id, Err: err}})
+		}
+		return
+	}
+	w.mu.promos[t] = nil
+	w.tasks[t].Store(h)
+	w.env.Observe(Observation{Task: t, Incarnation: h.inc, Phase: Restored})
+	for i := range h.in {
+		w.subscribe(h, i, false)
+	}
+	for ch := range w.mu.subs {
+		if w.job.Channels[ch].From == t {
+			w.attach(determinant.ChannelID(ch))
+		}
+	}
+	w.env.WakeTask(t)
+}
+
+// store opens the causal store of a sink task once per worker.
+func (w *Worker) causalStore(t determinant.TaskID) (operator.CausalStore, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.mu.closed {
+		return nil, errClosed
+	}
+	if s := w.mu.stores[t]; s != nil {
+		return s, nil
+	}
+	s, err := w.opts.OpenSink(t)
+	if err != nil {
+		return nil, err
+	}
+	w.mu.stores[t] = s
+	return s, nil
+}
+
+func (w *Worker) fenceStore(t determinant.TaskID, f operator.Fence) (operator.Stored, error) {
+	s, err := w.causalStore(t)
+	if err != nil {
+		return operator.Stored{}, err
+	}
+	stored, err := s.Fence(context.Background(), f)
+	if err != nil {
+		return stored, fmt.Errorf("cluster: store of sink task %d: %w", t, err)
+	}
+	return stored, nil
+}

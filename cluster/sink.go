@@ -1,0 +1,153 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/understudy-stream/understudy/causal"
+	"github.com/understudy-stream/understudy/determinant"
+	"github.com/understudy-stream/understudy/inflightlog"
+	"github.com/understudy-stream/understudy/operator"
+)
+
+// sink is the writing end of a task's causal store: one more neighbour, which holds determinants like a peer.
+type sink struct {
+	store   operator.CausalStore
+	log     *inflightlog.Log
+	order   []determinant.TaskID    // logs that the store keeps, downstream first
+	cursor  []determinant.LogOffset // by task; what the store holds of each log
+	stored  determinant.Seq         // everything below is visible outside
+	writing bool
+	failed  bool
+}
+
+// openSink fences the store for this incarnation and takes up where its output ends. h is not running yet.
+func (w *Worker) openSink(h *hosted, v *View) (*sink, error) {
+	t := h.task.ID()
+	outs := h.task.Outputs()
+	s := &sink{log: outs[len(outs)-1], order: w.job.storeOrder(t, v.Depth), cursor: make([]determinant.LogOffset, len(v.Places))}
+	fence := v.fence(t)
+	if v.Mode == determinant.AtLeastOnce {
+		start := s.log.End()
+		fence.Restart = &start
+	}
+	stored, err := w.fenceStore(t, fence)
+	if err != nil {
+		return nil, err
+	}
+	if s.store, err = w.causalStore(t); err != nil {
+		return nil, err
+	}
+	for _, delta := range stored.Deltas {
+		err := causal.DecodeDelta(delta, func(t determinant.TaskID, from determinant.LogOffset, _ bool, p []byte) error {
+			s.cursor[t] = max(s.cursor[t], from+determinant.LogOffset(len(p)))
+			return nil
+		})
+		if err != nil {
+			return nil, fmt.Errorf("cluster: store of sink task %d: %w", t, err)
+		}
+	}
+	if stored.Cursor == (determinant.Cursor{}) {
+		stored.Cursor = inflightlog.Origin // nothing is stored yet
+	}
+	if err := s.log.Subscribe(stored.Cursor); err != nil {
+		return nil, fmt.Errorf("%w: %w", operator.ErrContradiction, err)
+	}
+	s.stored = stored.Cursor.Next
+	return s, nil
+}
+
+// WriteSink writes what the sink task t has sealed to its store: the determinants that it depends on first. It returns
+// false if there was nothing to write or another call is writing.
+//
+// Invariant: no output is visible beyond its stored determinants.
+func (w *Worker) WriteSink(ctx context.Context, t determinant.TaskID) (bool, error) {
+	h, write, err := w.takeOutput(t)
+	if h == nil || err != nil {
+		return false, err
+	}
+	err = h.sink.store.Write(ctx, h.inc, write)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	h.sink.writing = false
+	if h.dead.Load() || w.mu.closed || errors.Is(err, operator.ErrFenced) {
+		return false, nil
+	}
+	if err != nil {
+		h.sink.failed = true
+		w.env.Report(Report{Failed: &TaskFailure{Task: t, Incarnation: h.inc, Worker: w.id, Err: err}})
+		return false, fmt.Errorf("cluster: store of sink task %d: %w", t, err)
+	}
+	h.sink.stored = write.End.Next
+	h.sink.log.Grant(write.End.Next)
+	w.env.Observe(Observation{Task: t, Incarnation: h.inc, Phase: Written, Elements: uint64(len(write.Records))})
+	w.sendAcks(h)
+	w.env.WakeTask(t)
+	return true, nil
+}
+
+// takeOutput fixes what is written next, and then the determinants.
+func (w *Worker) takeOutput(t determinant.TaskID) (*hosted, operator.StoreWrite, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	var write operator.StoreWrite
+	h := w.tasks[t].Load()
+	if h == nil || h.sink == nil || h.sink.writing || h.sink.failed || w.mu.closed {
+		return nil, write, nil
+	}
+	s, bytes := h.sink, 0
+	for bytes < bytesPerStore {
+		b, err := s.log.Next(-1)
+		if err != nil {
+			w.contradicted(h, w.job.Tasks[t].ExtID, err)
+			return nil, write, nil
+		}
+		if b == nil {
+			break
+		}
+		if write.End.Next == 0 && len(write.Records) == 0 && bytes == 0 {
+			write.Start = b.Start
+		}
+		if write.Records, err = appendRecords(write.Records, b); err != nil {
+			return nil, write, err
+		}
+		write.End = b.End
+		bytes += len(b.Payload)
+		if b.End.Epoch != b.Epoch {
+			break // a write ends at an epoch's border: a rollback may cut there
+		}
+	}
+	if bytes == 0 {
+		return nil, write, nil
+	}
+	write.Delta = w.mu.logs.Delta(nil, s.order, s.cursor)
+	s.writing = true
+	return h, write, nil
+}
+
+// appendRecords takes the records out of a batch; control elements stay inside.
+func appendRecords(records [][]byte, b *inflightlog.Batch) ([][]byte, error) {
+	var e inflightlog.Element
+	for at := 0; at < len(b.Payload); {
+		n, err := inflightlog.Decode(b.Payload[at:], &e)
+		if err != nil {
+			return nil, fmt.Errorf("cluster: output of a sink task: %w", err)
+		}
+		if e.Kind == inflightlog.Record {
+			records = append(records, e.Payload)
+		}
+		at += n
+	}
+	return records, nil
+}
+
+// truncateStore tells the store of what a committed checkpoint covers. w.mu is held.
+func (w *Worker) truncateStore(h *hosted, e determinant.Epoch) {
+	offsets, store, t := w.mu.view.offsets(), h.sink.store, h.task.ID()
+	w.env.Background(func() {
+		if err := store.Truncate(context.Background(), e, offsets); err != nil && !h.dead.Load() {
+			w.env.Report(Report{Failed: &TaskFailure{Task: t, Incarnation: h.inc, Worker: w.id, Err: err}})
+		}
+	})
+}

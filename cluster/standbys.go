@@ -1,0 +1,137 @@
+package cluster
+
+import (
+	"errors"
+	"slices"
+
+	"github.com/understudy-stream/understudy/checkpoint"
+	"github.com/understudy-stream/understudy/determinant"
+	"github.com/understudy-stream/understudy/standby"
+)
+
+// maxWaiting bounds the images that wait for their base to be committed here.
+const maxWaiting = 64
+
+// assigned notes a new standby. If it is this worker it gets the committed state, unless it has it.
+func (w *Worker) assigned(a *standby.AssignStandby) {
+	p := &w.mu.view.Places[a.Task]
+	if a.Incarnation != p.Incarnation || slices.Contains(p.Standbys, a.Worker) {
+		return
+	}
+	p.Standbys = append(slices.Clone(p.Standbys), a.Worker)
+	slices.Sort(p.Standbys)
+	if a.Worker == w.id {
+		w.env.Disk(func() { w.refresh(a.Task) })
+	}
+}
+
+// refresh reports that the committed state of task t is here, or asks its primary for it. It runs among the disk jobs.
+func (w *Worker) refresh(t determinant.TaskID) {
+	held := w.opts.State.Held(t)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	p := w.mu.view.Places[t]
+	if w.mu.closed || !slices.Contains(p.Standbys, w.id) {
+		return
+	}
+	if held == w.mu.view.committed() {
+		w.env.Report(Report{Holding: &standby.Holding{Worker: w.id, Task: t, Epoch: held}})
+		return
+	}
+	if w.mu.view.live(p.Worker) {
+		w.env.Tell(p.Worker, Control{From: w.id, Want: &Want{Task: t}})
+	}
+}
+
+// export sends a new standby the committed state of a task.
+func (w *Worker) export(to determinant.WorkerID, t determinant.TaskID) {
+	image, err := w.opts.State.Export(t)
+	if errors.Is(err, checkpoint.ErrNotHeld) {
+		return // the standby asks again after the next checkpoint
+	}
+	if err != nil {
+		w.diskFailed(err)
+		return
+	}
+	w.env.Tell(to, Control{From: w.id, Image: &Image{Task: t, Bytes: image, Full: true}})
+}
+
+// keep stores an image beside the committed state, as a standby, and acknowledges it.
+func (w *Worker) keep(from determinant.WorkerID, m *Image) {
+	meta, err := checkpoint.DecodeMeta(m.Bytes)
+	if err == nil {
+		if m.Full {
+			err = w.opts.State.Import(m.Bytes)
+		} else {
+			err = w.opts.State.Put(m.Bytes)
+		}
+	}
+	switch {
+	case err == nil && m.Full:
+		w.retryWaiting()
+		w.refreshed(m.Task)
+	case err == nil:
+		w.env.Report(Report{Ack: &checkpoint.Ack{
+			Task: m.Task, Incarnation: meta.Incarnation, Epoch: meta.Epoch, Worker: w.id, Ended: meta.Ended, Log: meta.Log,
+			Bytes: int64(len(m.Bytes)),
+		}})
+	case errors.Is(err, checkpoint.ErrBase):
+		w.mu.Lock()
+		if len(w.mu.waiting) < maxWaiting {
+			w.mu.waiting = append(w.mu.waiting, m.Bytes)
+		}
+		w.mu.Unlock()
+		w.refresh(m.Task)
+	case errors.Is(err, checkpoint.ErrStale):
+		w.refreshed(m.Task)
+	default:
+		w.env.Report(Report{AckFailed: &checkpoint.Failed{
+			Task: m.Task, Incarnation: meta.Incarnation, Epoch: meta.Epoch, Worker: w.id, Err: err.Error(),
+		}})
+	}
+}
+
+// refreshed reports what is held of a task after an import.
+func (w *Worker) refreshed(t determinant.TaskID) {
+	w.env.Report(Report{Holding: &standby.Holding{Worker: w.id, Task: t, Epoch: w.opts.State.Held(t)}})
+}
+
+// retryWaiting offers the images again whose base was not here.
+func (w *Worker) retryWaiting() {
+	w.mu.Lock()
+	waiting := w.mu.waiting
+	w.mu.waiting = nil
+	committed := w.mu.view.committed()
+	w.mu.Unlock()
+	for _, image := range waiting {
+		meta, err := checkpoint.DecodeMeta(image)
+		if err != nil || meta.Epoch <= committed {
+			continue
+		}
+		w.keep(0, &Image{Task: meta.Task, Bytes: image})
+	}
+}
+
+// fold makes checkpoint e the committed state of every task that this worker holds. A standby that has missed an image asks
+// for the whole.
+func (w *Worker) fold(e determinant.Epoch, lives []checkpoint.Life) {
+	if err := w.opts.State.Commit(e, lives); err != nil {
+		w.diskFailed(err)
+		return
+	}
+	w.retryWaiting()
+	w.mu.Lock()
+	var mine []determinant.TaskID
+	for t, p := range w.mu.view.Places {
+		if slices.Contains(p.Standbys, w.id) {
+			mine = append(mine, determinant.TaskID(t))
+		}
+	}
+	committed := w.mu.view.committed()
+	w.mu.Unlock()
+	for _, t := range mine {
+		if committed == e && w.opts.State.Held(t) < e {
+			w.refresh(t)
+		}
+	}
+}

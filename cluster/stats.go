@@ -1,0 +1,235 @@
+package cluster
+
+import (
+	"sync"
+	"time"
+
+	"github.com/understudy-stream/understudy/determinant"
+)
+
+// Summary is what a run did.
+type Summary struct {
+	RecordsIn         uint64     `json:"records_in"`  // taken by sources since the job's start
+	RecordsOut        uint64     `json:"records_out"` // written to causal sinks in this run
+	Kills             int        `json:"kills"`
+	TaskKills         int        `json:"task_kills"`
+	WorkerKills       int        `json:"worker_kills"`
+	TasksRestarted    int        `json:"tasks_restarted"`
+	Rollbacks         int        `json:"global_rollbacks"`
+	Checkpoints       int        `json:"checkpoints"`
+	DeterminantBytes  uint64     `json:"determinant_bytes"`
+	DuplicatesDropped uint64     `json:"duplicates_suppressed"`
+	SetAside          int        `json:"records_set_aside"`
+	Recoveries        []Recovery `json:"recoveries"`
+	Seconds           float64    `json:"seconds"`
+	Resumed           bool       `json:"resumed"`
+}
+
+// Recovery is how one task was recovered. Times are milliseconds since the failure was noticed; -1 if a phase was not
+// reached.
+type Recovery struct {
+	Task        determinant.TaskID      `json:"task"`
+	Name        string                  `json:"name"`
+	Incarnation determinant.Incarnation `json:"incarnation"`
+	Rollback    bool                    `json:"rollback"`
+	LogBytes    int                     `json:"log_bytes"`
+	Decided     float64                 `json:"decided_ms"`
+	Collected   float64                 `json:"collected_ms"`
+	Restored    float64                 `json:"restored_ms"`
+	Replayed    float64                 `json:"replayed_ms"`
+	Recovered   float64                 `json:"caught_up_ms"`
+
+	noticed time.Time
+}
+
+// Progress is what a run has done so far.
+type Progress struct {
+	Seconds     float64
+	RecordsIn   uint64
+	RecordsOut  uint64
+	Checkpoints int
+	Kills       int
+	Recovering  int
+	Rollbacks   int
+	Waiting     string
+}
+
+// stats counts what happens in a run.
+type stats struct {
+	started time.Time
+	mu      struct {
+		sync.Mutex
+		sum        Summary
+		failedAt   []time.Time                // by task
+		open       map[determinant.TaskID]int // index of the task's unfinished recovery in sum.Recoveries
+		generation determinant.Generation
+		incs       []determinant.Incarnation
+		base       []determinant.LogOffset
+		frozen     bool
+	}
+}
+
+// maxRecoveries bounds how many recoveries a summary lists.
+const maxRecoveries = 10000
+
+func newStats(tasks int) *stats {
+	s := &stats{started: time.Now()}
+	s.mu.failedAt = make([]time.Time, tasks)
+	s.mu.incs = make([]determinant.Incarnation, tasks)
+	s.mu.open = map[determinant.TaskID]int{}
+	s.mu.sum.Recoveries = []Recovery{}
+	return s
+}
+
+func (s *stats) noticed(t determinant.TaskID, at time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.mu.failedAt[t].IsZero() {
+		s.mu.failedAt[t] = at
+	}
+}
+
+// entry counts what the ledger says.
+func (s *stats) entry(e *Entry, now time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case e.Complete != nil:
+		s.mu.sum.Checkpoints++
+	case e.Aside != nil:
+		s.mu.sum.SetAside++
+	case e.Decision != nil:
+		rollback := e.Decision.Generation > s.mu.generation
+		if rollback {
+			s.mu.sum.Rollbacks++
+			s.mu.generation = e.Decision.Generation
+		}
+		for _, p := range e.Decision.Tasks {
+			if was := s.mu.incs[p.Task]; p.Incarnation > was {
+				s.mu.incs[p.Task] = p.Incarnation
+				if p.Incarnation > 1 {
+					s.decided(p.Task, p.Incarnation, rollback, now)
+				}
+			}
+		}
+	}
+}
+
+func (s *stats) decided(t determinant.TaskID, inc determinant.Incarnation, rollback bool, now time.Time) {
+	s.mu.sum.TasksRestarted++
+	if len(s.mu.sum.Recoveries) == maxRecoveries {
+		return
+	}
+	noticed := s.mu.failedAt[t]
+	if noticed.IsZero() {
+		noticed = now
+	}
+	s.mu.failedAt[t] = time.Time{}
+	s.mu.open[t] = len(s.mu.sum.Recoveries)
+	s.mu.sum.Recoveries = append(s.mu.sum.Recoveries, Recovery{
+		Task: t, Incarnation: inc, Rollback: rollback, noticed: noticed,
+		Decided: since(noticed, now), Collected: -1, Restored: -1, Replayed: -1, Recovered: -1,
+	})
+}
+
+func since(from, to time.Time) float64 { return float64(to.Sub(from).Microseconds()) / 1000 }
+
+func (s *stats) observe(o Observation, now time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch o.Phase {
+	case Suppressed:
+		s.mu.sum.DuplicatesDropped += o.Elements
+		return
+	case Written:
+		s.mu.sum.RecordsOut += o.Elements
+		return
+	}
+	i, ok := s.mu.open[o.Task]
+	if !ok {
+		return
+	}
+	r := &s.mu.sum.Recoveries[i]
+	if r.Incarnation != o.Incarnation {
+		return
+	}
+	ms := since(r.noticed, now)
+	switch o.Phase {
+	case Collected:
+		r.Collected, r.LogBytes = ms, o.Bytes
+	case Restored:
+		r.Restored = ms
+	case Replayed:
+		r.Replayed = ms
+	case Recovered:
+		r.Recovered = ms
+		delete(s.mu.open, o.Task)
+	}
+}
+
+func (s *stats) killed(target string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.mu.sum.Kills++
+	if target == "worker" {
+		s.mu.sum.WorkerKills++
+	} else {
+		s.mu.sum.TaskKills++
+	}
+}
+
+// measure reads the counters of the tasks that run now.
+func (s *stats) measure(l *Local) (in, determinants uint64) {
+	sources := l.job.sources()
+	for _, w := range l.workers() {
+		if w == nil {
+			continue
+		}
+		for t := range l.job.Tasks {
+			tk := w.worker.Task(determinant.TaskID(t))
+			if tk == nil {
+				continue
+			}
+			determinants += uint64(w.worker.Logs().Log(tk.ID()).End())
+			for _, src := range sources {
+				if src == tk.ID() {
+					in += tk.Records()
+				}
+			}
+		}
+	}
+	return in, determinants
+}
+
+// freeze takes the last measurement before the workers are stopped.
+func (s *stats) freeze(l *Local) {
+	in, determinants := s.measure(l)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.mu.sum.RecordsIn, s.mu.sum.DeterminantBytes = in, determinants
+	s.mu.sum.Seconds, s.mu.frozen = time.Since(s.started).Seconds(), true
+}
+
+func (s *stats) summary(l *Local) Summary {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	sum := s.mu.sum
+	sum.Resumed = l.resumed
+	sum.Recoveries = append([]Recovery{}, sum.Recoveries...)
+	for i := range sum.Recoveries {
+		info := l.job.Tasks[sum.Recoveries[i].Task].Info
+		sum.Recoveries[i].Name = taskName(info.Vertex, info.Index)
+	}
+	return sum
+}
+
+func (s *stats) progress(l *Local) Progress {
+	in, _ := s.measure(l)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	waiting, _ := l.waiting.Load().(string)
+	return Progress{
+		Seconds: time.Since(s.started).Seconds(), RecordsIn: in, RecordsOut: s.mu.sum.RecordsOut, Checkpoints: s.mu.sum.Checkpoints,
+		Kills: s.mu.sum.Kills, Recovering: len(s.mu.open), Rollbacks: s.mu.sum.Rollbacks, Waiting: waiting,
+	}
+}

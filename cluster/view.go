@@ -1,0 +1,140 @@
+package cluster
+
+import (
+	"slices"
+
+	"github.com/understudy-stream/understudy/checkpoint"
+	"github.com/understudy-stream/understudy/determinant"
+	"github.com/understudy-stream/understudy/operator"
+	"github.com/understudy-stream/understudy/standby"
+	"github.com/understudy-stream/understudy/task"
+)
+
+// View is what a worker knows of the ledger: the job, where tasks are, who is dead, the last completed checkpoint. It
+// changes only by entries, so every worker that has applied the same entries has the same.
+type View struct {
+	Index      uint64
+	Splits     [][]string // per vertex, of sources
+	Mode       determinant.Mode
+	Depth      determinant.Depth
+	Round      determinant.Round
+	Generation determinant.Generation
+	Dead       []determinant.WorkerID // sorted
+	Hear       []determinant.WorkerID // sorted
+	Places     []standby.Placement    // by task
+	Complete   *checkpoint.Complete   // the last completed checkpoint; nil: none yet
+	Cut        *Cut                   // of the last global rollback; nil: none yet
+	Asides     []Aside
+}
+
+// Aside is a record that the poison policy sets aside.
+type Aside struct {
+	Task     determinant.TaskID
+	Position task.Position
+}
+
+// NewView is the view before the first entry.
+func NewView(job *Job, splits [][]string, mode determinant.Mode, depth determinant.Depth) View {
+	v := View{Splits: splits, Mode: mode, Depth: depth}
+	for t := range job.Tasks {
+		v.Places = append(v.Places, standby.Placement{Task: determinant.TaskID(t)})
+	}
+	return v
+}
+
+func (v *View) clone() View {
+	c := *v
+	c.Places = slices.Clone(v.Places)
+	c.Asides = slices.Clone(v.Asides)
+	return c
+}
+
+func (v *View) dead(w determinant.WorkerID) bool {
+	_, found := slices.BinarySearch(v.Dead, w)
+	return found
+}
+
+// committed is the epoch of the last completed checkpoint.
+func (v *View) committed() determinant.Epoch {
+	if v.Complete == nil {
+		return 0
+	}
+	return v.Complete.Epoch
+}
+
+// base is where the epoch after the last completed checkpoint begins in the log of task t, and the life that the
+// checkpoint's state is from.
+func (v *View) base(t determinant.TaskID) (determinant.LogOffset, determinant.Incarnation) {
+	if v.Complete == nil {
+		return 0, 0
+	}
+	s := v.Complete.Tasks[t]
+	return s.Log, s.Incarnation
+}
+
+// offsets are the log offsets of the last completed checkpoint, by task.
+func (v *View) offsets() []determinant.LogOffset {
+	offsets := make([]determinant.LogOffset, len(v.Places))
+	if v.Complete != nil {
+		for t := range offsets {
+			offsets[t] = v.Complete.Tasks[t].Log
+		}
+	}
+	return offsets
+}
+
+// place takes a committed decision. It returns the tasks whose incarnation rose.
+func (v *View) place(d *standby.Decision) []determinant.TaskID {
+	var changed []determinant.TaskID
+	for i, p := range d.Tasks {
+		if p.Incarnation > v.Places[i].Incarnation {
+			changed = append(changed, p.Task)
+		}
+	}
+	if d.Generation > v.Generation {
+		v.Cut = v.cut()
+	}
+	v.Round, v.Generation, v.Dead, v.Hear = d.Round, d.Generation, d.Dead, d.Hear
+	v.Places = slices.Clone(d.Tasks)
+	return changed
+}
+
+// Cut is the checkpoint that a global rollback went back to.
+type Cut struct {
+	Logs    []determinant.LogOffset // by task
+	Cursors []determinant.Cursor    // by task; of the external channel, where there is one
+}
+
+// cut is the point that a rollback decided now goes back to: the last completed checkpoint.
+func (v *View) cut() *Cut {
+	c := &Cut{Logs: v.offsets(), Cursors: make([]determinant.Cursor, len(v.Places))}
+	for t := range c.Cursors {
+		c.Cursors[t] = determinant.Cursor{Epoch: 1}
+		if v.Complete != nil && v.Complete.Tasks[t].External != nil {
+			c.Cursors[t] = *v.Complete.Tasks[t].External
+		}
+	}
+	return c
+}
+
+// fence is who may write to the store of sink task t.
+func (v *View) fence(t determinant.TaskID) operator.Fence {
+	f := operator.Fence{Incarnation: v.Places[t].Incarnation, Generation: v.Generation}
+	if v.Cut != nil {
+		f.Cut = &operator.Cut{Cursor: v.Cut.Cursors[t], Logs: v.Cut.Logs}
+	}
+	return f
+}
+
+// live tells whether a worker is none of the dead.
+func (v *View) live(w determinant.WorkerID) bool { return w != 0 && !v.dead(w) }
+
+// aside is the record of task t to be set aside; nil if there is none.
+func (v *View) aside(t determinant.TaskID) *task.Position {
+	for i := len(v.Asides) - 1; i >= 0; i-- {
+		if v.Asides[i].Task == t {
+			return &v.Asides[i].Position
+		}
+	}
+	return nil
+}

@@ -1,0 +1,108 @@
+package main
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/understudy-stream/understudy/connector/file"
+	"github.com/understudy-stream/understudy/operator"
+)
+
+// jobSpec is a job of this command.
+type jobSpec struct {
+	name  string
+	about string
+	build func(o *runOptions) (*operator.Job, func(), error) // the second result frees what the job holds
+}
+
+// jobs lists the jobs of `understudy run`.
+var jobs = []jobSpec{
+	{"wordcount", "running count of each word (a maximal run of ASCII letters and digits, lower-cased)", buildWordcount},
+	{"passthrough", "every line with its file and byte offset", buildPassthrough},
+	{"enrich", "deliberately nondeterministic: arrival order and time, random draws, an external service, time windows", buildEnrich},
+}
+
+func findJob(name string) (*jobSpec, error) {
+	i := slices.IndexFunc(jobs, func(j jobSpec) bool { return j.name == name })
+	if i >= 0 {
+		return &jobs[i], nil
+	}
+	var names []string
+	for _, j := range jobs {
+		names = append(names, j.name)
+	}
+	return nil, usageError(fmt.Errorf("unknown job %q: want %s", name, strings.Join(names, ", ")))
+}
+
+// wordCount is a line of wordcount's output.
+type wordCount struct {
+	Word  string `json:"word"`
+	Count int64  `json:"count"`
+}
+
+func buildWordcount(o *runOptions) (*operator.Job, func(), error) {
+	job := operator.NewJob("wordcount")
+	lines := operator.From(job, "lines", file.Lines(o.inputs...), operator.WithCodec[file.Line](lineCodec{}))
+	words := operator.FlatMap(lines, "split", func(_ operator.Context, l file.Line, emit func(string)) error {
+		splitWords(l.Text, emit)
+		return nil
+	})
+	counts := operator.Aggregate(operator.KeyBy(words, func(word string) string { return word }), "count",
+		func(acc wordCount, word string) (wordCount, error) {
+			return wordCount{Word: word, Count: acc.Count + 1}, nil
+		}, operator.WithCodec[wordCount](wordCountCodec{}))
+	operator.To(counts, "output", o.sink(job.Name()), operator.WithCodec[wordCount](wordCountJSON{}))
+	return job, func() {}, nil
+}
+
+// splitWords finds the words of a line. A word is a maximal run of ASCII letters and digits, lower-cased.
+func splitWords(text string, emit func(string)) {
+	start, upper := -1, false
+	for i := 0; i <= len(text); i++ {
+		var c byte
+		if i < len(text) {
+			c = text[i]
+		}
+		switch {
+		case c >= 'a' && c <= 'z' || c >= '0' && c <= '9':
+		case c >= 'A' && c <= 'Z':
+			upper = true
+		default:
+			if start >= 0 {
+				word := text[start:i]
+				if upper {
+					word = strings.ToLower(word)
+				}
+				emit(word)
+			}
+			start, upper = -1, false
+			continue
+		}
+		if start < 0 {
+			start = i
+		}
+	}
+}
+
+// passedLine is a line of passthrough's output.
+type passedLine struct {
+	File   string `json:"file"`
+	Offset uint64 `json:"offset"`
+	Line   string `json:"line"`
+}
+
+func buildPassthrough(o *runOptions) (*operator.Job, func(), error) {
+	job := operator.NewJob("passthrough")
+	lines := operator.From(job, "lines", file.Lines(o.inputs...), operator.WithCodec[file.Line](lineCodec{}))
+	passed := operator.Map(operator.Rebalanced(lines), "pass", func(_ operator.Context, l file.Line) (passedLine, error) {
+		return passedLine{File: l.File, Offset: l.Offset, Line: l.Text}, nil
+	})
+	operator.To(passed, "output", o.sink(job.Name()), operator.WithCodec(operator.JSON[passedLine]()))
+	return job, func() {}, nil
+}
+
+// sink is the causal file sink of the run's output directory.
+func (o *runOptions) sink(job string) operator.CausalSink {
+	return file.Sink(o.output, file.SinkOptions{Identity: job, Mutations: o.mutations})
+}

@@ -1,0 +1,242 @@
+package task
+
+import (
+	"fmt"
+	"sync"
+
+	"github.com/understudy-stream/understudy/determinant"
+	"github.com/understudy-stream/understudy/inflightlog"
+	"github.com/understudy-stream/understudy/operator"
+)
+
+// input is one input channel: batches that were received and not yet taken.
+type input struct {
+	channel determinant.ChannelID
+	logical int
+	mu      struct {
+		sync.Mutex
+		queue []delivery
+	}
+
+	// What follows belongs to the task's goroutine.
+	batch     *inflightlog.Batch // being taken
+	pos       int                // bytes of it already taken
+	left      uint64             // elements of it not yet taken
+	next      determinant.Seq    // Invariant: number of elements taken since the job's start
+	blocked   bool               // has delivered this epoch's barrier or skip
+	ended     bool
+	idle      bool
+	watermark int64
+	skip      bool // what blocked it was a skip
+}
+
+func (t *Task) openInputs() {
+	m := &t.cfg.Meta
+	t.idle, t.ending = len(t.cfg.Inputs) > 0, len(t.cfg.Inputs) > 0
+	for i, spec := range t.cfg.Inputs {
+		in := &input{channel: spec.Channel, logical: spec.Logical, watermark: operator.MinTime}
+		if m.Epoch > 0 {
+			in.next, in.watermark = m.Inputs[i].Next, m.InputWatermarks[i]
+			in.idle, in.ended = m.InputIdle[i], m.InputEnded[i]
+		}
+		t.in = append(t.in, in)
+		t.idle = t.idle && (in.idle || in.ended)
+		t.ending = t.ending && in.ended
+	}
+	t.ending = t.ending || t.ended
+}
+
+// delivery is a received batch. renumber: it is the first of a new incarnation of the producer in at-least-once mode, whose
+// numbering the consumer adopts.
+type delivery struct {
+	batch    *inflightlog.Batch
+	renumber bool
+}
+
+// Deliver hands the task a batch of input i. The caller has checked that it continues what was delivered before, or, in
+// at-least-once mode, says that it begins the output of a new incarnation. Any goroutine.
+func (t *Task) Deliver(i int, b *inflightlog.Batch, renumber bool) {
+	in := t.in[i]
+	in.mu.Lock()
+	in.mu.queue = append(in.mu.queue, delivery{b, renumber})
+	in.mu.Unlock()
+}
+
+// Taken is how many elements of input i were taken since the job's start. Task's goroutine.
+func (t *Task) Taken(i int) determinant.Seq { return t.in[i].next }
+
+// load makes the next received batch current; false if there is none.
+func (in *input) load() bool {
+	if in.batch != nil {
+		return true
+	}
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	q := in.mu.queue
+	if len(q) == 0 {
+		return false
+	}
+	in.batch, in.pos, in.left = q[0].batch, 0, uint64(q[0].batch.Count)
+	if q[0].renumber {
+		in.next = in.batch.First
+	}
+	q[0] = delivery{}
+	in.mu.queue = q[1:]
+	return true
+}
+
+// available is how many elements of the current batch are left; 0 if nothing has been received.
+func (in *input) available() uint64 {
+	if !in.load() {
+		return 0
+	}
+	return in.left
+}
+
+// takeInput takes one element of the step's input; false if it has not been received yet.
+func (t *Task) takeInput(in *input) (bool, error) {
+	if in.available() == 0 {
+		return false, nil
+	}
+	if in.blocked {
+		return false, t.assertion("channel %d gives an element after its barrier of epoch %d", in.channel, t.epoch)
+	}
+	var e inflightlog.Element
+	n, err := inflightlog.Decode(in.batch.Payload[in.pos:], &e)
+	if err != nil {
+		return false, fmt.Errorf("task: %s: channel %d, element %d: %w", t, in.channel, in.next, err)
+	}
+	if err := t.element(in, &e); err != nil {
+		return false, err
+	}
+	in.pos += n
+	in.left--
+	in.next++
+	t.commit()
+	if in.left == 0 {
+		in.batch = nil
+		t.cfg.Host.Taken(in.channel, in.next)
+	}
+	return true, nil
+}
+
+// element runs one element through the chain.
+func (t *Task) element(in *input, e *inflightlog.Element) error {
+	switch e.Kind {
+	case inflightlog.Record:
+		return t.record(in, e)
+	case inflightlog.Watermark:
+		in.watermark = max(in.watermark, e.Time)
+		return t.raiseWatermark()
+	case inflightlog.Idle, inflightlog.Active:
+		in.idle = e.Kind == inflightlog.Idle
+		return t.changeIdle()
+	case inflightlog.End:
+		in.ended = true
+		return t.inputEnded()
+	case inflightlog.Barrier, inflightlog.Skip:
+		return t.barrier(in, e)
+	}
+	return t.assertion("element of kind %d on channel %d", e.Kind, in.channel)
+}
+
+func (t *Task) record(in *input, e *inflightlog.Element) error {
+	p := Position{Channel: uint32(t.step.input), Seq: in.next}
+	aside, err := t.setAside(p, e.Payload)
+	if aside || err != nil {
+		return err
+	}
+	if err := t.chain.Record(in.logical, e.Payload, e.Time, e.HasTime); err != nil {
+		return t.recordFailed(p, e.Payload, err)
+	}
+	t.records.Store(t.records.Load() + 1)
+	return nil
+}
+
+// raiseWatermark hands the chain the least watermark of the inputs that are neither idle nor ended, if it has risen.
+func (t *Task) raiseWatermark() error {
+	least, live := int64(operator.MaxTime), false
+	for _, in := range t.in {
+		if in.ended || in.idle {
+			continue
+		}
+		live = true
+		least = min(least, in.watermark)
+	}
+	if !live || least <= t.inWM {
+		return nil
+	}
+	t.inWM = least
+	return t.chain.Watermark(least)
+}
+
+func (t *Task) changeIdle() error {
+	idle := true
+	for _, in := range t.in {
+		idle = idle && (in.idle || in.ended)
+	}
+	if idle != t.idle {
+		t.idle = idle
+		if err := t.chain.Idle(idle); err != nil {
+			return err
+		}
+	}
+	return t.raiseWatermark()
+}
+
+func (t *Task) inputEnded() error {
+	for _, in := range t.in {
+		if !in.ended {
+			return t.raiseWatermark()
+		}
+	}
+	return t.beginEnd()
+}
+
+// beginEnd flushes the chain; the outputs end when the chain has drained (finishEnd).
+func (t *Task) beginEnd() error {
+	if t.ending {
+		return t.assertion("the inputs end twice")
+	}
+	t.ending = true
+	return t.chain.End()
+}
+
+// finishEnd ends the outputs once nothing is outstanding. It is called at the end of every step, so where it happens is a
+// function of the steps.
+func (t *Task) finishEnd() {
+	if !t.ending || t.ended || !t.chain.Drained() {
+		return
+	}
+	t.ended = true
+	t.control(inflightlog.Element{Kind: inflightlog.End})
+}
+
+// barrier blocks the input until all others have delivered the same barrier (Chandy and Lamport, 1985; Carbone et al.,
+// 2015).
+func (t *Task) barrier(in *input, e *inflightlog.Element) error {
+	if e.Epoch < t.epoch && !t.mode.Logs() {
+		return nil // at-least-once: a restarted producer repeats barriers that this task has passed
+	}
+	if e.Epoch != t.epoch {
+		return t.assertion("channel %d gives barrier %d in epoch %d", in.channel, e.Epoch, t.epoch)
+	}
+	if t.step.left > 1 {
+		return t.assertion("an Input step spans barrier %d of channel %d", e.Epoch, in.channel)
+	}
+	in.blocked, in.skip = true, e.Kind == inflightlog.Skip
+	skip := false
+	for _, other := range t.in {
+		if !other.blocked {
+			return nil
+		}
+		skip = skip || other.skip
+	}
+	for _, other := range t.in {
+		other.blocked = false
+	}
+	// The element that completes the alignment counts as taken in the snapshot.
+	in.next++
+	defer func() { in.next-- }()
+	return t.endEpoch(boundary{epoch: e.Epoch, skip: skip, mode: e.Mode, depth: e.Depth})
+}

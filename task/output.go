@@ -1,0 +1,113 @@
+package task
+
+import (
+	"github.com/understudy-stream/understudy/determinant"
+	"github.com/understudy-stream/understudy/inflightlog"
+)
+
+// output is an outgoing edge as the chain sees it. It implements operator.Output.
+type output struct {
+	logs []*inflightlog.Log
+	ext  bool
+}
+
+func (t *Task) openOutputs() {
+	for _, edge := range t.cfg.Edges {
+		o := &output{}
+		for _, c := range edge {
+			o.logs = append(o.logs, t.openLog(c))
+		}
+		t.outputs = append(t.outputs, o)
+	}
+	if t.cfg.External {
+		t.ext = &output{logs: []*inflightlog.Log{t.openLog(t.cfg.ExternalID)}, ext: true}
+	}
+}
+
+func (t *Task) openLog(c determinant.ChannelID) *inflightlog.Log {
+	start := determinant.Cursor{Epoch: 1}
+	if t.cfg.Meta.Epoch > 0 {
+		start = t.cfg.Meta.Outputs[len(t.outs)]
+	}
+	log := inflightlog.NewLog(start, inflightlog.Options{
+		Channel: c, Budget: t.cfg.Budget, Retain: t.mode.Retains(), Mutations: t.cfg.Mutations,
+		OnSeal: func(_ *inflightlog.Log, b *inflightlog.Batch) {
+			t.sealed = true
+			t.cfg.Host.Sealed(c, b)
+		},
+	})
+	t.outs = append(t.outs, log)
+	return log
+}
+
+// Fanout is the number of channels.
+func (o *output) Fanout() int { return len(o.logs) }
+
+// Record appends a record to channel c.
+func (o *output) Record(c int, ts int64, hasTime bool, payload []byte) {
+	o.logs[c].Record(ts, hasTime, payload)
+}
+
+// Watermark appends a watermark to all channels. A causal sink is shown records only.
+func (o *output) Watermark(wm int64) {
+	o.control(inflightlog.Element{Kind: inflightlog.Watermark, Time: wm})
+}
+
+// Idle appends the change to all channels.
+func (o *output) Idle(idle bool) {
+	kind := inflightlog.Active
+	if idle {
+		kind = inflightlog.Idle
+	}
+	o.control(inflightlog.Element{Kind: kind})
+}
+
+func (o *output) control(e inflightlog.Element) {
+	if o.ext {
+		return
+	}
+	for _, l := range o.logs {
+		l.Control(e)
+	}
+}
+
+// control puts a control element on every channel of every edge, the external one too.
+func (t *Task) control(e inflightlog.Element) {
+	for _, l := range t.outs {
+		l.Control(e)
+	}
+}
+
+// commit says that what the present input element caused is complete.
+func (t *Task) commit() {
+	for _, l := range t.outs {
+		l.Commit()
+	}
+}
+
+func (t *Task) rewind() {
+	for _, l := range t.outs {
+		l.Rewind()
+	}
+}
+
+// seal makes everything committed visible to the link writers.
+func (t *Task) seal() {
+	t.unsealed = 0
+	for _, l := range t.outs {
+		l.Seal()
+	}
+}
+
+// overBound tells whether some live consumer has too much waiting for it. It never holds a replaying task.
+func (t *Task) overBound() bool {
+	if t.replayer != nil {
+		return false
+	}
+	for _, l := range t.outs {
+		if l.Unsent() > t.cfg.MaxUnsent {
+			return true
+		}
+	}
+	return false
+}

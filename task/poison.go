@@ -1,0 +1,115 @@
+package task
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/understudy-stream/understudy/causal"
+	"github.com/understudy-stream/understudy/determinant"
+	"github.com/understudy-stream/understudy/operator"
+)
+
+// Position names a record: input channel and sequence number, or, in a source, split and offset.
+type Position struct {
+	Channel uint32
+	Seq     determinant.Seq
+}
+
+// Poison is a record that the user's code fails on.
+type Poison struct {
+	Task        determinant.TaskID
+	Incarnation determinant.Incarnation
+	Vertex      string // the task's name
+	Operator    string
+	Position    Position
+	Known       bool // the failure belongs to a record, and not to a timer or a flush
+	Record      []byte
+	Err         error
+}
+
+// Error says which record failed where, and shows it.
+func (p *Poison) Error() string {
+	if !p.Known {
+		return fmt.Sprintf("task: %s: operator %q failed: %v", p.Vertex, p.Operator, p.Err)
+	}
+	return fmt.Sprintf("task: %s: operator %q failed on the record at channel %d, sequence number %d: %v (record: %.200q)",
+		p.Vertex, p.Operator, p.Position.Channel, p.Position.Seq, p.Err, p.Record)
+}
+
+// Unwrap gives the user's error.
+func (p *Poison) Unwrap() error { return p.Err }
+
+// Same tells whether two failures are the same one, met again.
+func (p *Poison) Same(o *Poison) bool {
+	return p.Known && o.Known && p.Task == o.Task && p.Position == o.Position && p.Operator == o.Operator
+}
+
+// userFailure turns an error of user code into a Poison. Other errors pass.
+func (t *Task) userFailure(pos Position, record []byte, err error) error {
+	var u *operator.UserError
+	if !errors.As(err, &u) {
+		return err
+	}
+	return &Poison{
+		Task: t.cfg.ID, Incarnation: t.cfg.Incarnation, Vertex: t.String(), Operator: u.Operator,
+		Position: pos, Known: t.step.kind == determinant.KindInput || t.step.kind == determinant.KindSource,
+		Record: append([]byte(nil), record...), Err: u.Err,
+	}
+}
+
+// setAside passes over the record at p if the replayed log has a Skip for it, or if the policy wants it set aside and the
+// log ends here.
+//
+// Invariant: a Skip is recorded only where the log ends and no consumer is ahead: history cannot be rewritten.
+func (t *Task) setAside(p Position, record []byte) (bool, error) {
+	if t.replayer != nil && t.replayer.PeekSkip(p.Channel, p.Seq) {
+		return true, nil
+	}
+	if t.cfg.SkipAt == nil || *t.cfg.SkipAt != p || t.replayer != nil && !t.replayer.Done() {
+		return false, nil
+	}
+	return true, t.recordSkip(p, record, nil)
+}
+
+// recordFailed handles a failure of user code on a record. If the log has a Skip behind the choices that the record made
+// before it failed, or the policy wants one there, the record's output is dropped and the task goes on.
+func (t *Task) recordFailed(p Position, record []byte, err error) error {
+	var u *operator.UserError
+	if !errors.As(err, &u) {
+		return err
+	}
+	if t.replayer != nil && t.replayer.PeekSkip(p.Channel, p.Seq) {
+		t.rewind()
+		return nil
+	}
+	if t.cfg.SkipAt == nil || *t.cfg.SkipAt != p {
+		return t.userFailure(p, record, err)
+	}
+	if t.replayer != nil && !t.replayer.Done() {
+		return fmt.Errorf("%w: %s: others depend on choices that followed it", ErrUnskippable, t)
+	}
+	t.rewind()
+	return t.recordSkip(p, record, err)
+}
+
+// recordSkip hands the record to the dead-letter output and records that it was set aside.
+func (t *Task) recordSkip(p Position, record []byte, cause error) error {
+	c, err := t.choices()
+	if err != nil {
+		return err
+	}
+	err = t.cfg.Host.SetAside(t, Poison{
+		Task: t.cfg.ID, Incarnation: t.cfg.Incarnation, Vertex: t.String(), Position: p, Known: true,
+		Record: append([]byte(nil), record...), Err: cause,
+	})
+	if err != nil {
+		return fmt.Errorf("%w: %s: %w", ErrUnskippable, t, err)
+	}
+	_, err = c.Choose(determinant.KindSkip, func() determinant.Determinant {
+		return determinant.Determinant{Kind: determinant.KindSkip, Channel: p.Channel, Seq: p.Seq}
+	})
+	return err
+}
+
+var _ causal.Proposer = (*Task)(nil)
+var _ operator.Runtime = (*Task)(nil)

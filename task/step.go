@@ -1,0 +1,364 @@
+package task
+
+import (
+	"errors"
+	"fmt"
+	"runtime/debug"
+
+	"github.com/understudy-stream/understudy/causal"
+	"github.com/understudy-stream/understudy/determinant"
+	"github.com/understudy-stream/understudy/inflightlog"
+	"github.com/understudy-stream/understudy/internal/mutation"
+	"github.com/understudy-stream/understudy/operator"
+)
+
+// Step makes one choice and runs it, or goes on with the step under way. It returns false when there is nothing to do until
+// something arrives, a timer is due, or an output has room again. After an error the task is dead.
+func (t *Task) Step() (progress bool, err error) {
+	if t.done {
+		return false, nil
+	}
+	defer func() {
+		if r := recover(); r != nil {
+			err = t.recovered(r)
+		}
+		if err != nil {
+			t.done = true
+			t.rewind()
+			err = t.explain(err)
+		}
+	}()
+	if t.step.active {
+		progress, err = t.resume()
+	} else {
+		progress, err = t.begin()
+	}
+	if err == nil && !progress {
+		t.seal()
+	}
+	return progress, err
+}
+
+// unwind carries an error from Runtime.Now, Rand or Call through user code to Step.
+type unwind struct{ err error }
+
+// Unwind marks the panic as one that operators must let pass.
+func (unwind) Unwind() {}
+
+func (t *Task) recovered(r any) error {
+	if u, ok := r.(unwind); ok {
+		return u.err
+	}
+	return fmt.Errorf("task: %s: panic: %v\n%s", t, r, debug.Stack())
+}
+
+// explain adds where the task was to a divergence.
+func (t *Task) explain(err error) error {
+	var d *causal.Divergence
+	if errors.As(err, &d) {
+		d.Task, d.Vertex, d.Epoch = t.cfg.ID, t.String(), t.epoch
+	}
+	return err
+}
+
+func (t *Task) assertion(format string, args ...any) error {
+	return fmt.Errorf("task: assertion failed: %s incarnation %d: %s", t, t.cfg.Incarnation, fmt.Sprintf(format, args...))
+}
+
+// begin asks for the next step's header and runs the step.
+func (t *Task) begin() (bool, error) {
+	if t.overBound() {
+		return false, nil
+	}
+	c, err := t.stepChoices()
+	if c == nil || err != nil {
+		return false, err
+	}
+	d, ok, err := c.Next(t)
+	if !ok || err != nil {
+		return false, err
+	}
+	t.steps++
+	t.progress.Store(t.steps)
+	return true, t.run(&d)
+}
+
+// stepChoices is choices, except that a task with nothing to choose yet is not an orphan: it is asked again.
+func (t *Task) stepChoices() (causal.Choices, error) {
+	c, err := t.choices()
+	if errors.Is(err, ErrOrphan) {
+		if _, ok, perr := t.Propose(); perr != nil || !ok {
+			return nil, perr
+		}
+	}
+	return c, err
+}
+
+// run carries out the step that header d began.
+func (t *Task) run(d *determinant.Determinant) error {
+	t.step = step{kind: d.Kind, active: true}
+	switch d.Kind {
+	case determinant.KindInput:
+		if int(d.Channel) >= len(t.in) || d.N == 0 {
+			return t.diverged("input channel %d, %d elements", d.Channel, d.N)
+		}
+		t.step.input, t.step.left = int(d.Channel), d.N
+		_, err := t.resume()
+		return err
+	case determinant.KindSource:
+		if t.source == nil {
+			return t.diverged("a Source step in a task without source")
+		}
+		if err := t.source.Begin(d.Split, int(d.N), d.Offset); err != nil {
+			return err
+		}
+		t.step.left = d.N
+		_, err := t.resume()
+		return err
+	case determinant.KindTimers:
+		t.lastTime, t.step.now, t.step.hasNow = d.Time, d.Time, true
+		if err := t.chain.ProcessingTime(d.Time); err != nil {
+			return t.userFailure(Position{}, nil, err)
+		}
+	case determinant.KindAsync:
+		if err := t.completeAsync(d); err != nil {
+			return err
+		}
+	case determinant.KindSplit:
+		if err := t.changeSplit(d); err != nil {
+			return err
+		}
+	case determinant.KindCheckpoint, determinant.KindSkipCheckpoint:
+		return t.sourceBarrier(d)
+	default:
+		return t.diverged("step header %s", d)
+	}
+	return t.endStep()
+}
+
+// resume processes elements of the step until it is complete, an element is missing, or an output is over its bound.
+func (t *Task) resume() (progress bool, err error) {
+	for n := 0; t.step.left > 0; n++ {
+		if t.cfg.Slice > 0 && n == t.cfg.Slice {
+			return true, nil
+		}
+		if t.sealed {
+			t.sealed = false
+			if t.overBound() {
+				return progress, nil
+			}
+		}
+		ok, err := t.next()
+		if err != nil {
+			return false, err
+		}
+		if !ok {
+			return progress, nil
+		}
+		progress = true
+		t.step.left--
+	}
+	if !t.step.active {
+		return true, nil
+	}
+	return true, t.endStep()
+}
+
+// next processes the step's next element or record.
+func (t *Task) next() (bool, error) {
+	if t.step.kind == determinant.KindInput {
+		return t.takeInput(t.in[t.step.input])
+	}
+	split, offset := t.source.Position()
+	p := Position{Channel: split, Seq: determinant.Seq(offset)}
+	aside, err := t.setAside(p, nil)
+	if err != nil {
+		return false, err
+	}
+	if aside {
+		err = t.source.Discard()
+	} else {
+		err = t.source.Emit()
+	}
+	if errors.Is(err, operator.ErrNotReady) {
+		return false, nil
+	}
+	if err != nil {
+		if err = t.recordFailed(p, nil, err); err != nil {
+			return false, err
+		}
+	}
+	t.records.Store(t.records.Load() + 1)
+	t.commit()
+	return true, nil
+}
+
+// endStep lets the chain emit what it holds until a step's end. A step that ended an epoch has done so before its barrier.
+func (t *Task) endStep() error {
+	if !t.step.active {
+		return nil
+	}
+	if err := t.chain.StepEnd(); err != nil {
+		return t.userFailure(Position{}, nil, err)
+	}
+	t.finishEnd()
+	t.commit()
+	t.step.active = false
+	if t.unsealed++; t.unsealed >= sealEvery {
+		t.seal()
+	}
+	return nil
+}
+
+// Propose is what the task would do next if it is free to choose. It implements causal.Proposer.
+func (t *Task) Propose() (determinant.Determinant, bool, error) {
+	if d, ok := t.proposeBarrier(); ok {
+		return d, true, nil
+	}
+	if t.chainTimerDue() {
+		return determinant.Determinant{Kind: determinant.KindTimers, Time: t.clock()}, true, nil
+	}
+	if d, ok := t.async.propose(); ok {
+		return d, true, nil
+	}
+	if t.source != nil {
+		return t.proposeSource()
+	}
+	room := t.chain.Room()
+	if room == 0 {
+		return determinant.Determinant{}, false, nil
+	}
+	first := t.robin
+	if t.cfg.Pick != nil {
+		first = t.cfg.Pick(len(t.in))
+	}
+	for i := range t.in {
+		c := (first + i) % len(t.in)
+		n := t.in[c].available()
+		if n == 0 || t.in[c].blocked {
+			continue
+		}
+		t.robin = c + 1
+		n = min(n, uint64(t.cfg.MaxElements))
+		if room > 0 {
+			n = min(n, uint64(room))
+		}
+		return determinant.Determinant{Kind: determinant.KindInput, Channel: uint32(c), N: n}, true, nil
+	}
+	return determinant.Determinant{}, false, nil
+}
+
+func (t *Task) chainTimerDue() bool {
+	at, ok := t.chain.NextTimer()
+	return ok && at <= t.clock()
+}
+
+// clock is the processing time, which never goes back, also across incarnations on different machines.
+func (t *Task) clock() int64 {
+	if t.cfg.Mutations.Has(mutation.TimeGoesBack) {
+		return t.cfg.Clock()
+	}
+	return max(t.cfg.Clock(), t.lastTime)
+}
+
+func (t *Task) proposeSource() (d determinant.Determinant, ok bool, err error) {
+	added := t.source.Splits()
+	if added < len(t.cfg.Splits) {
+		identity := t.cfg.Splits[added]
+		return determinant.Determinant{Kind: determinant.KindSplit, Split: uint32(added), Bytes: []byte(identity)}, true, nil
+	}
+	if t.ending {
+		return d, false, nil
+	}
+	if t.source.Open() == 0 {
+		return determinant.Determinant{Kind: determinant.KindSplit, Split: determinant.NoSplit, Removed: true}, true, nil
+	}
+	if b := t.cfg.Budget; b != nil && b.Full() {
+		if b.Exhausted() {
+			return d, false, ErrExhausted
+		}
+		return d, false, nil
+	}
+	if t.cfg.Gated != nil && t.cfg.Gated() {
+		return d, false, nil
+	}
+	limit := t.cfg.MaxElements
+	if room := t.chain.Room(); room >= 0 {
+		limit = min(limit, room)
+	}
+	if limit == 0 {
+		return d, false, nil
+	}
+	split, n, offset, done, err := t.source.Poll(limit)
+	if err != nil {
+		return d, false, fmt.Errorf("task: %s: %w", t, err)
+	}
+	if n > 0 {
+		return determinant.Determinant{Kind: determinant.KindSource, Split: split, N: uint64(n), Offset: offset}, true, nil
+	}
+	return determinant.Determinant{Kind: determinant.KindSplit, Split: split, Removed: true}, done, nil
+}
+
+func (t *Task) changeSplit(d *determinant.Determinant) error {
+	switch {
+	case t.source == nil:
+		return t.diverged("a Split step in a task without source")
+	case !d.Removed:
+		return t.source.Add(string(d.Bytes))
+	case d.Split != determinant.NoSplit:
+		return t.source.Remove(d.Split)
+	}
+	if err := t.beginEnd(); err != nil {
+		return t.userFailure(Position{}, nil, err)
+	}
+	return nil
+}
+
+func (t *Task) diverged(format string, args ...any) error {
+	return &causal.Divergence{
+		Task: t.cfg.ID, Vertex: t.String(), Epoch: t.epoch, Step: t.steps,
+		Expected: "a step that the task can take", Got: fmt.Sprintf(format, args...),
+	}
+}
+
+// boundary is the end of an epoch.
+type boundary struct {
+	epoch determinant.Epoch
+	skip  bool
+	mode  determinant.Mode // of the next epoch
+	depth determinant.Depth
+}
+
+func (t *Task) sourceBarrier(d *determinant.Determinant) error {
+	if t.source == nil || d.Epoch != t.epoch {
+		return t.diverged("barrier or skip %d in epoch %d", d.Epoch, t.epoch)
+	}
+	t.triggers.drop(d.Epoch)
+	return t.endEpoch(boundary{epoch: d.Epoch, skip: d.Kind == determinant.KindSkipCheckpoint, mode: d.Mode, depth: d.Depth})
+}
+
+// endEpoch closes the step and the epoch: what the chain still holds goes out, the mark of the next epoch goes into the log,
+// the state is frozen, and only then the barrier goes to the outputs.
+func (t *Task) endEpoch(b boundary) error {
+	if err := t.chain.StepEnd(); err != nil {
+		return t.userFailure(Position{}, nil, err)
+	}
+	t.finishEnd()
+	t.commit()
+	t.step.active = false
+	if err := t.current().Mark(b.epoch + 1); err != nil {
+		return err
+	}
+	t.rand = nil
+	kind := inflightlog.Barrier
+	if b.skip {
+		kind = inflightlog.Skip
+	}
+	t.control(inflightlog.Element{Kind: kind, Epoch: b.epoch, Mode: b.mode, Depth: b.depth})
+	t.commit()
+	t.epoch, t.mode, t.depth = b.epoch+1, b.mode, b.depth
+	if !b.skip {
+		t.cfg.Host.Snapshot(t, t.snapshot(b.epoch))
+	}
+	return nil
+}

@@ -1,0 +1,322 @@
+package task
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"sync/atomic"
+
+	"github.com/understudy-stream/understudy/causal"
+	"github.com/understudy-stream/understudy/checkpoint"
+	"github.com/understudy-stream/understudy/determinant"
+	"github.com/understudy-stream/understudy/inflightlog"
+	"github.com/understudy-stream/understudy/internal/mutation"
+	"github.com/understudy-stream/understudy/operator"
+)
+
+// Bounds on what one step may take and what may wait to be sent. Each is a default for the Config field of that name.
+const (
+	DefaultMaxElements = 4096
+	DefaultMaxUnsent   = 256 << 10
+	// sealEvery is how many steps an output may hold elements back while the task has other things to do.
+	sealEvery = 16
+)
+
+// Input describes one input channel of a task.
+type Input struct {
+	Channel determinant.ChannelID
+	Logical int // logical input of the chain
+}
+
+// Config is what a worker gives a task to live on.
+type Config struct {
+	ID          determinant.TaskID
+	Incarnation determinant.Incarnation
+	Info        operator.TaskInfo
+	Inputs      []Input
+	Edges       [][]determinant.ChannelID // per outgoing edge, its channels
+	External    bool                      // has a causal sink: one more output channel, the last
+	ExternalID  determinant.ChannelID
+	New         func(operator.Runtime) (operator.Chain, error)
+	Splits      []string // of a source, in order
+
+	Mode  determinant.Mode  // of the epoch after the restored checkpoint
+	Depth determinant.Depth // likewise
+	Meta  checkpoint.Meta   // the restored checkpoint; epoch 0 for a first start
+	Load  func(load func(table string, key, value []byte) error) error
+	// Log is the task's own log in the worker's store. It already holds Replay.
+	Log    *causal.Log
+	Replay []byte // the merged log from Meta.Log on; empty for a first start and after a rollback
+	// Adopt: the task lives in at-least-once mode, where channels may repeat barriers.
+	SkipAt *Position // a record to set aside, by the poison policy
+
+	Clock       func() int64  // milliseconds since the Unix epoch
+	Entropy     func() uint64 // seeds
+	Calls       Calls
+	Budget      *inflightlog.Budget // may be nil
+	Gated       func() bool         // sources wait while it is true; may be nil
+	Host        Host
+	MaxElements int
+	MaxUnsent   int
+	// Slice bounds how many elements one call of Step processes; 0 means no bound. Only the simulator sets it.
+	Slice int
+	// Pick chooses among n ready inputs; nil means round robin.
+	Pick      func(n int) int
+	Mutations mutation.Set
+}
+
+// Host is the worker, as a task sees it. Its methods are called on the task's goroutine and must not wait for a peer.
+type Host interface {
+	// Snapshot takes over the task's state at a barrier.
+	Snapshot(t *Task, s Snapshot)
+	// Sealed says that output channel c has a batch to send.
+	Sealed(c determinant.ChannelID, b *inflightlog.Batch)
+	// Taken says that the task has taken all elements of input channel c below the cursor.
+	Taken(c determinant.ChannelID, next determinant.Seq)
+	// Replayed says that the replayed log has ended and the task makes its own choices again.
+	Replayed(t *Task)
+	// SetAside stores a poisoned record; the task goes on only when it returns nil.
+	SetAside(t *Task, p Poison) error
+}
+
+// Calls runs external calls outside the task's goroutine.
+type Calls interface {
+	// Start runs do and then calls done, on any goroutine. It must not call done before it returns.
+	Start(do Call, done func(result []byte, err error))
+}
+
+// Snapshot is a task's state at a barrier. The frozen tables may be encoded on any goroutine.
+type Snapshot struct {
+	Meta   checkpoint.Meta
+	Frozen []operator.Frozen
+}
+
+// Errors of Step that a worker branches on. After any error the task is dead: Step must not be called again.
+var (
+	// ErrOrphan means that a consumer has seen output whose determinants were lost (the orphan rule).
+	ErrOrphan = errors.New("task: a consumer is ahead of what the replayed log explains")
+	// ErrUnskippable means that a poisoned record cannot be set aside because others already depend on its choices.
+	ErrUnskippable = errors.New("task: the poisoned record cannot be set aside")
+	// ErrExhausted means that even the reserve of the in-flight log's budget is used up.
+	ErrExhausted = errors.New("task: the in-flight log's reserve is used up")
+)
+
+// Task is one life of one parallel instance of a vertex.
+type Task struct {
+	cfg    Config
+	chain  operator.Chain
+	source operator.SourceHead
+	tables []operator.Table
+
+	in      []*input
+	outs    []*inflightlog.Log // channels of all edges in order, then the external one
+	outputs []*output
+	ext     *output
+
+	recorder causal.Choices   // nil while replaying
+	replayer *causal.Replayer // nil when recording
+	restored bool             // was started with something to replay, or by a recovery
+
+	epoch    determinant.Epoch // Invariant: rises by one at each barrier or skip
+	mode     determinant.Mode
+	depth    determinant.Depth
+	lastTime int64 // Invariant: never falls
+	inWM     int64
+	idle     bool
+	rand     *rand.Rand // of this epoch; nil until first used
+	step     step
+	steps    uint64
+	robin    int
+	unsealed int // steps since the outputs were last sealed
+	sealed   bool
+	ending   bool
+	ended    bool
+	done     bool // after a fatal error
+
+	triggers triggers
+	async    async
+	makeTime func() determinant.Determinant
+	makeSeed func() determinant.Determinant
+
+	records  atomic.Uint64
+	replays  atomic.Bool
+	progress atomic.Uint64 // step count, readable from anywhere
+}
+
+// step is the step under way.
+type step struct {
+	kind   determinant.Kind
+	active bool
+	input  int
+	left   uint64
+	now    int64
+	hasNow bool
+}
+
+// New builds a task from a restored checkpoint. It does not run anything that needs a choice.
+func New(cfg Config) (*Task, error) {
+	if cfg.MaxElements == 0 {
+		cfg.MaxElements = DefaultMaxElements
+	}
+	if cfg.MaxUnsent == 0 {
+		cfg.MaxUnsent = DefaultMaxUnsent
+	}
+	t := &Task{
+		cfg: cfg, epoch: cfg.Meta.Epoch + 1, mode: cfg.Mode, depth: cfg.Depth,
+		lastTime: cfg.Meta.Time, inWM: operator.MinTime, ended: cfg.Meta.Ended,
+	}
+	t.makeTime = t.chooseTime
+	t.makeSeed = t.chooseSeed
+	t.records.Store(cfg.Meta.Records)
+	if cfg.Meta.Epoch > 0 {
+		t.inWM = cfg.Meta.Watermark
+	}
+	t.openInputs()
+	t.openOutputs()
+	t.openChoices()
+	if err := t.openChain(); err != nil {
+		return nil, err
+	}
+	return t, nil
+}
+
+func (t *Task) openChoices() {
+	if !t.mode.Logs() || t.cfg.Mutations.Has(mutation.DeterminantsOff) {
+		t.recorder = &causal.Unlogged{At: t.cfg.Meta.Log}
+		return
+	}
+	r := causal.NewReplayer(t.cfg.Meta.Log, t.cfg.Replay)
+	if !r.Done() {
+		t.replayer = r
+		t.replays.Store(true)
+		return
+	}
+	t.recorder = t.newRecorder(r)
+}
+
+func (t *Task) newRecorder(r *causal.Replayer) causal.Choices {
+	return r.Recorder(t.cfg.Log, causal.Options{Mutations: t.cfg.Mutations})
+}
+
+func (t *Task) openChain() error {
+	chain, err := t.cfg.New(t)
+	if err != nil {
+		return fmt.Errorf("task: %s: %w", t, err)
+	}
+	t.chain, t.source, t.tables = chain, chain.Source(), chain.Tables()
+	if t.cfg.Load != nil {
+		byID := make(map[string]operator.Table, len(t.tables))
+		for _, table := range t.tables {
+			byID[table.ID()] = table
+		}
+		err := t.cfg.Load(func(id string, key, value []byte) error {
+			table := byID[id]
+			if table == nil {
+				return fmt.Errorf("task: %s: the checkpoint has state %q, which the job does not define", t, id)
+			}
+			return table.Load(key, value)
+		})
+		if err != nil {
+			return err
+		}
+	}
+	if err := chain.Restored(); err != nil {
+		return fmt.Errorf("task: %s: %w", t, err)
+	}
+	return nil
+}
+
+// String names the task as "vertex[index]".
+func (t *Task) String() string { return fmt.Sprintf("%s[%d]", t.cfg.Info.Vertex, t.cfg.Info.Index) }
+
+// ID is the task's id.
+func (t *Task) ID() determinant.TaskID { return t.cfg.ID }
+
+// Incarnation is which life of the task this is.
+func (t *Task) Incarnation() determinant.Incarnation { return t.cfg.Incarnation }
+
+// Records is how many records the task has taken since the job's start. Any goroutine.
+func (t *Task) Records() uint64 { return t.records.Load() }
+
+// Replaying tells whether the task still replays. Any goroutine.
+func (t *Task) Replaying() bool { return t.replays.Load() }
+
+// Offset is where the task is in its determinant log. Task's goroutine.
+func (t *Task) Offset() determinant.LogOffset { return t.current().Offset() }
+
+// Outputs are the task's output channels, those of each edge in order, then the external one.
+func (t *Task) Outputs() []*inflightlog.Log { return t.outs }
+
+// Ahead tells whether a consumer expects more than the task has produced. Task's goroutine or, while it is parked, any.
+func (t *Task) Ahead() bool {
+	for _, o := range t.outs {
+		if o.Ahead() {
+			return true
+		}
+	}
+	return false
+}
+
+// Ended tells whether the task has ended all its outputs.
+func (t *Task) Ended() bool { return t.ended }
+
+// NextTimer is when the task wants to be stepped although nothing arrives. Task's goroutine.
+func (t *Task) NextTimer() (int64, bool) { return t.chain.NextTimer() }
+
+// Ready is a channel that wakes a source which found nothing to read; nil if there is none.
+func (t *Task) Ready() <-chan struct{} {
+	if t.source == nil {
+		return nil
+	}
+	return t.source.Ready()
+}
+
+// Close frees what the task holds outside its memory.
+func (t *Task) Close() error {
+	var errs []error
+	if t.source != nil {
+		errs = append(errs, t.source.Close())
+	}
+	for _, o := range t.outs {
+		errs = append(errs, o.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// choices is who makes the next choice. This is the one line where replay turns into recording.
+func (t *Task) choices() (causal.Choices, error) {
+	if t.replayer != nil && t.replayer.Done() {
+		if err := t.takeOver(); err != nil {
+			return nil, err
+		}
+	}
+	if t.replayer != nil {
+		return t.replayer, nil
+	}
+	return t.recorder, t.mayChoose()
+}
+
+func (t *Task) current() causal.Choices {
+	if t.replayer != nil {
+		return t.replayer
+	}
+	return t.recorder
+}
+
+// takeOver ends the replay: the log is used up, possibly in the middle of a step.
+func (t *Task) takeOver() error {
+	t.recorder, t.replayer = t.newRecorder(t.replayer), nil
+	t.restored = true
+	t.replays.Store(false)
+	t.async.start(t.cfg.Calls)
+	t.cfg.Host.Replayed(t)
+	return nil
+}
+
+// mayChoose is the orphan rule: no new choice while a consumer is ahead, since it has seen the effects of another one.
+func (t *Task) mayChoose() error {
+	if t.mode.Logs() && t.Ahead() {
+		return fmt.Errorf("%w: %s, epoch %d", ErrOrphan, t, t.epoch)
+	}
+	return nil
+}

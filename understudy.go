@@ -1,0 +1,124 @@
+package understudy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/understudy-stream/understudy/cluster"
+	"github.com/understudy-stream/understudy/determinant"
+	"github.com/understudy-stream/understudy/internal/mutation"
+	"github.com/understudy-stream/understudy/operator"
+	"github.com/understudy-stream/understudy/task"
+)
+
+// Mode says what a job records, and so what a failure costs.
+type Mode = determinant.Mode
+
+// The modes. ExactlyOnce is the default: the standby of a dead task replays its choices, and nothing is seen twice. In
+// AtLeastOnce the standby takes over from the last checkpoint and records since then may be seen twice. In GlobalRollback
+// every failure puts the whole job back to its last checkpoint.
+const (
+	ExactlyOnce    = determinant.ExactlyOnce
+	AtLeastOnce    = determinant.AtLeastOnce
+	GlobalRollback = determinant.GlobalRollback
+)
+
+// Summary is what a run did, Progress what it has done so far.
+type (
+	Summary  = cluster.Summary
+	Progress = cluster.Progress
+	// Chaos kills tasks or workers at random while the job runs.
+	Chaos = cluster.Chaos
+	// Poison is a record that user code fails on.
+	Poison = task.Poison
+)
+
+// ParseChaos reads the form "kill=200ms,target=task".
+func ParseChaos(text string) (*Chaos, error) { return cluster.ParseChaos(text) }
+
+// Options are those of Run. The zero value is the default.
+type Options struct {
+	// Parallelism is how many tasks run an operator that does not say so itself. Default 1.
+	Parallelism int
+	// Workers is how many workers share the job's tasks in this process. Default 3. A task's standby is on another worker.
+	Workers int
+	Mode    Mode
+	// SharingDepth is how many hops downstream determinants are handed on: 0 means full, which survives the death of any set
+	// of tasks; less costs less and rolls back when too many neighbours die at once. AutoDepth chooses the least depth that
+	// covers the loss of any one worker.
+	SharingDepth int
+	AutoDepth    bool
+	// Standbys per task. 0 means one, a negative number none.
+	Standbys int
+	// CheckpointInterval is the time between checkpoints. Default 1 s.
+	CheckpointInterval time.Duration
+	// StateDir keeps the job's metadata and checkpoints. A job that is run again with the same directory goes on where it
+	// stopped or was killed. Empty: nothing outlives the process.
+	StateDir string
+	// InflightMemory and InflightDisk bound, per worker, the output that is kept for replay, in bytes: beyond the first it
+	// spills to StateDir, beyond both sources wait. Defaults 256 MiB and 4 GiB.
+	InflightMemory, InflightDisk int64
+	// PoisonTries is how often user code may fail on the same record before the policy applies: with a DeadLetter the record
+	// is handed to it and set aside, without one the job stops. Default 3.
+	PoisonTries int
+	DeadLetter  func(Poison) error
+	Logger      *slog.Logger   // default: nothing is logged
+	Progress    func(Progress) // called a few times per second
+	Chaos       *Chaos
+
+	mutations mutation.Set // for tests: see SetMutations
+}
+
+// Validate tells what is wrong with the options.
+func (o *Options) Validate() error {
+	switch {
+	case o.Parallelism < 0:
+		return fmt.Errorf("understudy: parallelism %d is negative", o.Parallelism)
+	case o.Workers < 0:
+		return fmt.Errorf("understudy: %d workers", o.Workers)
+	case o.SharingDepth < 0 || o.SharingDepth >= int(determinant.Full):
+		return fmt.Errorf("understudy: sharing depth %d: want 0 for full, or 1 to %d", o.SharingDepth, determinant.Full-1)
+	case o.CheckpointInterval < 0:
+		return fmt.Errorf("understudy: checkpoint interval %v is negative", o.CheckpointInterval)
+	case o.CheckpointInterval > 0 && o.CheckpointInterval < time.Millisecond:
+		return fmt.Errorf("understudy: checkpoint interval %v is below 1 ms", o.CheckpointInterval)
+	case o.InflightMemory < 0 || o.InflightDisk < 0:
+		return errors.New("understudy: a budget is negative")
+	case o.Mode > GlobalRollback:
+		return fmt.Errorf("understudy: mode %v is not for use", o.Mode)
+	}
+	return nil
+}
+
+// Run runs a job in this process until all its input is processed, it fails, or ctx ends; then the error is that of ctx. The
+// summary is good in every case.
+func Run(ctx context.Context, job *operator.Job, o Options) (Summary, error) {
+	if err := o.Validate(); err != nil {
+		return Summary{}, err
+	}
+	plan, err := job.Plan(max(1, o.Parallelism))
+	if err != nil {
+		return Summary{}, err
+	}
+	depth := determinant.Full
+	if o.SharingDepth > 0 {
+		depth = determinant.Depth(o.SharingDepth)
+	}
+	if o.Logger != nil {
+		for _, v := range plan.Vertices {
+			if len(v.AtLeastOnce) > 0 {
+				o.Logger.Warn("effects of these operators may be seen twice after a failure", "operators", v.AtLeastOnce)
+			}
+		}
+	}
+	return cluster.RunLocal(ctx, plan, cluster.LocalOptions{
+		Workers: o.Workers, Mode: o.Mode, Depth: depth, Auto: o.AutoDepth, Standbys: o.Standbys,
+		CheckpointInterval: o.CheckpointInterval, StateDir: o.StateDir,
+		InflightMemory: o.InflightMemory, InflightDisk: o.InflightDisk,
+		PoisonTries: o.PoisonTries, DeadLetter: o.DeadLetter, Logger: o.Logger, Progress: o.Progress, Chaos: o.Chaos,
+		Mutations: o.mutations,
+	})
+}
