@@ -148,6 +148,10 @@ func TestConsumerAhead(t *testing.T) {
 	h := newHistory(Origin)
 	old := NewLog(Origin, Options{})
 	for i := range 30 {
+		if i == 14 {
+			h.barrier(old)
+			continue
+		}
 		h.put(old, bytes.Repeat([]byte{byte(i)}, 10))
 	}
 	for _, retain := range []bool{true, false} {
@@ -167,8 +171,12 @@ func TestConsumerAhead(t *testing.T) {
 				require.NoError(t, err)
 				require.True(t, l.Subscribed())
 				for i := range h.bytes {
-					l.Record(7, true, bytes.Repeat([]byte{byte(i)}, 10))
-					require.Equal(t, i < int(c.Next), l.Ahead(), "appended, not committed")
+					if i == 14 {
+						l.Control(Element{Kind: Barrier, Epoch: 1, Depth: determinant.Full})
+					} else {
+						l.Record(7, true, bytes.Repeat([]byte{byte(i)}, 10))
+						require.Equal(t, i < int(c.Next), l.Ahead(), "appended, not committed")
+					}
 					l.Commit()
 					require.Equal(t, i+1 < int(c.Next), l.Ahead(), "committed and perhaps not sealed")
 					if l.Sealed().Next < c.Next {

@@ -17,6 +17,7 @@ type machine struct {
 	budget *Budget
 	files  *memFiles
 	limit  int64
+	retain bool
 	failed bool     // a write may have failed: memory is not bounded
 	loose  [][]byte // appended and not committed
 	sealed determinant.Seq
@@ -36,12 +37,12 @@ type heldBatch struct {
 }
 
 func newMachine(t *rapid.T) *machine {
-	m := &machine{files: newMemFiles()}
+	m := &machine{files: newMemFiles(), retain: rapid.IntRange(0, 3).Draw(t, "retain") > 0}
 	m.limit = rapid.SampledFrom([]int64{0, 600, 5000, math.MaxInt64}).Draw(t, "memory")
 	m.budget = NewBudget(m.limit, math.MaxInt64, 0, m.files)
 	start := rapid.SampledFrom([]determinant.Cursor{Origin, {Next: 100, Epoch: 7}, {Next: 5, Epoch: 2, Bytes: 30, CRC: 9}}).Draw(t, "start")
 	m.l = NewLog(start, Options{
-		Retain:       true,
+		Retain:       m.retain,
 		Budget:       m.budget,
 		SealBytes:    rapid.SampledFrom([]int{1, 50, 300}).Draw(t, "seal"),
 		SegmentBytes: rapid.SampledFrom([]int64{1, 400, 2000}).Draw(t, "segment"),
@@ -195,8 +196,23 @@ func (m *machine) DiskFails(*rapid.T) {
 
 func (m *machine) DiskWorks(*rapid.T) { m.files.failWith(nil) }
 
+// dropped follows a log that does not retain: what it drops when depends on where batches were cut, but it must not be what
+// no consumer has passed.
+func (m *machine) dropped(t *rapid.T) {
+	base := m.l.base().Next
+	if base == m.base {
+		return
+	}
+	require.False(t, m.retain)
+	require.True(t, m.sub.active)
+	require.Greater(t, base, m.base)
+	require.LessOrEqual(t, base, min(m.sub.next, m.sealed))
+	m.base = base
+}
+
 // Check is called after every action.
 func (m *machine) Check(t *rapid.T) {
+	m.dropped(t)
 	require.Equal(t, m.h.end(), m.l.End())
 	require.Equal(t, m.h.cursor(m.sealed), m.l.Sealed())
 	require.Equal(t, m.sealed < m.h.end().Next, m.l.Pending())
@@ -228,6 +244,7 @@ func TestModel(t *testing.T) {
 		m.files.failWith(nil)
 		m.l.Seal()
 		at := m.l.Adopt()
+		require.Equal(t, m.h.cursor(m.l.base().Next), at)
 		for {
 			b, err := m.l.Next(-1)
 			require.NoError(t, err)

@@ -101,8 +101,8 @@ func (l *Log) spill() bool {
 	return err == nil
 }
 
-// oldest gives the batches that spill next: contiguous, of one epoch, together at most a full batch unless the first alone is
-// bigger. Batches with a tag go alone, since tags cannot be merged.
+// oldest gives the batches that spill next: contiguous, of one epoch since none but the last ends with a control element,
+// together at most a full batch unless the first alone is bigger. Batches with a tag go alone, since tags cannot be merged.
 func (l *Log) oldest() []*Batch {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -111,7 +111,7 @@ func (l *Log) oldest() []*Batch {
 	for _, e := range l.mu.held.memory {
 		if len(run) > 0 {
 			last := run[len(run)-1]
-			if last.Control || last.Tag != nil || e.batch.Tag != nil || e.batch.Epoch != last.Epoch || size+e.bytes > l.o.SealBytes {
+			if last.Control || last.Tag != nil || e.batch.Tag != nil || size+e.bytes > l.o.SealBytes {
 				break
 			}
 		}

@@ -48,7 +48,7 @@ func TestStalledConsumerStaysWithinBudget(t *testing.T) {
 			require.False(t, b.Full())
 			require.Equal(t, h.end(), h.drain(t, l, Origin))
 			for _, c := range h.at {
-				if random.Intn(50) == 0 {
+				if random.Intn(500) == 0 {
 					require.NoError(t, l.Subscribe(c))
 					require.Equal(t, h.end(), h.drain(t, l, c))
 				}
@@ -128,6 +128,88 @@ func TestReplayReadsAhead(t *testing.T) {
 	}
 	require.Greater(t, reads(1), 30)
 	require.Equal(t, 3, reads(1<<20), "one read for each epoch's file")
+}
+
+// Truncation in the middle of a read or a write pulls nothing from under it.
+func TestTruncationDuringReadAndWrite(t *testing.T) {
+	files := newMemFiles()
+	l, h := fill(t, files, Options{ReadAhead: 1})
+	require.NoError(t, l.Subscribe(Origin))
+	files.during = func() { l.Truncate(1) }
+	b, err := l.Next(-1)
+	require.NoError(t, err)
+	h.check(t, b, 0)
+	_, err = l.Next(-1)
+	require.ErrorIs(t, err, ErrBelow)
+
+	c := h.cursor(60)
+	l.Adopt()
+	files.during = func() {
+		files.during = nil
+		require.NoError(t, l.Subscribe(c))
+	}
+	b, err = l.Next(-1)
+	require.NoError(t, err)
+	require.Nil(t, b, "the subscription was replaced while its batch was read")
+	require.Equal(t, h.end(), h.drain(t, l, c))
+
+	files.during = func() {
+		files.during = nil
+		l.Unsubscribe()
+	}
+	require.ErrorIs(t, l.Subscribe(h.cursor(62)), ErrReplaced)
+	require.False(t, l.Subscribed())
+
+	h.put(l, make([]byte, 100))
+	l.Seal()
+	files.during = func() {
+		files.during = nil
+		l.Truncate(4) // what the file holds goes, and what is being written to it
+	}
+	h.put(l, make([]byte, 100))
+	l.Seal()
+	h.barrier(l)
+	require.Zero(t, l.o.Budget.Failures())
+	l.Truncate(3)
+	n, _ := files.size()
+	require.Equal(t, 1, n, "of epoch 4: the barrier")
+	c = h.cursor(155)
+	require.NoError(t, l.Subscribe(c))
+	require.Equal(t, h.end(), h.drain(t, l, c))
+	require.NoError(t, l.Close())
+	memory, disk := l.o.Budget.Used()
+	require.Zero(t, memory+disk)
+}
+
+// A batch that is sent, and so dropped, while it is being written leaves a dead frame.
+func TestSendingDuringWrite(t *testing.T) {
+	files := newMemFiles()
+	l := NewLog(Origin, Options{
+		SealBytes: 100,
+		Budget:    NewBudget(4*(BatchOverhead+103), math.MaxInt64, 0, files),
+	})
+	h := newHistory(Origin)
+	for range 3 {
+		h.put(l, make([]byte, 101))
+	}
+	require.NoError(t, l.Subscribe(Origin))
+	at := Origin
+	files.during = func() {
+		files.during = nil
+		b, err := l.Next(-1)
+		require.NoError(t, err)
+		h.check(t, b, 0)
+		at = b.End
+	}
+	h.put(l, make([]byte, 101))
+	require.Nil(t, files.during)
+	_, disk := l.Retained()
+	require.Zero(t, disk)
+	h.put(l, make([]byte, 101))
+	require.Equal(t, h.end(), h.drain(t, l, at))
+	require.NoError(t, l.o.Budget.Err())
+	memory, disk := l.Retained()
+	require.Zero(t, memory+disk)
 }
 
 func TestReadAheadIsForgottenWithTheSubscription(t *testing.T) {

@@ -16,7 +16,8 @@ import (
 
 // memFiles keeps files in memory and fails on request.
 type memFiles struct {
-	mu struct {
+	during func() // called in the middle of each read and write, with no lock held
+	mu     struct {
 		sync.Mutex
 		files map[string]*memFile
 		fail  error // of Create and WriteAt
@@ -97,6 +98,9 @@ func (f *memFile) WriteAt(p []byte, off int64) (int, error) {
 	f.of.mu.Lock()
 	fail := f.of.mu.fail
 	f.of.mu.Unlock()
+	if f.of.during != nil {
+		f.of.during()
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.mu.closed {
@@ -115,6 +119,9 @@ func (f *memFile) WriteAt(p []byte, off int64) (int, error) {
 }
 
 func (f *memFile) ReadAt(p []byte, off int64) (int, error) {
+	if f.of.during != nil {
+		f.of.during()
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.mu.reads++
@@ -185,6 +192,7 @@ func (h *history) join(from, to determinant.Seq) []byte {
 // check compares a batch with the model.
 func (h *history) check(t require.TestingT, b *Batch, from determinant.Seq) {
 	require.Equal(t, from, b.First)
+	require.Equal(t, len(b.Payload), cap(b.Payload), "appending to a batch must not reach its neighbour")
 	require.Equal(t, b.First+determinant.Seq(b.Count), b.End.Next)
 	require.Equal(t, h.cursor(b.First), b.Start)
 	require.Equal(t, h.cursor(b.End.Next), b.End)
