@@ -7,7 +7,6 @@ import (
 	"math/rand/v2"
 	"slices"
 	"sort"
-	"testing"
 
 	"github.com/stretchr/testify/require"
 )
@@ -106,9 +105,15 @@ func newFakeRuntime(p *Plan, vertex, fanout int) *fakeRuntime {
 	return rt
 }
 
+// tester is what a harness needs of *testing.T, *testing.B or *rapid.T.
+type tester interface {
+	require.TestingT
+	Helper()
+}
+
 // harness runs one chain of a job.
 type harness struct {
-	testing.TB
+	tester
 	plan   *Plan
 	vertex int
 	rt     *fakeRuntime
@@ -117,13 +122,13 @@ type harness struct {
 }
 
 // newHarness starts the vertex that contains an operator of that name.
-func newHarness(t testing.TB, j *Job, operator string, fanout int) *harness {
+func newHarness(t tester, j *Job, operator string, fanout int) *harness {
 	t.Helper()
 	p, err := j.Plan(1)
 	require.NoError(t, err)
 	at := slices.IndexFunc(p.Vertices, func(v Vertex) bool { return slices.Contains(splitNames(v.Name), operator) })
 	require.GreaterOrEqual(t, at, 0, "no operator %q", operator)
-	h := &harness{TB: t, plan: p, vertex: at, rt: newFakeRuntime(p, at, fanout), state: map[string]map[string]string{}}
+	h := &harness{tester: t, plan: p, vertex: at, rt: newFakeRuntime(p, at, fanout), state: map[string]map[string]string{}}
 	h.start()
 	require.NoError(t, h.chain.Restored())
 	return h
