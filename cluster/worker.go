@@ -59,6 +59,7 @@ type Options struct {
 	LogBudget   int64 // bytes of determinants beyond which sources stop; 0 means no bound
 	Slice       int
 	Pick        func(n int) int
+	Probe       task.Probe // nil outside the simulator
 	Mutations   mutation.Set
 }
 

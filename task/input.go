@@ -27,7 +27,8 @@ type input struct {
 	ended     bool
 	idle      bool
 	watermark int64
-	skip      bool // what blocked it was a skip
+	skip      bool                     // what blocked it was a skip
+	took      func(*inflightlog.Batch) // for the Probe; nil if there is none
 }
 
 func (t *Task) openInputs() {
@@ -38,6 +39,9 @@ func (t *Task) openInputs() {
 		if m.Epoch > 0 {
 			in.next, in.watermark = m.Inputs[i].Next, m.InputWatermarks[i]
 			in.idle, in.ended = m.InputIdle[i], m.InputEnded[i]
+		}
+		if probe := t.cfg.Probe; probe != nil {
+			in.took = func(b *inflightlog.Batch) { probe.Took(t, i, b) }
 		}
 		t.in = append(t.in, in)
 		t.idle = t.idle && (in.idle || in.ended)
@@ -56,6 +60,9 @@ type delivery struct {
 // Deliver hands the task a batch of input i. The caller has checked that it continues what was delivered before, or, in
 // at-least-once mode, says that it begins the output of a new incarnation. Any goroutine.
 func (t *Task) Deliver(i int, b *inflightlog.Batch, renumber bool) {
+	if t.cfg.Probe != nil {
+		t.cfg.Probe.Delivered(t, i, b)
+	}
 	in := t.in[i]
 	in.mu.Lock()
 	in.mu.queue = append(in.mu.queue, delivery{b, renumber})
@@ -82,6 +89,9 @@ func (in *input) load() bool {
 	}
 	q[0] = delivery{}
 	in.mu.queue = q[1:]
+	if in.took != nil {
+		in.took(in.batch)
+	}
 	return true
 }
 

@@ -29,13 +29,17 @@ func (t *Task) openLog(c determinant.ChannelID) *inflightlog.Log {
 	if t.cfg.Meta.Epoch > 0 {
 		start = t.cfg.Meta.Outputs[len(t.outs)]
 	}
-	log := inflightlog.NewLog(start, inflightlog.Options{
+	o := inflightlog.Options{
 		Channel: c, Budget: t.cfg.Budget, Retain: t.mode.Retains(), Mutations: t.cfg.Mutations,
 		OnSeal: func(_ *inflightlog.Log, b *inflightlog.Batch) {
 			t.sealed = true
 			t.cfg.Host.Sealed(c, b)
 		},
-	})
+	}
+	if probe := t.cfg.Probe; probe != nil {
+		o.Tag = func(_ *inflightlog.Log, b *inflightlog.Batch) any { return probe.Tag(t, c, b) }
+	}
+	log := inflightlog.NewLog(start, o)
 	t.outs = append(t.outs, log)
 	return log
 }

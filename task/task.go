@@ -62,6 +62,7 @@ type Config struct {
 	Slice int
 	// Pick chooses among n ready inputs; nil means round robin.
 	Pick      func(n int) int
+	Probe     Probe // nil outside the simulator
 	Mutations mutation.Set
 }
 
