@@ -193,10 +193,10 @@ func TestMsgPackRefuses(t *testing.T) {
 		err  error
 		want string
 	}{
-		{refusal[any](), "a interface can't be encoded in one way only"},
+		{refusal[any](), "an interface can't be encoded in one way only"},
 		{refusal[func()](), "func"},
 		{refusal[struct{ C chan int }](), "field C of struct { C chan int }: a chan"},
-		{refusal[map[string]any](), "map value: a interface"},
+		{refusal[map[string]any](), "map value: an interface"},
 		{refusal[hidden](), "field b of operator.hidden is not exported"},
 		{refusal[embedsTime](), "embeds time.Time"},
 		{refusal[map[*int]int](), "compares by address"},

@@ -161,7 +161,7 @@ func (p *Plan) shape(graphs []*vertexGraph) uint64 {
 	for _, g := range graphs {
 		fmt.Fprintf(&b, "vertex %d x%d\n", g.index, g.parallelism)
 		for _, n := range g.nodes {
-			fmt.Fprintf(&b, "  %s %q\n", n.kind, n.name)
+			fmt.Fprintf(&b, "  %s%s %q\n", n.kind, n.detail, n.name)
 		}
 	}
 	for _, e := range p.Edges {

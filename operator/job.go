@@ -49,6 +49,7 @@ type node struct {
 	job         *Job
 	index       int
 	kind        string
+	detail      string // part of the plan's shape
 	name        string
 	parallelism int // 0: the plan's default
 	inputs      []input

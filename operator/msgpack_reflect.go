@@ -3,6 +3,7 @@ package operator
 import (
 	"bytes"
 	"encoding"
+	"errors"
 	"fmt"
 	"reflect"
 	"slices"
@@ -119,6 +120,9 @@ func (c *compiler) fill(k *compiled, t reflect.Type) error {
 	case reflect.Struct:
 		return c.structure(k, t)
 	default:
+		if t.Kind() == reflect.Interface {
+			return errors.New("an interface can't be encoded in one way only")
+		}
 		return fmt.Errorf("a %v can't be encoded in one way only", t.Kind())
 	}
 	return nil

@@ -29,7 +29,7 @@ func declare[T any](s *States, kind, name string, given []Codec[T]) (id string, 
 	id = s.operator + "/state " + name
 	fail := func(err error) {
 		if s.err == nil {
-			s.err = fmt.Errorf("operator: %q: %s %q: %w", s.operator, kind, name, err)
+			s.err = fmt.Errorf("%s %q: %w", kind, name, err)
 		}
 	}
 	if s.scope == nil {
@@ -188,7 +188,7 @@ func NewMap[M comparable, V any](s *States, name string, codec ...Codec[V]) *Map
 	id, c := declare(s, "Map", name, codec)
 	kc, err := MsgPack[M]()
 	if err != nil && s.err == nil {
-		s.err = fmt.Errorf("operator: %q: Map %q: its key: %w", s.operator, name, err)
+		s.err = fmt.Errorf("Map %q: its key: %w", name, err)
 	}
 	m := &MapState[M, V]{table: newTable(id, c), scope: s.scope, codec: kc, contents: map[string]*members{}}
 	s.tables = append(s.tables, m.table)

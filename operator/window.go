@@ -84,7 +84,7 @@ func Window[K comparable, I, A, O any](ks KeyedStream[K, I], name string, w Wind
 	lateness := w.lateness(j, name, opts)
 	codec, state := codecFor(opts, defaultCodec[O]), codecFor(opts, defaultCodec[A])
 	n := &node{
-		kind: "Window " + w.kind, name: name, inputs: []input{keyedInputOf(ks, ks.codec)}, ports: ports(2), head: true,
+		kind: "Window", detail: w.kind, name: name, inputs: []input{keyedInputOf(ks, ks.codec)}, ports: ports(2), head: true,
 		checks: []func() error{ks.codec.check(), state.check()},
 		build: func(_ *builder, at *site, outs []any) (built, error) {
 			out, err := portOf[O](outs, 0)

@@ -1,0 +1,143 @@
+package operator
+
+import (
+	"fmt"
+	"sync"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
+)
+
+// TestTableAgainstModel changes a table at random, freezes it at random, encodes the frozen parts later, on another goroutine,
+// and wants what a plain map would have held at each barrier.
+func TestTableAgainstModel(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		tab := newTable("t", Codec[int](signedCodec[int]{}))
+		model, stored := map[string]int{}, map[string]int{}
+		var frozen []Frozen
+		var at []map[string]int
+		var encoding sync.WaitGroup
+		got := make([]map[string]int, 0)
+		for range rapid.IntRange(1, 60).Draw(t, "operations") {
+			key := []byte(rapid.SampledFrom([]string{"", "a", "b", "c"}).Draw(t, "key"))
+			switch rapid.IntRange(0, 4).Draw(t, "operation") {
+			case 0, 1:
+				v := rapid.IntRange(0, 1000).Draw(t, "value")
+				tab.set(key, v)
+				model[string(key)] = v
+			case 2:
+				_, had := model[string(key)]
+				require.Equal(t, had, tab.clear(key))
+				delete(model, string(key))
+			case 3:
+				frozen = append(frozen, tab.Freeze())
+				snapshot := map[string]int{}
+				for k, v := range model {
+					snapshot[k] = v
+				}
+				at = append(at, snapshot)
+			case 4:
+				v, ok := tab.get(key)
+				want, known := model[string(key)]
+				require.Equal(t, known, ok)
+				require.Equal(t, want, v)
+			}
+			require.Equal(t, len(model), tab.len())
+			require.Len(t, tab.keys(), len(model))
+		}
+		encoding.Add(1)
+		go func() {
+			defer encoding.Done()
+			for _, f := range frozen {
+				last := ""
+				err := f.Entries(func(key, value []byte, deleted bool) error {
+					if last > string(key) {
+						return fmt.Errorf("%q after %q", key, last)
+					}
+					last = string(key)
+					delete(stored, last)
+					if !deleted {
+						stored[last], _ = signedCodec[int]{}.Decode(value)
+					}
+					return nil
+				})
+				if err != nil {
+					panic(err)
+				}
+				copied := map[string]int{}
+				for k, v := range stored {
+					copied[k] = v
+				}
+				got = append(got, copied)
+			}
+		}()
+		for i := range 20 { // meanwhile the task goes on
+			tab.set([]byte("a"), i)
+			tab.clear([]byte("b"))
+		}
+		encoding.Wait()
+		for i := range at {
+			require.Equal(t, at[i], got[i])
+		}
+	})
+}
+
+func TestFrozenListsKeepTheirEnd(t *testing.T) {
+	s := &States{operator: "op", scope: &keyBytes{bytes: []byte("k")}}
+	l := NewList[int](s, "list")
+	l.Append(1, 2, 3)
+	first := s.tables[0].Freeze()
+	done := make(chan []byte)
+	go func() {
+		var got []byte
+		_ = first.Entries(func(_, value []byte, _ bool) error { got = append(got, value...); return nil })
+		done <- got
+	}()
+	for i := range 100 {
+		l.Append(i)
+	}
+	require.Equal(t, []byte{3, 1, 1, 1, 2, 1, 3}, <-done)
+	require.Len(t, l.Get(), 103)
+	l.Set(nil)
+	require.Empty(t, l.Get())
+}
+
+func TestMapStateChangesDuringIteration(t *testing.T) {
+	s := &States{operator: "op", scope: &keyBytes{bytes: []byte("k")}}
+	m := NewMap[string, int](s, "map")
+	for i := range 10 {
+		m.Set(fmt.Sprint(9-i), i)
+	}
+	var seen []string
+	for k := range m.All() {
+		seen = append(seen, k)
+		m.Clear("5")
+		m.Set("0"+k, 1)
+		for range m.All() { // another one, which sorts
+			break
+		}
+	}
+	require.Equal(t, []string{"0", "1", "2", "3", "4", "6", "7", "8", "9"}, seen)
+	require.Equal(t, 18, m.Len())
+	for range 100 {
+		m.Set("x", 1)
+		m.Clear("x")
+	}
+	require.Less(t, len(m.contents["k"].keys), 100)
+	m.ClearAll()
+	require.Zero(t, m.Len())
+	require.Empty(t, m.contents)
+}
+
+func TestTablesRefuseCorruptEntries(t *testing.T) {
+	for _, table := range []Table{
+		newTimerTable("timers"), &rotation{id: "rotation"}, newTable("bool", Codec[bool](boolCodec{})),
+		newTable("list", Codec[[]int](listCodec[int]{signedCodec[int]{}})), newTable("calls", Codec[asyncEntry](asyncCodec{})),
+		&timestamps[int]{pass: pass{site: &site{name: "ts"}}}, &progressTable{chain: &instance{sites: make([]*site, 2)}},
+	} {
+		for _, b := range []string{"", "\xff", "\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff", "\x00\xff"} {
+			require.ErrorIs(t, table.Load([]byte(b), []byte(b)), ErrEncoding, "%s %q", table.ID(), b)
+		}
+	}
+}
