@@ -40,12 +40,12 @@ func TestDraws(t *testing.T) {
 	}{
 		{name: "clean", out: clean, want: counts{}},
 		{
-			name: "planted: missing", out: replaced(2, window("k", 0, 1, 10, "1"))[1:], want: counts{"missing": 1, "window-unexpected": 1},
-			kind: "missing", first: []string{"in.jsonl:1: 1"},
+			name: "planted: missing, and its window shows it", out: replaced(3), want: counts{"missing": 1, "window-unexpected": 1},
+			kind: "window-unexpected", first: []string{"out.jsonl:4: 3 (no draw of this id is visible)"},
 		},
 		{
-			name: "planted: missing, and nothing else", out: append(replaced(2, window("k", 0, 1, 10, "1"))[:1], replaced(2, window("k", 0, 1, 10, "1"))[2:]...),
-			want: counts{"missing": 1}, kind: "missing", first: []string{"in.jsonl:2: 2"},
+			name: "planted: missing, with its window", out: append(clean[:3:3], clean[5:]...), want: counts{"missing": 1},
+			kind: "missing", first: []string{"in.jsonl:3: 3"},
 		},
 		{
 			name: "planted: duplicate", out: append(clean, draw("3", "k", 6)), want: counts{"duplicate": 1},

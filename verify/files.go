@@ -1,6 +1,7 @@
 package verify
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -42,33 +43,93 @@ func expandOne(pattern string) ([]string, error) {
 	if _, err := os.Lstat(pattern); err == nil {
 		return expandPath(filepath.Clean(pattern))
 	}
-	matches, err := filepath.Glob(pattern)
+	files, err := glob(pattern)
 	if err != nil {
 		return nil, fmt.Errorf("%w: glob %q: %w", ErrUnusable, pattern, err)
-	}
-	var files []string
-	for _, match := range matches {
-		if hiddenMatch(pattern, match) {
-			continue
-		}
-		found, err := expandPath(match)
-		if err != nil {
-			return nil, err
-		}
-		files = append(files, found...)
 	}
 	return files, nil
 }
 
-// hiddenMatch reports whether a wildcard, and not a written dot, found a hidden file or folder.
-func hiddenMatch(pattern, match string) bool {
-	want := strings.Split(filepath.ToSlash(filepath.Clean(pattern)), "/")
-	for i, part := range strings.Split(filepath.ToSlash(match), "/") {
-		if hidden(part) && (i >= len(want) || !strings.HasPrefix(want[i], ".")) {
-			return true
+// glob returns the files that a pattern matches, in no order. It is that of filepath.Match for each part of the path; the
+// part ** stands for any number of folders, also none. Wildcards do not match hidden names, and ** does not follow links.
+func glob(pattern string) ([]string, error) {
+	pattern = filepath.ToSlash(filepath.Clean(pattern))
+	found := []string{""}
+	if strings.HasPrefix(pattern, "/") {
+		found, pattern = []string{"/"}, strings.TrimLeft(pattern, "/")
+	}
+	parts := strings.Split(pattern, "/")
+	if parts[len(parts)-1] == "**" {
+		parts = append(parts, "*")
+	}
+	for _, part := range parts {
+		var next []string
+		for _, dir := range found {
+			names, err := globPart(dir, part)
+			if err != nil {
+				return nil, err
+			}
+			next = append(next, names...)
+		}
+		slices.Sort(next)
+		found = slices.Compact(next) // ** may reach a folder in several ways
+	}
+	return slices.DeleteFunc(found, func(name string) bool {
+		info, err := os.Stat(name)
+		return err != nil || info.IsDir()
+	}), nil
+}
+
+// globPart returns what one part of a pattern matches in a folder. What is no folder has nothing in it.
+func globPart(dir, part string) ([]string, error) {
+	if part == "**" {
+		return foldersBelow(dir)
+	}
+	if !strings.ContainsAny(part, `*?[\`) {
+		name := filepath.Join(dir, part)
+		if _, err := os.Stat(name); err != nil {
+			return nil, nil
+		}
+		return []string{name}, nil
+	}
+	if _, err := filepath.Match(part, ""); err != nil {
+		return nil, err
+	}
+	if info, err := os.Stat(cmp.Or(dir, ".")); err == nil && !info.IsDir() {
+		return nil, nil
+	}
+	entries, err := os.ReadDir(cmp.Or(dir, "."))
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, e := range entries {
+		matches, _ := filepath.Match(part, e.Name()) // the pattern was checked above
+		if matches && (!hidden(e.Name()) || strings.HasPrefix(part, ".")) {
+			names = append(names, filepath.Join(dir, e.Name()))
 		}
 	}
-	return false
+	return names, nil
+}
+
+// foldersBelow returns a folder and all below it that are not hidden.
+func foldersBelow(dir string) ([]string, error) {
+	folders := []string{dir}
+	err := filepath.WalkDir(cmp.Or(dir, "."), func(path string, entry fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case path == cmp.Or(dir, "."):
+			return nil
+		case !entry.IsDir():
+			return nil
+		case hidden(entry.Name()):
+			return fs.SkipDir
+		}
+		folders = append(folders, path)
+		return nil
+	})
+	return folders, err
 }
 
 func hidden(name string) bool {

@@ -12,14 +12,22 @@ import (
 func TestExpand(t *testing.T) {
 	dir := folder(t, map[string]string{
 		"b.jsonl": "", "a.csv.gz": "", "c.txt": "", "note.md": "", ".hidden.jsonl": "",
-		"sub/d.ndjson": "", ".git/e.jsonl": "", "odd[1].txt": "",
+		"sub/d.ndjson": "", ".git/e.jsonl": "", "sub/deep/f.ndjson": "", "odd[1].txt": "",
 	})
 	for _, c := range []struct {
 		patterns string
 		want     string
 	}{
-		{".", "a.csv.gz b.jsonl c.txt odd[1].txt sub/d.ndjson"},
-		{"*", "a.csv.gz b.jsonl c.txt note.md odd[1].txt sub/d.ndjson"},
+		{".", "a.csv.gz b.jsonl c.txt odd[1].txt sub/d.ndjson sub/deep/f.ndjson"},
+		{"*", "a.csv.gz b.jsonl c.txt note.md odd[1].txt"},
+		{"**/*.ndjson", "sub/d.ndjson sub/deep/f.ndjson"},
+		{"**/*.jsonl", "b.jsonl"},
+		{"s*/**", "sub/d.ndjson sub/deep/f.ndjson"},
+		{"**/**/deep/*", "sub/deep/f.ndjson"},
+		{"*/deep/f.ndjson", "sub/deep/f.ndjson"},
+		{"*.jsonl/x", ""},
+		{"*.jsonl/*", ""},
+		{"s*", ""},
 		{"*.jsonl", "b.jsonl"},
 		{".*.jsonl", ".hidden.jsonl"},
 		{"*/e.jsonl", ""},
@@ -49,6 +57,12 @@ func TestExpand(t *testing.T) {
 	}
 	_, err := expand(nil)
 	require.ErrorIs(t, err, ErrUnusable)
+	t.Chdir(dir)
+	for pattern, want := range map[string]string{"**/d*": "sub/d.ndjson", "./s*/d.ndjson": "sub/d.ndjson", "*.jsonl": "b.jsonl", "./sub": "sub/d.ndjson sub/deep/f.ndjson"} {
+		files, err := expand([]string{pattern})
+		require.NoError(t, err, pattern)
+		require.Equal(t, strings.Fields(want), files, pattern)
+	}
 }
 
 // TestDamagedFiles has a file that cannot be read to its end for each reason.

@@ -77,8 +77,8 @@ func ParseTorn(name string) (Torn, error) {
 
 // Selection names the files of one side of a check and the fields to take from their records.
 type Selection struct {
-	// Paths are files, globs and folders. A folder means the .jsonl, .ndjson, .json, .csv and .txt files below it, each
-	// also with .gz.
+	// Paths are files, globs, in which ** stands for any number of folders, and folders. A folder means the .jsonl, .ndjson,
+	// .json, .csv and .txt files below it, each also with .gz.
 	Paths []string
 	// Format is how the files are written.
 	Format Format

@@ -30,8 +30,9 @@ const progressInterval = time.Second
 
 const verifyLong = `Check the output of a pipeline from outside, by reading its files. Nothing of the engine takes part.
 
-Files are JSONL, CSV or plain lines, each also as .gz. GLOB is a glob in quotes, a file, or a folder, which stands for the
-.jsonl, .ndjson, .json, .csv and .txt files below it (.gz too, hidden ones not). Flags that take a GLOB may be repeated.
+Files are JSONL, CSV or plain lines, each also as .gz. GLOB is a glob in quotes, in which ** matches folders of any depth, a
+file, or a folder, which stands for the .jsonl, .ndjson, .json, .csv and .txt files below it (.gz too, hidden ones not). Flags
+that take a GLOB may be repeated.
 
 FIELD is a dotted path in a JSON object, the name of a CSV column, or one of
   @file    the file, as the glob found it
@@ -72,7 +73,7 @@ func newVerifyCommand() *cobra.Command {
 	flags.StringVar(&s.tempDir, "temp-dir", "", "folder for what does not fit in memory (default: the system's)")
 	flags.IntVar(&s.first, "first", verify.DefaultOffenders, "how many offenders of each kind to show")
 	flags.BoolVar(&s.progress, "progress", false, "write progress to stderr (default: if it is a terminal)")
-	flags.StringVarP(&s.report, "report", "o", "text", "form of the report: text or json")
+	flags.StringVarP(&s.report, "format", "o", "text", "form of the report: text or json")
 	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &exitError{verifyUnusable, err} })
 	cmd.AddCommand(newVerifyIDs(s), newVerifyRunning(s), newVerifyEqual(s), newVerifyDraws(s), newVerifyHistory(s))
 	return cmd

@@ -150,7 +150,7 @@ Exit code 0: clean, 1: violations, 2: unusable input.`,
 	f.BoolVar(&asJSON, "json", false, "compare JSON values instead of bytes")
 	f.StringSliceVar(&files.fields, "fields", nil, "compare only these fields: `FIELD[,FIELD…]`")
 	f.StringSliceVar(&fieldsB, "fields-b", nil, "what the fields are called in B, if different: `FIELD[,FIELD…]`")
-	f.StringVar(&files.format, "format", "auto", "with --fields: auto, jsonl, csv or lines")
+	f.StringVar(&files.format, "input-format", "auto", "with --fields: auto, jsonl, csv or lines")
 	files.tornFlag(cmd, "accept")
 	return cmd
 }
