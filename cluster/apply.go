@@ -86,7 +86,7 @@ func (w *Worker) decided(d *standby.Decision) {
 		w.rollBack()
 	}
 	for _, t := range changed {
-		if h := w.tasks[t].Load(); h != nil && h.inc < v.Places[t].Incarnation && !skip {
+		if !skip {
 			w.evict(t)
 		}
 	}
@@ -182,6 +182,9 @@ func (w *Worker) takePlaces(d *standby.Decision) {
 		if p.Worker != w.id {
 			w.mu.promos[p.Task] = nil
 			continue
+		}
+		if p.Incarnation <= w.mu.fallen[p.Task] {
+			continue // it has died here, and the decision about that is still to come
 		}
 		if h := w.tasks[p.Task].Load(); h != nil && h.inc == p.Incarnation {
 			continue

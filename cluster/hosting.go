@@ -115,26 +115,35 @@ func (w *Worker) checkCaughtUp(h *hosted) {
 	w.env.Report(Report{CaughtUp: &standby.CaughtUp{Task: id, Incarnation: h.inc}})
 }
 
-// evict drops a task. Its subscriptions end; its log becomes one that nobody here appends to, detached from the dead task,
-// which may still be in the middle of a step. w.mu is held.
+// evict drops a task. Its subscriptions end and its log is detached. w.mu is held.
 func (w *Worker) evict(t determinant.TaskID) {
 	h := w.tasks[t].Load()
-	if h == nil {
-		return
-	}
-	h.dead.Store(true)
-	for ch := range w.mu.subs {
-		if w.job.Channels[ch].From == t && w.mu.subs[ch].active {
-			w.unsubscribe(determinant.ChannelID(ch))
+	if h != nil {
+		h.dead.Store(true)
+		w.mu.fallen[t] = h.inc
+		for ch := range w.mu.subs {
+			// One that names a later incarnation has come before its decision, and waits.
+			if s := &w.mu.subs[ch]; w.job.Channels[ch].From == t && s.active && s.producer <= h.inc {
+				w.unsubscribe(determinant.ChannelID(ch))
+			}
 		}
+		w.tasks[t].Store(nil)
+		w.env.WakeTask(t)
+	}
+	w.detach(t)
+}
+
+// detach makes the log of a task that ran here, or was about to, one that nobody here appends to: a copy, since the dead
+// task may still be in the middle of a step, or a stale start in the middle of loading. w.mu is held.
+func (w *Worker) detach(t determinant.TaskID) {
+	if !w.mu.logs.Log(t).Own() {
+		return
 	}
 	own := w.mu.logs.Copy(t)
 	log := w.mu.logs.Reset(t, own.Base)
 	if err := log.Merge(own.Base, own.Bytes, true); err != nil {
 		panic(fmt.Sprintf("cluster: assertion failed: a log cannot be merged into an empty one: %v", err))
 	}
-	w.tasks[t].Store(nil)
-	w.env.WakeTask(t)
 }
 
 // suppressed is how many elements of output o the consumer has already, although the task makes them again.

@@ -191,8 +191,8 @@ func (lw *localWorker) kill() error {
 	}
 	lw.mu.dead = true
 	lw.mu.Unlock()
+	err := lw.worker.Close() // before the goroutines are told, lest they close logs that are still read
 	lw.cancel()
-	err := lw.worker.Close()
 	lw.control.close()
 	lw.disk.close()
 	lw.running.Wait()

@@ -80,10 +80,11 @@ type Worker struct {
 		view     View
 		logs     *causal.Store
 		conns    map[determinant.WorkerID]*conn
-		subs     []subscription       // by channel whose producer is here
-		promos   []*promotion         // by task
-		early    []*transport.Message // of a generation that this worker has not reached yet
-		answers  []Answer             // of rounds that this worker has not reached yet
+		subs     []subscription            // by channel whose producer is here
+		promos   []*promotion              // by task
+		fallen   []determinant.Incarnation // by task; the last that died here. Invariant: it is never started again
+		early    []*transport.Message      // of a generation that this worker has not reached yet
+		answers  []Answer                  // of rounds that this worker has not reached yet
 		stores   map[determinant.TaskID]operator.CausalStore
 		waiting  [][]byte // images whose base has not been committed here yet
 		mode     determinant.Mode
@@ -132,6 +133,7 @@ func NewWorker(id determinant.WorkerID, job *Job, v View, env Environment, o Opt
 	w.mu.conns = map[determinant.WorkerID]*conn{}
 	w.mu.subs = make([]subscription, len(job.Channels))
 	w.mu.promos = make([]*promotion, n)
+	w.mu.fallen = make([]determinant.Incarnation, n)
 	w.mu.stores = map[determinant.TaskID]operator.CausalStore{}
 	w.mu.mode, w.mu.depth = v.Mode, v.Depth
 	if v.Complete != nil {
