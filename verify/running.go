@@ -112,7 +112,7 @@ func (c *runningCheck) run(ctx context.Context) (_ *Report, err error) {
 	if c.output, err = newScanner(c.opt.Output, sideOutput, c.m, c.torn); err != nil {
 		return nil, err
 	}
-	half := SorterOptions{Memory: c.opt.Memory / 2, TempDir: c.opt.TempDir}
+	half := SorterOptions{Memory: (c.opt.Memory - c.opt.Memory/wordsShare) / 2, TempDir: c.opt.TempDir}
 	if c.byPlace, err = NewSorter(half); err != nil {
 		return nil, err
 	}
