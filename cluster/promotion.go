@@ -33,12 +33,25 @@ func (w *Worker) promote(d *standby.Decision, p standby.Placement) {
 		return
 	}
 	w.env.Observe(Observation{Task: p.Task, Incarnation: p.Incarnation, Phase: Decided})
-	stores := w.job.Topology.Sinks
+	stores := w.storesToRead(d)
 	event := standby.Decided{Round: d.Round, Base: base, Hear: d.Hear, Stores: stores, StateReady: true}
 	for _, s := range stores {
 		w.readStore(s, p.Task, d)
 	}
 	w.advance(p.Task, pr, event)
+}
+
+// storesToRead lists the sinks whose stores answer in this round: those that are recovering themselves. The worker of a
+// live sink answers for its store: what the store holds was written from that worker's own logs, and what an earlier life
+// had written was merged into them when the sink was recovered there.
+func (w *Worker) storesToRead(d *standby.Decision) []determinant.TaskID {
+	var stores []determinant.TaskID
+	for _, s := range w.job.Topology.Sinks {
+		if d.Tasks[s].Recovering {
+			stores = append(stores, s)
+		}
+	}
+	return stores
 }
 
 // readStore asks a causal sink's store for its copies. The fence is raised before anything is read, so that no writer of a

@@ -68,6 +68,9 @@ func (w *Worker) WriteSink(ctx context.Context, t determinant.TaskID) (bool, err
 		return false, err
 	}
 	err = h.sink.store.Write(ctx, h.inc, write)
+	if err == nil {
+		w.env.Observe(Observation{Task: t, Incarnation: h.inc, Phase: Written, Elements: uint64(len(write.Records))})
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	h.sink.writing = false
@@ -81,7 +84,6 @@ func (w *Worker) WriteSink(ctx context.Context, t determinant.TaskID) (bool, err
 	}
 	h.sink.stored = write.End.Next
 	h.sink.log.Grant(write.End.Next)
-	w.env.Observe(Observation{Task: t, Incarnation: h.inc, Phase: Written, Elements: uint64(len(write.Records))})
 	w.sendAcks(h)
 	w.env.WakeTask(t)
 	return true, nil

@@ -1,6 +1,7 @@
 package file
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -108,9 +109,12 @@ func (p *part) raise(f operator.Fence, held bool) (operator.Stored, error) {
 	h := s.head
 	h.Task, h.Incarnation, h.Generation = uint64(p.task), f.Incarnation, f.Generation
 	h.Lock += usurped
-	if f.Cut != nil && (s.head.Number == 0 || f.Generation > s.head.Generation) {
+	switch {
+	case f.Restart != nil:
+		err = p.restartHead(&h, &s, *f.Restart)
+	case f.Cut != nil && (s.head.Number == 0 || f.Generation > s.head.Generation):
 		err = p.cutHead(&h, &s, f.Cut.Cursor)
-	} else {
+	default:
 		h.keep(&s)
 	}
 	if err == nil {
@@ -156,6 +160,42 @@ func (p *part) cutHead(h *head, s *snapshot, to determinant.Cursor) error {
 	h.Cut, h.Cursor, h.Position, h.Covered, h.Kept = true, to, position, position, nil
 	s.deltas = nil
 	return nil
+}
+
+// restartHead lets the next segment begin after the last whole line that is shown, at the writer's own numbering: in
+// at-least-once mode what is shown already may be shown again.
+func (p *part) restartHead(h *head, s *snapshot, at determinant.Cursor) error {
+	position, err := p.lastLineEnd(s.visible)
+	if err != nil {
+		return err
+	}
+	h.Cut, h.Cursor, h.Position, h.Covered, h.Kept = true, at, position, position, nil
+	s.deltas = nil
+	return nil
+}
+
+// lastLineEnd gives the end of the last whole line among the first visible bytes of the output.
+func (p *part) lastLineEnd(visible uint64) (uint64, error) {
+	if visible == 0 {
+		return 0, nil
+	}
+	f, err := p.disk.Open(p.output(), os.O_RDWR)
+	if err != nil {
+		return 0, fmt.Errorf("file: %w", err)
+	}
+	end, found := visible, -1
+	buffer := make([]byte, 64<<10)
+	for err == nil && end > 0 && found < 0 {
+		size := min(end, uint64(len(buffer)))
+		if _, err = f.ReadAt(buffer[:size], int64(end-size)); err == nil {
+			found = bytes.LastIndexByte(buffer[:size], '\n')
+			end -= size
+		}
+	}
+	if err = errors.Join(err, f.Close()); err != nil {
+		return 0, fmt.Errorf("file: %w", err)
+	}
+	return end + uint64(found+1), nil
 }
 
 // begin makes h the head of the newest segment. The segment appears whole, by a rename, or not at all.

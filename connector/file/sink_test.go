@@ -587,3 +587,26 @@ func BenchmarkWrite(b *testing.B) {
 		})
 	}
 }
+
+func TestRestartKeepsWhatIsShownAndDropsATornLine(t *testing.T) {
+	dir := t.TempDir()
+	d := Sink(dir, SinkOptions{Identity: "job"})
+	store, err := d.Open(t.Context(), 0, 1)
+	require.NoError(t, err)
+	at := determinant.Cursor{Epoch: 1}
+	_, err = store.Fence(t.Context(), operator.Fence{Incarnation: 1, Restart: &at})
+	require.NoError(t, err)
+	end := determinant.Cursor{Next: 2, Epoch: 1, Bytes: 10, CRC: 7}
+	require.NoError(t, store.Write(t.Context(), 1, operator.StoreWrite{Start: at, End: end, Records: [][]byte{[]byte("a"), []byte("bcd")}}))
+	name := filepath.Join(dir, "part-00000.jsonl")
+	require.NoError(t, os.Truncate(name, 4)) // the second line is torn
+
+	stored, err := store.Fence(t.Context(), operator.Fence{Incarnation: 2, Restart: &at})
+	require.NoError(t, err)
+	require.Equal(t, at, stored.Cursor)
+	require.NoError(t, store.Write(t.Context(), 2, operator.StoreWrite{Start: at, End: end, Records: [][]byte{[]byte("a"), []byte("bcd")}}))
+	got, err := os.ReadFile(name)
+	require.NoError(t, err)
+	require.Equal(t, "a\na\nbcd\n", string(got))
+	require.NoError(t, store.Close())
+}
