@@ -68,8 +68,6 @@ type Options struct {
 	Logger      *slog.Logger   // default: nothing is logged
 	Progress    func(Progress) // called a few times per second
 	Chaos       *Chaos
-
-	mutations mutation.Set // for tests: see SetMutations
 }
 
 // Validate tells what is wrong with the options.
@@ -119,6 +117,6 @@ func Run(ctx context.Context, job *operator.Job, o Options) (Summary, error) {
 		CheckpointInterval: o.CheckpointInterval, StateDir: o.StateDir,
 		InflightMemory: o.InflightMemory, InflightDisk: o.InflightDisk,
 		PoisonTries: o.PoisonTries, DeadLetter: o.DeadLetter, Logger: o.Logger, Progress: o.Progress, Chaos: o.Chaos,
-		Mutations: o.mutations,
+		Mutations: mutation.FromContext(ctx),
 	})
 }

@@ -160,6 +160,7 @@ func (o *runOptions) run(ctx context.Context, name string, stdout, stderr io.Wri
 	if err != nil {
 		return usageError(err)
 	}
+	o.mutations = mutation.FromContext(ctx)
 	job, free, err := spec.build(o)
 	if err != nil {
 		return usageError(err)
