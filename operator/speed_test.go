@@ -56,7 +56,16 @@ func speedSteps(t testing.TB) map[string]func() {
 		build(From[bid](j, "bids", &endless{}, WithCodec(bidCodec{})))
 		h := quiet(newHarness(t.(tester), j, "bids", 4))
 		require.NoError(t, h.chain.Source().Add("0"))
-		return func() { h.sourceStep(stepRecords) }
+		src := h.chain.Source()
+		return func() {
+			split, n, offset, _, err := src.Poll(stepRecords)
+			must(err)
+			must(src.Begin(split, n, offset))
+			for range n {
+				must(src.Emit())
+			}
+			must(h.chain.StepEnd())
+		}
 	}
 	keyed := func(name string, build func(ks KeyedStream[uint64, bid]) Stream[bid]) func() {
 		j := NewJob("speed")
@@ -69,8 +78,9 @@ func speedSteps(t testing.TB) map[string]func() {
 			for range stepRecords {
 				at++
 				payload, _ = bidCodec{}.Append(payload[:0], bid{at % 64, at, at})
-				h.recordAt(0, payload, int64(at))
+				must(h.chain.Record(0, payload, int64(at), true))
 			}
+			must(h.chain.StepEnd())
 		}
 	}
 	return map[string]func(){
@@ -95,6 +105,13 @@ func speedSteps(t testing.TB) map[string]func() {
 			}, WithCodec(bidCodec{}))
 			return s
 		}),
+	}
+}
+
+// must is require.NoError without its cost.
+func must(err error) {
+	if err != nil {
+		panic(err)
 	}
 }
 
