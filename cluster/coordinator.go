@@ -67,6 +67,7 @@ type Coordinator struct {
 	divergence int
 	finished   bool
 	now        int64
+	pace       pace
 }
 
 // poisoned counts identical failures on a record.
@@ -127,6 +128,9 @@ func (c *Coordinator) Dead(workers ...determinant.WorkerID) {
 // Tick tells the time, in milliseconds since the Unix epoch. It is called several times per checkpoint interval.
 func (c *Coordinator) Tick(now int64) {
 	c.now = now
+	if c.opts.Interval > 0 && c.pace.due(now) {
+		c.checkpoints(checkpoint.Request{})
+	}
 	c.checkpoints(checkpoint.Tick{Now: now})
 }
 
@@ -254,7 +258,9 @@ func (c *Coordinator) decided(e Entry) {
 	version := c.decider.Current().Basis
 	effects := c.decider.Step(standby.Committed{Command: *e.Decision})
 	if c.decider.Current().Basis != version {
-		c.view.place(e.Decision)
+		if len(c.view.place(e.Decision)) > 0 {
+			c.pace.failed(c.now)
+		}
 		for t := range c.holds {
 			for _, w := range e.Decision.Dead {
 				delete(c.holds[t], w)
@@ -300,7 +306,14 @@ func (c *Coordinator) pointed(e Entry, cmd checkpoint.Command) {
 	for _, a := range after.Since {
 		news.Since = append(news.Since, standby.EpochMode{Mode: a.Mode, Depth: a.Depth})
 	}
+	switch {
+	case e.Start != nil:
+		c.pace.start(c.now)
+	case e.Abandon != nil:
+		c.pace.started = 0
+	}
 	if e.Complete != nil {
+		c.pace.complete(c.now)
 		c.view.Complete = e.Complete
 		for _, t := range e.Complete.Tasks {
 			news.Holders = append(news.Holders, t.Holders)

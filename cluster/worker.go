@@ -18,7 +18,7 @@ import (
 
 // Bounds of a worker. Each is the default of the option of that name.
 const (
-	DefaultWindow  = 1 << 20 // bytes that may be sent on a channel and not yet taken
+	DefaultWindow  = 128 << 10 // bytes that may be sent on a channel and not yet taken
 	framesPerWrite = 64
 	bytesPerWrite  = 1 << 20
 	bytesPerStore  = 256 << 10

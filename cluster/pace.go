@@ -1,0 +1,69 @@
+package cluster
+
+import "math"
+
+// pace shortens the checkpoint interval while failures are frequent. A task replays what came since the last checkpoint, and
+// a checkpoint completes only when every task has passed its barrier in its present life: with failures closer together
+// than a replay takes, none would ever complete, and replays would grow without end.
+//
+// The interval is the one that loses the least work to checkpoints and replays together: the square root of twice the mean
+// time between failures times the cost of a checkpoint (Young, CACM 17(9), 1974; Daly, FGCS 22(3), 2006).
+type pace struct {
+	failures  int
+	lastFail  int64   // milliseconds
+	gap       float64 // smoothed time between failures, milliseconds
+	started   int64   // when the checkpoint under way began; 0: none
+	lastStart int64
+	cost      float64 // smoothed time from start to completion, milliseconds
+}
+
+const (
+	smoothing       = 0.25
+	startingCost    = 20 // milliseconds, before one was measured
+	leastInterval   = 20 // milliseconds
+	mostCost        = 1000
+	enoughFailures  = 2
+	forgetAfterGaps = 10
+)
+
+func (p *pace) failed(now int64) {
+	if p.failures++; p.failures > 1 {
+		gap := float64(max(1, now-p.lastFail))
+		if p.failures == enoughFailures {
+			p.gap = gap
+		}
+		p.gap += smoothing * (gap - p.gap)
+	}
+	p.lastFail = now
+}
+
+func (p *pace) start(now int64) { p.started, p.lastStart = now, now }
+
+// complete measures a checkpoint that no failure has prolonged.
+func (p *pace) complete(now int64) {
+	if p.started > p.lastFail {
+		cost := min(mostCost, float64(now-p.started))
+		if p.cost == 0 {
+			p.cost = cost
+		}
+		p.cost += smoothing * (cost - p.cost)
+	}
+	p.started = 0
+}
+
+// due tells whether a checkpoint should begin before its regular time.
+func (p *pace) due(now int64) bool {
+	if p.failures < enoughFailures || p.started != 0 {
+		return false
+	}
+	gap := max(p.gap, float64(now-p.lastFail))
+	if gap > forgetAfterGaps*p.gap {
+		p.failures = 0
+		return false
+	}
+	cost := p.cost
+	if cost == 0 {
+		cost = startingCost
+	}
+	return float64(now-p.lastStart) >= max(leastInterval, math.Sqrt(2*gap*cost))
+}
