@@ -136,7 +136,7 @@ func (f *folder) addImage(id imageID, inc determinant.Incarnation) error {
 	if err != nil {
 		return err
 	}
-	if !full && m.Base != held.Epoch && !f.s.mutations.Has(mutation.RestoreUncommitted) {
+	if !full && m.Base > held.Epoch && !f.s.mutations.Has(mutation.RestoreUncommitted) {
 		return nil
 	}
 	return f.add(image, &m, full)

@@ -75,8 +75,8 @@ func (s *Store) loadImages() error {
 
 // Put keeps an image beside the committed state until it is committed or dropped. It may be called again with the same
 // image, and replaces an image of the same task and epoch by a lower incarnation. The error has in its chain
-//   - ErrBase if the image is incremental and the store does not hold checkpoint Meta.Base of the task. The store may only
-//     be behind with Commit; otherwise it needs a full image;
+//   - ErrBase if the image is incremental and the store holds an older checkpoint of the task than Meta.Base. The store may
+//     only be behind with Commit; otherwise it needs a full image;
 //   - ErrStale if a newer checkpoint of the task is committed here, or an image of a higher incarnation is here;
 //   - ErrCorrupt if the image is damaged.
 func (s *Store) Put(image []byte) error {
@@ -121,7 +121,7 @@ func (s *Store) admitLocked(m *Meta, full bool) (have bool, err error) {
 	case ok && old > m.Incarnation:
 		return false, fmt.Errorf("%w: task %d epoch %d incarnation %d, but incarnation %d has put one",
 			ErrStale, m.Task, m.Epoch, m.Incarnation, old)
-	case !full && m.Base != held.Epoch:
+	case !full && m.Base > held.Epoch: // one of an older base has all that changed since, so it fits too
 		return false, fmt.Errorf("%w: task %d epoch %d needs checkpoint %d, held is %d", ErrBase, m.Task, m.Epoch, m.Base, held.Epoch)
 	}
 	return false, nil
