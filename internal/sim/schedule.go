@@ -1,0 +1,165 @@
+package sim
+
+import (
+	"context"
+
+	"github.com/understudy-stream/understudy/determinant"
+)
+
+// patience is how many steps a job may take to end after the last fault.
+const patience = 400_000
+
+// tick makes one step: faults that are due, then one action.
+func (w *World) tick() {
+	w.step++
+	w.faults.tick()
+	w.act()
+	w.checks.tick()
+	switch quiet := w.faults.quiet(); {
+	case w.opts.NoCheckpoints && quiet >= w.opts.Settle:
+		w.over = true
+	case quiet > patience:
+		w.violate("no-progress", "%s", w.stuck())
+	}
+}
+
+// act picks one action by the seed. One that finds nothing to do is a step all the same.
+func (w *World) act() {
+	x := w.rng.IntN(100 + w.plan.disk)
+	switch {
+	case x < 36:
+		w.stepTask()
+	case x < 54:
+		w.writeLink()
+	case x < 70:
+		w.deliver()
+	case x < 75:
+		w.deliverControl()
+	case x < 79:
+		w.deliverReport()
+	case x < 83:
+		w.metadata.commit()
+	case x < 89:
+		w.applyEntry()
+	case x < 94:
+		w.writeSink()
+	case x < 96:
+		w.background()
+	case x < 97:
+		w.answerCall()
+	case x < 98:
+		w.metadata.tick()
+	case x < 100:
+		w.now += 1 + w.rng.Int64N(4)
+	default:
+		w.diskJob()
+	}
+}
+
+// pickProcess picks one that acts now; nil if there is none.
+func (w *World) pickProcess() *process {
+	list := w.running()
+	if len(list) == 0 {
+		return nil
+	}
+	return list[w.rng.IntN(len(list))]
+}
+
+func (w *World) stepTask() {
+	p := w.pickProcess()
+	if p == nil {
+		return
+	}
+	first := w.rng.IntN(len(w.job.Tasks))
+	for i := range w.job.Tasks {
+		id := determinant.TaskID((first + i) % len(w.job.Tasks))
+		t := p.worker.Task(id)
+		if t == nil {
+			continue
+		}
+		progress := p.worker.Step(t)
+		w.history.stepped(p, t)
+		if progress {
+			return
+		}
+	}
+}
+
+func (w *World) writeSink() {
+	p := w.pickProcess()
+	if p == nil || w.inside {
+		return
+	}
+	sinks := w.job.Topology.Sinks
+	t := sinks[w.rng.IntN(len(sinks))]
+	w.writing = p
+	_, err := p.worker.WriteSink(context.Background(), t)
+	w.writing = nil
+	if err != nil {
+		w.trace("worker %d: sink %d: %v", p.id, t, err)
+	}
+}
+
+// meanwhile lets the world go on in the middle of a store's write.
+func (w *World) meanwhile(s *store) {
+	if w.inside || !w.chance(6) {
+		return
+	}
+	w.inside = true
+	n := w.rng.IntN(60)
+	if w.chance(5) {
+		n = w.rng.IntN(600)
+	}
+	w.trace("store of task %d is slow", s.task)
+	writer := w.writing
+	for range n {
+		w.tick()
+	}
+	w.writing = writer
+	w.inside = false
+}
+
+// torn says how many records of a write become visible before it is interrupted: because the writer died in the middle, or
+// by a fault. It is negative for a write that succeeds.
+func (w *World) torn(writer *process, n int) int {
+	if !writer.alive || w.faults.breakWrite() {
+		k := w.rng.IntN(n + 1)
+		w.trace("a store write of worker %d breaks off after %d of %d records", writer.id, k, n)
+		return k
+	}
+	return -1
+}
+
+func (w *World) applyEntry() {
+	p := w.pickProcess()
+	if p == nil || p.suspected {
+		return // cut off from the coordinator
+	}
+	p.applyNext()
+}
+
+func (w *World) diskJob() {
+	if p := w.pickProcess(); p != nil && len(p.disk) > 0 && p.diskUntil <= w.step {
+		job := p.disk[0]
+		p.disk = p.disk[1:]
+		job()
+	}
+}
+
+func (w *World) background() {
+	if p := w.pickProcess(); p != nil && len(p.jobs) > 0 {
+		i := w.rng.IntN(len(p.jobs))
+		job := p.jobs[i]
+		p.jobs = append(p.jobs[:i:i], p.jobs[i+1:]...)
+		job()
+	}
+}
+
+func (w *World) answerCall() {
+	if p := w.pickProcess(); p != nil && len(p.calls) > 0 {
+		i := w.rng.IntN(len(p.calls))
+		c := p.calls[i]
+		p.calls = append(p.calls[:i:i], p.calls[i+1:]...)
+		c.done(c.do(context.Background()))
+	}
+}

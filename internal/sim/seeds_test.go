@@ -1,0 +1,43 @@
+package sim
+
+import (
+	"flag"
+	"testing"
+)
+
+var (
+	seeds = flag.Int("sim.seeds", 200, "how many seeds TestSeeds runs")
+	seed  = flag.Int64("sim.seed", -1, "run this seed alone, with its story")
+)
+
+// TestSeeds runs whole jobs. A seed that fails is run again with `make sim SEED=n`.
+func TestSeeds(t *testing.T) {
+	if *seed >= 0 {
+		o := optionsOf(uint64(*seed))
+		o.Trace = testWriter{t}
+		r := Run(o)
+		t.Logf("%+v", r)
+		if r.Violation != nil {
+			t.Fatalf("seed %d: %v", *seed, r.Violation)
+		}
+		return
+	}
+	for i := range *seeds {
+		r := Run(optionsOf(uint64(i)))
+		if r.Violation != nil {
+			t.Errorf("seed %d (%s): %v\n\treproduce with: make sim SEED=%d", i, r.Shape, r.Violation, i)
+		}
+	}
+}
+
+func optionsOf(seed uint64) Options {
+	o := Options{Seed: seed, Faults: -1}
+	return o
+}
+
+type testWriter struct{ t *testing.T }
+
+func (w testWriter) Write(p []byte) (int, error) {
+	w.t.Logf("%s", p)
+	return len(p), nil
+}

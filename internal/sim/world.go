@@ -1,0 +1,256 @@
+package sim
+
+import (
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"slices"
+
+	"github.com/understudy-stream/understudy/cluster"
+	"github.com/understudy-stream/understudy/determinant"
+	"github.com/understudy-stream/understudy/internal/mutation"
+	"github.com/understudy-stream/understudy/operator"
+)
+
+// Options say which run it is. The zero value, but for the seed, is an exactly-once job with faults.
+type Options struct {
+	Seed      uint64
+	Shape     string // a job's name; empty: the seed chooses
+	Mode      determinant.Mode
+	Depth     determinant.Depth // 0: full
+	Workers   int               // 0: the seed chooses
+	Faults    int               // 0: the seed chooses; negative: none
+	Kinds     FaultKind         // which faults; 0: all
+	Mutations mutation.Set
+	Trace     io.Writer // nil: no trace
+	// Script, if set, runs after every step instead of the seed's faults, until it returns true.
+	Script func(w *World) (done bool)
+	// NoCheckpoints leaves out the periodic checkpoints. The job cannot end; the run ends when the script is done and Settle
+	// steps have passed.
+	NoCheckpoints bool
+	Settle        int
+}
+
+// Result is what a run did.
+type Result struct {
+	Shape       string
+	Steps       int
+	Faults      int
+	Decisions   int
+	Rollbacks   int
+	Checkpoints int
+	Lines       int // visible records at the end
+	Violation   *Violation
+}
+
+// Violation is a broken promise.
+type Violation struct {
+	Checker string // which one saw it
+	Step    int
+	Text    string
+}
+
+// Error says what was broken.
+func (v *Violation) Error() string {
+	return fmt.Sprintf("%s at step %d: %s", v.Checker, v.Step, v.Text)
+}
+
+// plan is what the seed fixed before the run began.
+type plan struct {
+	records  int   // about so many per source task
+	dry      int   // a reader has nothing in one of so many attempts
+	interval int64 // of checkpoints, virtual milliseconds
+	timeout  int64
+	standbys int
+	elements int
+	unsent   int
+	window   int
+	slice    int
+	haste    int // of the network: messages are delayed in one of so many cases
+	disk     int // weight of disk jobs: low is a slow disk
+}
+
+// World is one run.
+type World struct {
+	opts Options
+	plan plan
+	rng  *rand.Rand
+	step int
+	now  int64
+
+	job    *cluster.Job
+	want   []uint64 // ids that must be visible
+	stores []*store
+
+	processes []*process // by the order of their start
+	dirs      []*dir
+	links     map[pair]*link
+	pairs     []pair // the keys of links, in the order of their making
+	control   []*letter
+	reports   []*letter
+	metadata  *metadata
+	faults    faults
+	history   *history
+	checks    checks
+
+	writing *process // whose sink is being written
+	inside  bool     // a store's Write lets the world go on
+	over    bool
+	result  Result
+	err     error // of the job
+}
+
+// Run runs one world to its end.
+func Run(o Options) Result {
+	w := newWorld(o)
+	defer w.close()
+	w.start()
+	for !w.over && w.result.Violation == nil {
+		w.tick()
+	}
+	w.result.Steps = w.step
+	if w.result.Violation == nil && !o.NoCheckpoints {
+		w.checkEnd()
+	}
+	for _, s := range w.stores {
+		if s != nil {
+			w.result.Lines += len(s.lines)
+		}
+	}
+	return w.result
+}
+
+func newWorld(o Options) *World {
+	if o.Depth == 0 {
+		o.Depth = determinant.Full
+	}
+	w := &World{opts: o, rng: rand.New(rand.NewPCG(o.Seed, 20240711)), now: epoch, links: map[pair]*link{}}
+	w.plan = w.makePlan()
+	s := shapes[w.rng.IntN(len(shapes))]
+	if o.Shape != "" {
+		s = shapeOf(o.Shape)
+	}
+	w.result.Shape = s.name
+	b := &jobBuilder{world: w, job: operator.NewJob(s.name)}
+	s.build(b)
+	plan, err := b.job.Plan(1)
+	if err != nil {
+		panic(err)
+	}
+	if w.job, err = cluster.Layout(plan); err != nil {
+		panic(err)
+	}
+	w.want = b.want
+	w.stores = make([]*store, len(w.job.Tasks))
+	for _, t := range w.job.Topology.Sinks {
+		w.stores[t] = newStore(w, w.job.Tasks[t].Info.Vertex, t)
+	}
+	w.history = newHistory(w)
+	w.checks = newChecks(w)
+	w.metadata = newMetadata(w)
+	return w
+}
+
+func (w *World) makePlan() plan {
+	r := w.rng
+	pick := func(n ...int) int { return n[r.IntN(len(n))] }
+	return plan{
+		records: 8 + r.IntN(24), dry: pick(2, 4, 1000),
+		interval: int64(pick(20, 50, 120)), timeout: int64(pick(300, 3000)),
+		standbys: pick(1, 1, 1, 2, -1),
+		elements: pick(1, 2, 4, 8, 4096), unsent: pick(1, 40, 400, 1<<20), window: pick(1, 60, 600, 1<<20),
+		slice: pick(0, 1, 1, 2, 3), haste: pick(2, 4, 20), disk: pick(2, 6, 12),
+	}
+}
+
+// start opens the first workers and deploys the job.
+func (w *World) start() {
+	n := w.opts.Workers
+	if n == 0 {
+		n = 3 + w.rng.IntN(3)
+	}
+	for range n {
+		w.dirs = append(w.dirs, newDir(w, len(w.dirs)))
+	}
+	w.faults = newFaults(w)
+	for _, d := range w.dirs {
+		w.startProcess(d)
+	}
+	c := w.metadata.coordinator
+	c.Lead()
+	for _, p := range w.processes {
+		c.Join(p.worker.ID(), p.worker.Holdings())
+	}
+	c.Deploy()
+}
+
+func (w *World) close() {
+	for _, p := range w.processes {
+		p.shut()
+	}
+}
+
+// chance is true once in n times.
+func (w *World) chance(n int) bool { return w.rng.IntN(n) == 0 }
+
+// tail is a delay in steps: mostly none, sometimes long.
+func (w *World) tail() int {
+	switch {
+	case !w.chance(w.plan.haste):
+		return 0
+	case !w.chance(6):
+		return w.rng.IntN(60)
+	}
+	return w.rng.IntN(800)
+}
+
+func (w *World) mutated(m mutation.Set) bool { return w.opts.Mutations.Has(m) }
+
+// causal tells whether the job logs determinants.
+func (w *World) causal() bool { return w.opts.Mode == determinant.ExactlyOnce }
+
+// strict tells whether the job must never roll back.
+func (w *World) strict() bool { return w.causal() && w.opts.Depth == determinant.Full }
+
+func (w *World) trace(format string, args ...any) {
+	if w.opts.Trace != nil {
+		fmt.Fprintf(w.opts.Trace, "%6d %5d  %s\n", w.step, w.now-epoch, fmt.Sprintf(format, args...))
+	}
+}
+
+// violate notes the first broken promise; the run ends there.
+func (w *World) violate(checker, format string, args ...any) {
+	if w.result.Violation == nil {
+		w.result.Violation = &Violation{Checker: checker, Step: w.step, Text: fmt.Sprintf(format, args...)}
+		w.trace("VIOLATION %v", w.result.Violation)
+	}
+}
+
+func (w *World) storeOf(name string, index int) *store {
+	for t, s := range w.stores {
+		if s != nil && s.name == name && w.job.Tasks[t].Info.Index == index {
+			return s
+		}
+	}
+	panic(fmt.Sprintf("sim: no store %s[%d]", name, index))
+}
+
+// process finds a running process by its worker's id; nil if it is gone.
+func (w *World) process(id determinant.WorkerID) *process {
+	i := slices.IndexFunc(w.processes, func(p *process) bool { return p.id == id && p.alive })
+	if i < 0 {
+		return nil
+	}
+	return w.processes[i]
+}
+
+// running lists the processes that act now.
+func (w *World) running() []*process {
+	var list []*process
+	for _, p := range w.processes {
+		if p.alive && p.pausedUntil <= w.step {
+			list = append(list, p)
+		}
+	}
+	return list
+}
