@@ -11,8 +11,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/cockroachdb/pebble/v2/vfs"
-
 	"github.com/understudy-stream/understudy/checkpoint"
 	"github.com/understudy-stream/understudy/determinant"
 	"github.com/understudy-stream/understudy/inflightlog"
@@ -92,7 +90,7 @@ type Local struct {
 	coord  *Coordinator // only on the events goroutine
 	events *mailbox
 	stats  *stats
-	fs     vfs.FS
+	fs     checkpoint.FS
 
 	finished chan struct{}
 	once     sync.Once
@@ -128,9 +126,9 @@ func RunLocal(ctx context.Context, plan *operator.Plan, o LocalOptions) (Summary
 
 // open reads or makes the ledger, and starts coordinator and workers.
 func (l *Local) open(ctx context.Context) error {
-	l.fs = vfs.Default
+	l.fs = checkpoint.OSFS()
 	if l.opts.StateDir == "" {
-		l.fs = vfs.NewMem()
+		l.fs = checkpoint.MemoryFS()
 	}
 	if l.opts.Auto {
 		l.opts.Depth = l.autoDepth()

@@ -10,7 +10,6 @@ import (
 	"os"
 	"path/filepath"
 
-	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/vmihailenco/msgpack/v5"
 
 	"github.com/understudy-stream/understudy/checkpoint"
@@ -60,15 +59,21 @@ func (s *ledgerState) lastWorker() determinant.WorkerID {
 	return last
 }
 
+// ledgerFile is the file that entries are appended to.
+type ledgerFile interface {
+	io.WriteCloser
+	Sync() error
+}
+
 // localLedger is a Ledger for one process: a file of checksummed frames. The first is a ledgerState, each further one an
 // Entry. A torn last frame is dropped: it was never acted on.
 //
 // Invariant: an entry is on disk before anybody is told of it.
 type localLedger struct {
-	fs        vfs.FS
+	fs        checkpoint.FS
 	dir       string
 	lock      io.Closer
-	file      vfs.File
+	file      ledgerFile
 	entries   int
 	pending   []Entry
 	state     ledgerState // as read when the ledger was opened, then of the last compaction
@@ -77,7 +82,7 @@ type localLedger struct {
 }
 
 // openLedger opens the ledger in dir, or begins a new one.
-func openLedger(ctx context.Context, fs vfs.FS, dir string, job *Job, mode determinant.Mode, depth determinant.Depth) (*localLedger, error) {
+func openLedger(ctx context.Context, fs checkpoint.FS, dir string, job *Job, mode determinant.Mode, depth determinant.Depth) (*localLedger, error) {
 	l := &localLedger{fs: fs, dir: dir}
 	if err := fs.MkdirAll(fs.PathJoin(dir, "."), 0o755); err != nil {
 		return nil, fmt.Errorf("cluster: state directory: %w", err)
@@ -206,7 +211,7 @@ func (l *localLedger) compact() error {
 		return fmt.Errorf("cluster: ledger state: %w", err)
 	}
 	temporary, name := l.fs.PathJoin(l.dir, ledgerName+".new"), l.fs.PathJoin(l.dir, ledgerName)
-	f, err := l.fs.Create(temporary, vfs.WriteCategoryUnspecified)
+	f, err := l.fs.Create(temporary, "ledger")
 	if err != nil {
 		return fmt.Errorf("cluster: ledger: %w", err)
 	}

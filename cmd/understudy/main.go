@@ -1,4 +1,3 @@
-// Command understudy runs and checks exactly-once stream pipelines.
 package main
 
 import (
