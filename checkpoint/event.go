@@ -18,7 +18,8 @@ type SwitchMode struct {
 	Depth determinant.Depth
 }
 
-// Ack: Worker holds task Task's image of epoch Epoch, durably, as taken by incarnation Incarnation.
+// Ack: Worker holds task Task's image of epoch Epoch, durably, as taken by incarnation Incarnation. Links may repeat it, and
+// repeat it when they are made anew; one that is lost costs the checkpoint its timeout.
 type Ack struct {
 	Task        determinant.TaskID
 	Incarnation determinant.Incarnation
@@ -41,7 +42,8 @@ type Failed struct {
 }
 
 // Placed: the ledger has committed where tasks are. Every slice has one item per task. It comes in ledger order with
-// Committed, after each decision about a failure and each change of a standby that is in place.
+// Committed, after each decision about a failure and each change of a standby that is in place. A standby that comes into
+// place while a checkpoint is under way has to be sent the image of it too, since its acknowledgement is waited for.
 type Placed struct {
 	Incarnations []determinant.Incarnation
 	Standbys     [][]determinant.WorkerID // live ones that hold the committed state; they must acknowledge

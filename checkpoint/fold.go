@@ -88,7 +88,7 @@ func (s *Store) Drop(t determinant.TaskID) error {
 		return nil
 	}
 	b := s.db.NewBatch()
-	defer func() { _ = b.Close() }()
+	defer s.closeBatch(b)
 	from, to := entryRange(t)
 	if err := errors.Join(b.DeleteRange(from, to, nil), b.Delete(metaKey(t), nil)); err != nil {
 		return fmt.Errorf("checkpoint: drop task %d: %w", t, err)
@@ -121,7 +121,14 @@ type folder struct {
 
 func (s *Store) newFolder() *folder { return &folder{s: s, batch: s.db.NewBatch()} }
 
-func (f *folder) close() { _ = f.batch.Close() }
+func (f *folder) close() { f.s.closeBatch(f.batch) }
+
+// closeBatch returns a batch to Pebble, unless Pebble failed and may still be at it.
+func (s *Store) closeBatch(b *pebble.Batch) {
+	if s.fault.check() == nil {
+		_ = b.Close()
+	}
+}
 
 // addImage folds an image file, unless it is not here or does not fit on what is held.
 func (f *folder) addImage(id imageID, inc determinant.Incarnation) error {

@@ -1,10 +1,12 @@
 package checkpoint
 
 import (
-	"runtime"
+	"fmt"
 	"testing"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/understudy-stream/understudy/determinant"
 )
 
 // BenchmarkOpenStore measures what a simulated worker pays for its store: a new one in memory, opened and closed.
@@ -34,15 +36,55 @@ func BenchmarkOpenStore(b *testing.B) {
 			}
 		}
 	})
-	b.Run("goroutines", func(b *testing.B) {
-		before := runtime.NumGoroutine()
-		s, err := OpenStore("w", StoreOptions{FS: vfs.NewMem(), Identity: "job"})
-		if err != nil {
-			b.Fatal(err)
-		}
-		b.ReportMetric(float64(runtime.NumGoroutine()-before), "goroutines")
-		_ = s.Close()
+	b.Run("disk", func(b *testing.B) {
+		dir := b.TempDir()
 		for b.Loop() {
+			s, err := OpenStore(dir, StoreOptions{Identity: "job"})
+			if err != nil {
+				b.Fatal(err)
+			}
+			if err := s.Close(); err != nil {
+				b.Fatal(err)
+			}
 		}
 	})
+}
+
+// BenchmarkPutCommit measures one checkpoint of a store with several tasks.
+func BenchmarkPutCommit(b *testing.B) {
+	for _, fs := range []string{"memory", "disk"} {
+		for _, entries := range []int{10, 10_000} {
+			b.Run(fmt.Sprintf("%s/tasks=4/entries=%d/value=100", fs, entries), func(b *testing.B) {
+				o := StoreOptions{}
+				if fs == "memory" {
+					o.FS = vfs.NewMem()
+				}
+				s, err := OpenStore(b.TempDir(), o)
+				if err != nil {
+					b.Fatal(err)
+				}
+				items := make([]item, entries)
+				for i := range items {
+					items[i] = item{key: fmt.Sprintf("key-%08d", i), value: fmt.Sprintf("%0100d", i)}
+				}
+				for e := determinant.Epoch(1); b.Loop(); e++ {
+					var lives []Life
+					for task := range determinant.TaskID(4) {
+						image, err := Encode(Meta{Task: task, Incarnation: 1, Epoch: e, Base: e - 1}, false, frozen(table{"t", items}))
+						if err == nil {
+							err = s.Put(image)
+						}
+						if err != nil {
+							b.Fatal(err)
+						}
+						lives = append(lives, Life{task, 1})
+					}
+					if err := s.Commit(e, lives); err != nil {
+						b.Fatal(err)
+					}
+				}
+				_ = s.Close()
+			})
+		}
+	}
 }

@@ -21,6 +21,8 @@ type imageID struct {
 const (
 	imageSuffix = ".image"
 	tempSuffix  = ".tmp"
+
+	writeChunk = 256 << 10 // bytes written to an image file at once
 )
 
 // imageName is the name of an image file: task-epoch-incarnation.image.
@@ -133,7 +135,12 @@ func (s *Store) writeTemp(name string, image []byte) error {
 	if err != nil {
 		return fmt.Errorf("checkpoint: create image: %w", err)
 	}
-	_, err = f.Write(image)
+	chunk := make([]byte, min(len(image), writeChunk)) // a vfs.File may scribble on what it is given
+	for rest := image; len(rest) > 0 && err == nil; {
+		n := copy(chunk, rest)
+		rest = rest[n:]
+		_, err = f.Write(chunk[:n])
+	}
 	if err == nil {
 		err = f.Sync()
 	}

@@ -1,0 +1,6 @@
+//go:build !race
+
+package checkpoint
+
+// crashSeeds is how many runs TestStoreCrashes makes.
+const crashSeeds = 40
