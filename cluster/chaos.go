@@ -57,7 +57,7 @@ func ParseChaos(text string) (*Chaos, error) {
 // startChaos kills until the returned function is called.
 func (l *Local) startChaos(ctx context.Context) (stop func()) {
 	c := l.opts.Chaos
-	if c == nil {
+	if c == nil || l.complete {
 		return func() {}
 	}
 	ctx, cancel := context.WithCancel(ctx)

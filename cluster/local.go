@@ -96,6 +96,7 @@ type Local struct {
 	once     sync.Once
 	result   error
 	resumed  bool
+	complete bool // when it was opened
 	waiting  atomic.Value // string
 
 	mu struct {
@@ -142,8 +143,10 @@ func (l *Local) open(ctx context.Context) error {
 	l.ledger.committed = func(e Entry) { l.coord.Committed(e) }
 	s := &l.ledger.state
 	l.resumed = s.View.Index > 0
-	if f := s.Finished; f != nil {
-		l.once.Do(func() { close(l.finished) })
+	if s.Finished != nil {
+		l.complete = true
+		l.finish(nil)
+		return nil
 	}
 	c := NewCoordinator(l.job, s.View, s.Recovery, s.Points, l.ledger, (*localCoordinator)(l), CoordinatorOptions{
 		Mode: l.opts.Mode, Depth: l.opts.Depth, Standbys: l.opts.Standbys,

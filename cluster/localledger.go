@@ -163,11 +163,14 @@ func (l *localLedger) replay(job *Job, rest []byte) error {
 		if err != nil {
 			return err
 		}
+		rest = after
+		if e.Finish != nil && e.Finish.Err != "" {
+			continue // what stopped the job may be mended by now: it goes on from its last checkpoint
+		}
 		c.Committed(e)
 		if e.Finish != nil {
 			s.Finished = e.Finish
 		}
-		rest = after
 	}
 	l.pending = nil
 	s.View, s.Recovery, s.Points = c.View(), c.decider.State(), c.points.State()

@@ -143,6 +143,9 @@ func (w *Worker) start(t determinant.TaskID, pr *promotion, log causal.Copy) {
 	inc := pr.inc
 	w.env.Disk(func() {
 		h, err := w.build(t, inc, log, own)
+		if errors.Is(err, errClosed) || errors.Is(err, operator.ErrFenced) {
+			return // overtaken by this worker's own end, or by a later decision
+		}
 		if err != nil {
 			w.env.Report(Report{Failed: &TaskFailure{Task: t, Incarnation: inc, Worker: w.id, Err: err}})
 			return

@@ -55,6 +55,9 @@ func (w *Worker) openSink(h *hosted, v *View) (*sink, error) {
 		return nil, fmt.Errorf("%w: %w", operator.ErrContradiction, err)
 	}
 	s.stored = stored.Cursor.Next
+	if start := s.log.End().Next; h.recovering.Load() && s.stored > start {
+		w.env.Observe(Observation{Task: t, Incarnation: h.inc, Phase: Suppressed, Elements: uint64(s.stored - start)})
+	}
 	return s, nil
 }
 

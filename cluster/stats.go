@@ -23,6 +23,7 @@ type Summary struct {
 	Recoveries        []Recovery `json:"recoveries"`
 	Seconds           float64    `json:"seconds"`
 	Resumed           bool       `json:"resumed"`
+	Complete          bool       `json:"complete_before"` // an earlier run had processed all input: nothing was done
 }
 
 // Recovery is how one task was recovered. Times are milliseconds since the failure was noticed; -1 if a phase was not
@@ -214,7 +215,7 @@ func (s *stats) summary(l *Local) Summary {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	sum := s.mu.sum
-	sum.Resumed = l.resumed
+	sum.Resumed, sum.Complete = l.resumed, l.complete
 	sum.Recoveries = append([]Recovery{}, sum.Recoveries...)
 	for i := range sum.Recoveries {
 		info := l.job.Tasks[sum.Recoveries[i].Task].Info

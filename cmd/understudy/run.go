@@ -200,6 +200,10 @@ func (o *runOptions) print(w io.Writer, sum *understudy.Summary, u *understudy.O
 		enc.SetIndent("", "  ")
 		return enc.Encode(sum)
 	}
+	if sum.Complete {
+		_, err := fmt.Fprintf(w, "nothing to do: an earlier run has processed all input (to begin anew, remove %s and %s)\n", o.output, o.state)
+		return err
+	}
 	fmt.Fprintf(w, "%d records in, %d records out, %.1f s, %d checkpoints\n", sum.RecordsIn, sum.RecordsOut, sum.Seconds, sum.Checkpoints)
 	if sum.Kills > 0 || sum.TasksRestarted > 0 {
 		fmt.Fprintf(w, "%d kills (seed %d), %d tasks restarted, %d global rollbacks, %d duplicates suppressed\n",
