@@ -346,7 +346,11 @@ func (t *Task) endEpoch(b boundary) error {
 	t.finishEnd()
 	t.commit()
 	t.step.active = false
-	if err := t.current().Mark(b.epoch + 1); err != nil {
+	c, err := t.choices() // the replayed log may end between the header of this step and the mark
+	if err != nil {
+		return err
+	}
+	if err := c.Mark(b.epoch + 1); err != nil {
 		return err
 	}
 	t.rand = nil
