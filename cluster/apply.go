@@ -240,11 +240,16 @@ func (w *Worker) completed(c *checkpoint.Complete) {
 			w.truncateStore(h, c.Epoch)
 		}
 	}
+	w.env.Disk(func() { w.fold(c.Epoch, livesOf(c)) })
+}
+
+// livesOf names whose images a completed checkpoint consists of.
+func livesOf(c *checkpoint.Complete) []checkpoint.Life {
 	lives := make([]checkpoint.Life, 0, len(c.Tasks))
 	for _, t := range c.Tasks {
 		lives = append(lives, checkpoint.Life{Task: t.Task, Incarnation: t.Incarnation})
 	}
-	w.env.Disk(func() { w.fold(c.Epoch, lives) })
+	return lives
 }
 
 // diskFailed reports that the worker's state directory does not take what it must.

@@ -150,8 +150,17 @@ func NewWorker(id determinant.WorkerID, job *Job, v View, env Environment, o Opt
 // ID is the worker's id.
 func (w *Worker) ID() determinant.WorkerID { return w.id }
 
-// Holdings lists the committed state that the worker's directory holds, for its report when it joins.
+// Holdings lists the committed state that the worker's directory holds, for its report when it joins. A checkpoint that was
+// completed while nobody had the directory open is folded first: its images may be here and nowhere else.
 func (w *Worker) Holdings() []standby.Held {
+	w.mu.Lock()
+	complete := w.mu.view.Complete
+	w.mu.Unlock()
+	if complete != nil {
+		if err := w.opts.State.Commit(complete.Epoch, livesOf(complete)); err != nil {
+			w.diskFailed(err) // what is listed is what is held
+		}
+	}
 	var held []standby.Held
 	for _, h := range w.opts.State.Holdings() {
 		held = append(held, standby.Held{Task: h.Task, Epoch: h.Epoch})
