@@ -108,7 +108,7 @@ func (r *reader) Next() (v record, next uint64, err error) {
 	if r.next >= uint64(r.source.each) {
 		return v, 0, io.EOF
 	}
-	if r.source.world.chance(r.source.world.plan.dry) {
+	if !r.source.world.chance(r.source.world.plan.dry) {
 		return v, 0, operator.ErrNotReady
 	}
 	id := r.split*1000 + r.next

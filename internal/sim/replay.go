@@ -80,6 +80,7 @@ func (w *World) checkTime() {
 // replay runs every task again, without failures, on the determinants that survived, and compares what comes out with what
 // is visible.
 func (w *World) replay() {
+	w.plan.dry = 1
 	outputs := map[determinant.ChannelID][]*inflightlog.Batch{}
 	for v := range w.job.Plan.Vertices { // in topological order
 		for id := range w.job.Tasks {
@@ -117,7 +118,7 @@ func (w *World) replayTask(id determinant.TaskID, outputs map[determinant.Channe
 			t.Deliver(i, b, false)
 		}
 	}
-	for idle := 0; idle < 200; { // a source may have nothing for a while
+	for idle := 0; idle < 3; {
 		progress, err := t.Step()
 		if err != nil {
 			return err

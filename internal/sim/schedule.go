@@ -27,30 +27,30 @@ func (w *World) tick() {
 func (w *World) act() {
 	x := w.rng.IntN(100 + w.plan.disk)
 	switch {
-	case x < 36:
+	case x < 30:
 		w.stepTask()
-	case x < 54:
+	case x < 46:
 		w.writeLink()
-	case x < 70:
+	case x < 62:
 		w.deliver()
-	case x < 75:
+	case x < 68:
 		w.deliverControl()
-	case x < 79:
+	case x < 74:
 		w.deliverReport()
-	case x < 83:
+	case x < 79:
 		w.metadata.commit()
-	case x < 89:
+	case x < 85:
 		w.applyEntry()
-	case x < 94:
+	case x < 90:
 		w.writeSink()
-	case x < 96:
+	case x < 92:
 		w.background()
-	case x < 97:
+	case x < 94:
 		w.answerCall()
-	case x < 98:
+	case x < 97:
 		w.metadata.tick()
 	case x < 100:
-		w.now += 1 + w.rng.Int64N(4)
+		w.now += w.rng.Int64N(4)
 	default:
 		w.diskJob()
 	}

@@ -7,6 +7,7 @@ import (
 
 var (
 	seeds = flag.Int("sim.seeds", 200, "how many seeds TestSeeds runs")
+	kinds = flag.Uint("sim.kinds", 0, "only faults of these kinds, a bit each; 0: all")
 	seed  = flag.Int64("sim.seed", -1, "run this seed alone, with its story")
 )
 
@@ -22,16 +23,19 @@ func TestSeeds(t *testing.T) {
 		}
 		return
 	}
+	var sum Result
 	for i := range *seeds {
 		r := Run(optionsOf(uint64(i)))
 		if r.Violation != nil {
 			t.Errorf("seed %d (%s): %v\n\treproduce with: make sim SEED=%d", i, r.Shape, r.Violation, i)
 		}
+		sum.add(r)
 	}
+	t.Logf("%d seeds: %v", *seeds, sum)
 }
 
 func optionsOf(seed uint64) Options {
-	o := Options{Seed: seed, Faults: -1}
+	o := Options{Seed: seed, Kinds: FaultKind(*kinds)}
 	return o
 }
 

@@ -43,6 +43,21 @@ type Result struct {
 	Violation   *Violation
 }
 
+func (r *Result) add(o Result) {
+	r.Steps += o.Steps
+	r.Faults += o.Faults
+	r.Decisions += o.Decisions
+	r.Rollbacks += o.Rollbacks
+	r.Checkpoints += o.Checkpoints
+	r.Lines += o.Lines
+}
+
+// String gives the counts.
+func (r Result) String() string {
+	return fmt.Sprintf("%d steps, %d faults, %d decisions, %d rollbacks, %d checkpoints, %d visible records",
+		r.Steps, r.Faults, r.Decisions, r.Rollbacks, r.Checkpoints, r.Lines)
+}
+
 // Violation is a broken promise.
 type Violation struct {
 	Checker string // which one saw it
@@ -58,7 +73,7 @@ func (v *Violation) Error() string {
 // plan is what the seed fixed before the run began.
 type plan struct {
 	records  int   // about so many per source task
-	dry      int   // a reader has nothing in one of so many attempts
+	dry      int   // a reader has a record in one of so many attempts
 	interval int64 // of checkpoints, virtual milliseconds
 	timeout  int64
 	standbys int
@@ -155,11 +170,11 @@ func (w *World) makePlan() plan {
 	r := w.rng
 	pick := func(n ...int) int { return n[r.IntN(len(n))] }
 	return plan{
-		records: 8 + r.IntN(24), dry: pick(2, 4, 1000),
-		interval: int64(pick(20, 50, 120)), timeout: int64(pick(300, 3000)),
+		records: 20 + r.IntN(60), dry: pick(3, 10, 30),
+		interval: int64(pick(5, 15, 40)), timeout: int64(pick(300, 3000)),
 		standbys: pick(1, 1, 1, 2, -1),
 		elements: pick(1, 2, 4, 8, 4096), unsent: pick(1, 40, 400, 1<<20), window: pick(1, 60, 600, 1<<20),
-		slice: pick(0, 1, 1, 2, 3), haste: pick(2, 4, 20), disk: pick(2, 6, 12),
+		slice: pick(0, 1, 1, 2, 3), haste: pick(2, 4, 20), disk: pick(4, 8, 16),
 	}
 }
 
