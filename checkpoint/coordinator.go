@@ -264,7 +264,7 @@ func (c *Coordinator) propose(out []Effect) []Effect {
 // decide names the next command, or nil.
 func (c *Coordinator) decide() Command {
 	if !c.state.Open {
-		if c.state.Ended() || c.anyRecovering() || !c.due() {
+		if c.state.Ended() || !c.due() || c.anyRecovering() && !c.mode.Logs() {
 			return nil
 		}
 		return Start{Epoch: c.state.Started() + 1, Mode: c.mode, Depth: c.depth}
