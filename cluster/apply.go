@@ -240,7 +240,7 @@ func (w *Worker) completed(c *checkpoint.Complete) {
 			w.truncateStore(h, c.Epoch)
 		}
 	}
-	w.env.Disk(func() { w.fold(c.Epoch, livesOf(c)) })
+	w.env.Disk(func() { w.fold(c) })
 }
 
 // livesOf names whose images a completed checkpoint consists of.

@@ -53,6 +53,7 @@ type frozenEpoch struct {
 // barrier to be stored outside.
 type pendingAck struct {
 	ack     checkpoint.Ack
+	image   []byte // as stored, for standbys that come into place before the checkpoint is committed
 	stored  bool
 	sent    bool
 	barrier determinant.Seq
@@ -211,7 +212,7 @@ func (w *Worker) store(h *hosted, p *pendingAck, meta checkpoint.Meta, tables []
 		}})
 		return
 	}
-	p.stored, p.ack.Bytes = true, int64(len(image))
+	p.stored, p.image, p.ack.Bytes = true, image, int64(len(image))
 	for _, s := range w.mu.view.Places[meta.Task].Standbys {
 		w.env.Tell(s, Control{From: w.id, Image: &Image{Task: meta.Task, Bytes: image}})
 	}

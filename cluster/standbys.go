@@ -23,6 +23,15 @@ func (w *Worker) assigned(a *standby.AssignStandby) {
 	if a.Worker == w.id {
 		w.env.Disk(func() { w.refresh(a.Task) })
 	}
+	h := w.tasks[a.Task].Load()
+	if h == nil || h.inc != a.Incarnation {
+		return
+	}
+	for _, p := range h.acks {
+		if p.stored { // otherwise it is shipped when it is
+			w.env.Tell(a.Worker, Control{From: w.id, Image: &Image{Task: a.Task, Bytes: p.image}})
+		}
+	}
 }
 
 // refresh reports that the committed state of task t is here, or asks its primary for it. It runs among the disk jobs.
@@ -112,12 +121,19 @@ func (w *Worker) retryWaiting() {
 	}
 }
 
-// fold makes checkpoint e the committed state of every task that this worker holds. A standby that has missed an image asks
-// for the whole.
-func (w *Worker) fold(e determinant.Epoch, lives []checkpoint.Life) {
-	if err := w.opts.State.Commit(e, lives); err != nil {
+// fold makes checkpoint c the committed state of every task that this worker holds. A standby that has missed an image asks
+// for the whole; one that has an image which the checkpoint does not count on, from a former process on its directory, says
+// so.
+func (w *Worker) fold(c *checkpoint.Complete) {
+	e := c.Epoch
+	if err := w.opts.State.Commit(e, livesOf(c)); err != nil {
 		w.diskFailed(err)
 		return
+	}
+	for _, t := range c.Tasks {
+		if !slices.Contains(t.Holders, w.id) && w.opts.State.Held(t.Task) == e {
+			w.refreshed(t.Task)
+		}
 	}
 	w.retryWaiting()
 	w.mu.Lock()
