@@ -96,7 +96,7 @@ type Local struct {
 	once     sync.Once
 	result   error
 	resumed  bool
-	complete bool // when it was opened
+	complete bool         // when it was opened
 	waiting  atomic.Value // string
 
 	mu struct {
@@ -138,6 +138,13 @@ func (l *Local) open(ctx context.Context) error {
 	l.ledger, err = openLedger(ctx, l.fs, l.opts.StateDir, l.job, l.opts.Mode, l.opts.Depth)
 	if err != nil {
 		return err
+	}
+	for i := range l.job.Plan.Vertices {
+		if identify := l.job.Plan.Vertices[i].Identify; identify != nil {
+			if err := identify(l.ledger.state.name()); err != nil {
+				return errors.Join(err, l.ledger.close())
+			}
+		}
 	}
 	l.events = newMailbox()
 	l.ledger.committed = func(e Entry) { l.coord.Committed(e) }
@@ -250,7 +257,7 @@ func (l *Local) workers() []*localWorker {
 func (l *Local) startWorker(dir int) (*localWorker, error) {
 	path := filepath.Join(l.opts.StateDir, fmt.Sprintf("worker-%d", dir))
 	state, err := checkpoint.OpenStore(path, checkpoint.StoreOptions{
-		FS: l.fs, Identity: l.ledger.state.Identity, Mutations: l.opts.Mutations,
+		FS: l.fs, Identity: l.ledger.state.name(), Mutations: l.opts.Mutations,
 	})
 	if err != nil {
 		return nil, err

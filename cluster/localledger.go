@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"crypto/rand"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -35,12 +36,16 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 // ledgerState is all that the ledger says.
 type ledgerState struct {
-	Identity string
+	Identity string // of the job's graph
+	Run      string // drawn when the job began: two runs of one program are two jobs to everyone outside
 	View     View
 	Recovery standby.State
 	Points   checkpoint.State
 	Finished *Finish
 }
+
+// name tells this run of the job from every other.
+func (s *ledgerState) name() string { return s.Identity + "-" + s.Run }
 
 // lastWorker is the highest worker id that the ledger names.
 func (s *ledgerState) lastWorker() determinant.WorkerID {
@@ -117,7 +122,7 @@ func (l *localLedger) begin(ctx context.Context, job *Job, identity string, mode
 		}
 	}
 	l.state = ledgerState{
-		Identity: identity, View: NewView(job, splits, mode, depth),
+		Identity: identity, Run: rand.Text(), View: NewView(job, splits, mode, depth),
 		Recovery: standby.State{Mode: mode, Depth: depth}, Points: checkpoint.NewState(len(job.Tasks), mode, depth),
 	}
 	return nil

@@ -146,6 +146,9 @@ func (g *vertexGraph) vertex() Vertex {
 			v.AtLeastOnce = append(v.AtLeastOnce, n.name)
 		}
 		if sink := n.sink; sink != nil {
+			if s, ok := sink.(SinkIdentifier); ok {
+				v.Identify = s.Identify
+			}
 			v.Sink = func(ctx context.Context, task int) (CausalStore, error) { return sink.Open(ctx, task, g.parallelism) }
 		}
 	}

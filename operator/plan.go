@@ -31,6 +31,8 @@ type Vertex struct {
 	Source func(ctx context.Context) ([]string, error)
 	// Sink opens the causal store of one task of a vertex that ends in a causal sink; nil for others.
 	Sink func(ctx context.Context, task int) (CausalStore, error)
+	// Identify tells the sink whose it is, before it is opened; nil if it does not ask.
+	Identify func(job string) error
 	// AtLeastOnce names the operators of the vertex whose effects may be seen twice after a failure.
 	AtLeastOnce []string
 	// New builds one task's instance.

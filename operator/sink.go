@@ -21,6 +21,13 @@ type CausalSink interface {
 	Open(ctx context.Context, task, n int) (CausalStore, error)
 }
 
+// SinkIdentifier is implemented by a CausalSink that keeps two jobs from writing to one place.
+type SinkIdentifier interface {
+	// Identify is called once in every process of the job, before Open. The identity is that of one run of the job's program
+	// from its first start to its end, however often it is stopped and goes on.
+	Identify(job string) error
+}
+
 // CausalStore is the external neighbour of one sink task. Methods may be called from several goroutines.
 //
 // Invariant: output that a reader can see never goes beyond the determinants stored with it.

@@ -82,7 +82,7 @@ func buildEnrich(o *runOptions) (*operator.Job, func(), error) {
 		operator.Tumbling(o.window).ProcessingTime(), operator.Aggregator[string, draw, total, total]{Add: addDraw, Emit: emitTotal})
 	shownDraws := operator.Map(draws, "show draw", show[draw])
 	shownTotals := operator.Map(totals, "show total", show[total])
-	operator.To(operator.Union("output lines", shownDraws, shownTotals), "output", o.sink(job.Name()))
+	operator.To(operator.Union("output lines", shownDraws, shownTotals), "output", o.sink())
 	return job, service.close, nil
 }
 
@@ -142,11 +142,9 @@ func show[T any](_ operator.Context, v T) (string, error) {
 // idOf identifies a line: by the field "id" if it is a JSON object that has one, otherwise by where it stands.
 func idOf(l file.Line) string {
 	if text := strings.TrimLeft(l.Text, " \t"); strings.HasPrefix(text, "{") {
-		var object struct {
-			ID json.RawMessage `json:"id"`
-		}
+		var object map[string]json.RawMessage // a struct would take "ID" for "id"
 		if json.Unmarshal([]byte(l.Text), &object) == nil {
-			if id, ok := scalar(object.ID); ok {
+			if id, ok := scalar(object["id"]); ok {
 				return id
 			}
 		}

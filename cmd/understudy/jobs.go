@@ -28,11 +28,15 @@ func findJob(name string) (*jobSpec, error) {
 	if i >= 0 {
 		return &jobs[i], nil
 	}
+	return nil, usageError(fmt.Errorf("unknown job %q: want %s", name, jobNames()))
+}
+
+func jobNames() string {
 	var names []string
 	for _, j := range jobs {
 		names = append(names, j.name)
 	}
-	return nil, usageError(fmt.Errorf("unknown job %q: want %s", name, strings.Join(names, ", ")))
+	return strings.Join(names, ", ")
 }
 
 // wordCount is a line of wordcount's output.
@@ -52,7 +56,7 @@ func buildWordcount(o *runOptions) (*operator.Job, func(), error) {
 		func(acc wordCount, word string) (wordCount, error) {
 			return wordCount{Word: word, Count: acc.Count + 1}, nil
 		}, operator.WithCodec[wordCount](wordCountCodec{}))
-	operator.To(counts, "output", o.sink(job.Name()), operator.WithCodec[wordCount](wordCountJSON{}))
+	operator.To(counts, "output", o.sink(), operator.WithCodec[wordCount](wordCountJSON{}))
 	return job, func() {}, nil
 }
 
@@ -98,11 +102,11 @@ func buildPassthrough(o *runOptions) (*operator.Job, func(), error) {
 	passed := operator.Map(operator.Rebalanced(lines), "pass", func(_ operator.Context, l file.Line) (passedLine, error) {
 		return passedLine{File: l.File, Offset: l.Offset, Line: l.Text}, nil
 	})
-	operator.To(passed, "output", o.sink(job.Name()), operator.WithCodec(operator.JSON[passedLine]()))
+	operator.To(passed, "output", o.sink(), operator.WithCodec(operator.JSON[passedLine]()))
 	return job, func() {}, nil
 }
 
 // sink is the causal file sink of the run's output directory.
-func (o *runOptions) sink(job string) operator.CausalSink {
-	return file.Sink(o.output, file.SinkOptions{Identity: job, Mutations: o.mutations})
+func (o *runOptions) sink() operator.CausalSink {
+	return file.Sink(o.output, file.SinkOptions{Mutations: o.mutations})
 }

@@ -31,9 +31,19 @@ func newRootCommand() *cobra.Command {
 		Short:         "Exactly-once stream pipelines",
 		SilenceErrors: true,
 		SilenceUsage:  true,
+		Args:          knownCommand,
+		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError(err) })
 	root.AddCommand(newRunCommand(), newVerifyCommand())
 	return root
+}
+
+func knownCommand(_ *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	return usageError(fmt.Errorf("unknown command %q: want run or verify", args[0]))
 }
 
 // execute runs the command and returns the exit code.

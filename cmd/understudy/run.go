@@ -62,12 +62,13 @@ func newRunCommand() *cobra.Command {
 		Use:     "run JOB --input GLOB --output DIR",
 		Short:   "Run a job in this process until its input is processed",
 		Example: runExamples,
-		Args:    cobra.ExactArgs(1),
+		Args:    oneJob,
 		Long:    runLong(),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return o.run(cmd.Context(), args[0], cmd.OutOrStdout(), cmd.ErrOrStderr())
 		},
 	}
+	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError(err) })
 	f := cmd.Flags()
 	f.StringArrayVar(&o.inputs, "input", nil, "files to read; ** matches folders of any depth (repeatable; required)")
 	f.StringVar(&o.output, "output", "", "directory for the output, one JSONL file per task (required)")
@@ -86,6 +87,13 @@ func newRunCommand() *cobra.Command {
 	f.StringVar(&o.deadLetters, "dead-letters", "", "file for records that a job fails on three times; without it such a record stops the job")
 	f.BoolVarP(&o.verbose, "verbose", "v", false, "log what the engine does to standard error")
 	return cmd
+}
+
+func oneJob(_ *cobra.Command, args []string) error {
+	if len(args) == 1 {
+		return nil
+	}
+	return usageError(fmt.Errorf("want one JOB, have %d arguments: %s", len(args), jobNames()))
 }
 
 func runLong() string {
