@@ -89,23 +89,31 @@ func (w *World) deliver() {
 	}
 }
 
+// deliverControl hands out control messages; more of them when many are under way, lest they pile up.
 func (w *World) deliverControl() {
-	l := take(w, &w.control)
-	if l == nil {
-		return
-	}
-	if p := w.process(l.to); p != nil {
-		if p.pausedUntil > w.step {
-			w.control = append(w.control, l)
+	for range 1 + len(w.control)/16 {
+		l := take(w, &w.control)
+		if l == nil {
 			return
+		}
+		p := w.process(l.to)
+		if p == nil {
+			continue
+		}
+		if p.pausedUntil > w.step {
+			l.ready = p.pausedUntil
+			w.control = append(w.control, l)
+			continue
 		}
 		p.worker.Control(l.control)
 	}
 }
 
 func (w *World) deliverReport() {
-	if l := take(w, &w.reports); l != nil {
-		w.metadata.coordinator.Report(l.report)
+	for range 1 + len(w.reports)/16 {
+		if l := take(w, &w.reports); l != nil {
+			w.metadata.coordinator.Report(l.report)
+		}
 	}
 }
 
