@@ -49,6 +49,7 @@ type LocalOptions struct {
 	Logger             *slog.Logger
 	Chaos              *Chaos
 	Progress           func(Progress)
+	Started            func(*Local) // called when every worker has joined, with the run that goes on meanwhile
 	Mutations          mutation.Set
 }
 
@@ -117,6 +118,9 @@ func RunLocal(ctx context.Context, plan *operator.Plan, o LocalOptions) (Summary
 	l := &Local{job: job, opts: o, finished: make(chan struct{}), stats: newStats(len(job.Tasks))}
 	if err := l.open(ctx); err != nil {
 		return Summary{}, err
+	}
+	if o.Started != nil {
+		o.Started(l)
 	}
 	err = l.run(ctx)
 	if cerr := l.close(); err == nil {
@@ -233,6 +237,27 @@ func (l *Local) report(from determinant.WorkerID, r Report) {
 }
 
 func (l *Local) log(what string, err error) { l.opts.Logger.Warn(what, "error", err) }
+
+// InflightBytes is what the workers keep of sent output, in memory and spilled to disk; the greatest of all workers.
+func (l *Local) InflightBytes() (memory, disk int64) {
+	for _, w := range l.workers() {
+		if w != nil {
+			m, d := w.worker.opts.Budget.Used()
+			memory, disk = max(memory, m), max(disk, d)
+		}
+	}
+	return memory, disk
+}
+
+// LogBytes is what the workers hold of determinant logs; the greatest of all workers.
+func (l *Local) LogBytes() (most int64) {
+	for _, w := range l.workers() {
+		if w != nil {
+			most = max(most, w.worker.Logs().Bytes())
+		}
+	}
+	return most
+}
 
 // worker finds a live worker.
 func (l *Local) worker(id determinant.WorkerID) *localWorker {
