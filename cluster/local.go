@@ -26,6 +26,7 @@ const (
 	DefaultCheckpointInterval = time.Second
 	DefaultInflightMemory     = 256 << 20
 	DefaultInflightDisk       = 4 << 30
+	DefaultInflightReserve    = 64 << 20
 	DefaultLogBudget          = 64 << 20
 	tick                      = 10 * time.Millisecond
 )
@@ -42,6 +43,7 @@ type LocalOptions struct {
 	StateDir           string // empty: in memory, gone with the process
 	InflightMemory     int64  // bytes per worker of output kept for replay in memory
 	InflightDisk       int64  // bytes per worker of it spilled to disk
+	InflightReserve    int64  // bytes beyond both, for what is under way when the sources stop
 	LogBudget          int64  // bytes per worker of determinants
 	PoisonTries        int
 	DeadLetter         func(task.Poison) error
@@ -71,6 +73,9 @@ func (o *LocalOptions) ensureDefaults() {
 	}
 	if o.InflightDisk == 0 {
 		o.InflightDisk = DefaultInflightDisk
+	}
+	if o.InflightReserve == 0 {
+		o.InflightReserve = DefaultInflightReserve
 	}
 	if o.LogBudget == 0 {
 		o.LogBudget = DefaultLogBudget
@@ -287,13 +292,13 @@ func (l *Local) startWorker(dir int) (*localWorker, error) {
 	if err != nil {
 		return nil, err
 	}
-	budget := inflightlog.NewBudget(l.opts.InflightMemory, 0, l.opts.InflightMemory, nil)
+	budget := inflightlog.NewBudget(l.opts.InflightMemory, 0, l.opts.InflightReserve, nil)
 	if l.opts.StateDir != "" {
 		files, err := inflightlog.OSFiles(filepath.Join(path, "inflight"))
 		if err != nil {
 			return nil, errors.Join(err, state.Close())
 		}
-		budget = inflightlog.NewBudget(l.opts.InflightMemory, l.opts.InflightDisk, l.opts.InflightMemory/4, files)
+		budget = inflightlog.NewBudget(l.opts.InflightMemory, l.opts.InflightDisk, l.opts.InflightReserve, files)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	lw := &localWorker{

@@ -82,7 +82,7 @@ func (c *counter) Timer(ctx operator.KeyedContext[uint64], t operator.Timer, emi
 	n, _ := c.count.Get()
 	emit(record{ID: derived, Key: ctx.Key(), Value: small(mix(n, uint64(t.Time.UnixMilli())))})
 	if n%4 == 1 {
-		ctx.RegisterProcessingTimer(t.Time.Add(time.Duration(c.pace)*time.Millisecond), "again")
+		ctx.RegisterProcessingTimer(ctx.Now().Add(time.Duration(c.pace)*time.Millisecond), "again")
 	}
 	return nil
 }

@@ -79,7 +79,7 @@ func keyed(s stream) operator.KeyedStream[uint64, record] {
 }
 
 func (b *jobBuilder) counted(s stream, name string, n int) stream {
-	pace := 2 + b.world.rng.Int64N(30)
+	pace := 6 + b.world.rng.Int64N(40)
 	return operator.Process(keyed(s), name, func() operator.Processor[uint64, record, record] { return &counter{pace: pace} }, par(n), codec)
 }
 
