@@ -47,31 +47,30 @@ func requireOrdered(t *testing.T, out string) {
 	require.Len(t, last, enrichKeys)
 }
 
-// Without determinants a standby draws other numbers than the task that died, and the check must say so. The consumer's
-// cursor is left unchecked too, since it would notice and have the job rolled back.
+// Without determinants a standby makes other choices than the task that died, and what is visible does not fit together. The
+// consumers' cursors are left unchecked too: they would notice, and the job would go back to a checkpoint each time.
 func TestEnrichWithoutDeterminants(t *testing.T) {
-	input := texts(t, 3, 2000)
-	for seed := range 5 {
+	input := texts(t, 3, 1500)
+	for seed := range 10 {
 		out := filepath.Join(t.TempDir(), "out")
 		o := &runOptions{
 			inputs: []string{input}, output: out, mode: "exactly-once", parallelism: 2, workers: 3, interval: 200e6, standbys: 1,
-			depth: "full", chaos: "kill=50ms,target=task", seed: uint64(seed + 1), format: "json", window: 200e6,
+			depth: "full", chaos: "kill=200ms,target=task", seed: uint64(seed + 1), format: "json", window: 200e6,
 		}
 		ctx := mutation.NewContext(context.Background(), mutation.DeterminantsOff|mutation.CursorUnchecked)
 		var stdout, stderr bytes.Buffer
-		err := o.run(ctx, "enrich", &stdout, &stderr)
-		if err != nil {
-			t.Logf("the engine noticed: %v", err)
-			return
+		if err := o.run(ctx, "enrich", &stdout, &stderr); err != nil {
+			t.Logf("the job stopped: %v", err) // the sink does not take what contradicts it
 		}
 		code, violations := verified(t, "draws", "--input", input, "--output", out)
-		if code != 0 {
+		t.Logf("seed %d: violations: %v", seed+1, violations)
+		// What only says that the job stopped early does not count.
+		if violations["duplicate"]+violations["window-sum"]+violations["window-duplicate"]+violations["window-repeated"] > 0 {
 			require.Equal(t, verifyViolated, code)
-			t.Logf("violations: %v", violations)
 			return
 		}
 	}
-	t.Fatal("five runs without determinants look as if nothing had failed")
+	t.Fatal("no run without determinants shows that they are missing")
 }
 
 // Objects are known by their id, whatever JSON they write it in.

@@ -23,13 +23,13 @@ func TestKillsExactlyOnce(t *testing.T) {
 		name, target string
 		input        string
 	}{
-		{"tasks", "task", goTree(t, 3, 1)},
-		{"workers", "worker", goTree(t, 3, 1)},
-		{"tasks, generated input", "task", texts(t, 4, 40000)},
+		{"tasks", "task", goTree(t, 2, 2)},
+		{"workers", "worker", goTree(t, 2, 2)},
+		{"tasks, generated input", "task", texts(t, 4, 20000)},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			out := filepath.Join(t.TempDir(), "out")
-			sum := run(t, "wordcount", c.input, out, "--chaos", "kill=100ms,target="+c.target).summary()
+			sum := run(t, "wordcount", c.input, out, "--chaos", "kill=100ms,target="+c.target, "--checkpoint-interval", "200ms").summary()
 			require.GreaterOrEqual(t, sum.Kills, 5)
 			require.Zero(t, sum.Rollbacks)
 			require.Positive(t, sum.DuplicatesDropped)
@@ -42,7 +42,7 @@ func TestKillsExactlyOnce(t *testing.T) {
 // In at-least-once mode nothing is lost, but records are seen twice, and the check that finds nothing in exactly-once mode
 // finds that.
 func TestKillsAtLeastOnce(t *testing.T) {
-	input, out := goTree(t, 3, 1), filepath.Join(t.TempDir(), "out")
+	input, out := goTree(t, 2, 1), filepath.Join(t.TempDir(), "out")
 	sum := run(t, "wordcount", input, out, "--mode", "at-least-once",
 		"--chaos", "kill=250ms,target=task", "--checkpoint-interval", "100ms").summary()
 	require.Positive(t, sum.Kills)
@@ -58,7 +58,7 @@ func TestKillsAtLeastOnce(t *testing.T) {
 }
 
 func TestKillsGlobalRollback(t *testing.T) {
-	input, out := goTree(t, 3, 1), filepath.Join(t.TempDir(), "out")
+	input, out := goTree(t, 2, 1), filepath.Join(t.TempDir(), "out")
 	sum := run(t, "wordcount", input, out, "--mode", "global-rollback",
 		"--chaos", "kill=400ms,target=task", "--checkpoint-interval", "100ms").summary()
 	require.Positive(t, sum.Kills)
@@ -75,7 +75,7 @@ func TestKillsPassthrough(t *testing.T) {
 }
 
 func TestInterrupted(t *testing.T) {
-	input, out := goTree(t, 4, 1), filepath.Join(t.TempDir(), "out")
+	input, out := goTree(t, 2, 1), filepath.Join(t.TempDir(), "out")
 	p := run(t, "wordcount", input, out, "--checkpoint-interval", "100ms")
 	require.True(t, p.until(func() bool { return outputSize(out) > 1<<20 }), "it ended too early")
 	require.NoError(t, p.cmd.Process.Signal(syscall.SIGINT))
@@ -97,11 +97,11 @@ func TestInterrupted(t *testing.T) {
 func TestKilledProcess(t *testing.T) {
 	for _, interval := range []string{"100ms", "1h"} {
 		t.Run("checkpoints every "+interval, func(t *testing.T) {
-			input, out := goTree(t, 4, 1), filepath.Join(t.TempDir(), "out")
+			input, out := goTree(t, 2, 1), filepath.Join(t.TempDir(), "out")
 			rng := rand.New(rand.NewPCG(7, 7))
 			killed := 0
 			for range 6 {
-				target := outputSize(out) + rng.Int64N(8<<20)
+				target := outputSize(out) + rng.Int64N(4<<20)
 				p := run(t, "wordcount", input, out, "--checkpoint-interval", interval)
 				if !p.until(func() bool { return outputSize(out) > target }) {
 					break
