@@ -90,5 +90,5 @@ demo: build ## count words while tasks are killed, then check the counts from ou
 	words="$$($(GO) env GOROOT)/src/net/**/*.go"; \
 	show() { printf '\n$$'; printf ' %q' "$$@"; echo; "$$@"; }; \
 	show bin/understudy run wordcount --input "$$words" --output "$$dir/out" --state "$$dir/state" \
-		--parallelism 4 --checkpoint-interval 500ms --chaos kill=200ms,target=task --seed 1; \
+		--parallelism 4 --checkpoint-interval 500ms --chaos kill=80ms,target=task --seed 1; \
 	show bin/understudy verify running --output "$$dir/out" --key word --value count --words "$$words"

@@ -139,9 +139,14 @@ func (w *Worker) rollBack() {
 	})
 }
 
+// unfenced tells whether a mutation lets this worker listen to the dead.
+func (w *Worker) unfenced() bool {
+	return w.opts.Mutations.Has(mutation.FenceMissingAtReceiver | mutation.FenceMissingAtWorker)
+}
+
 // fenceSubscriptions ends the subscriptions of dead incarnations, so that no reader pins batches for ever.
 func (w *Worker) fenceSubscriptions() {
-	if w.opts.Mutations.Has(mutation.FenceMissingAtReceiver) {
+	if w.unfenced() {
 		return
 	}
 	v := &w.mu.view
@@ -158,7 +163,7 @@ func (w *Worker) fenceSubscriptions() {
 
 // answerAll sends the host of each recovering task this worker's copy of its log and of every log that it may depend on.
 func (w *Worker) answerAll(d *standby.Decision) {
-	if !d.Collect || w.opts.Mutations.Has(mutation.FenceMissingAtWorker) {
+	if !d.Collect {
 		return
 	}
 	if _, heard := slices.BinarySearch(d.Hear, w.id); !heard {

@@ -110,13 +110,16 @@ func (l *Local) KillWorker(dir int) {
 			l.stats.noticed(determinant.TaskID(t), now)
 		}
 	}
+	if err := w.worker.Close(); err != nil {
+		l.log("closing a killed worker's stores", err)
+	}
+	l.do(func() { l.coord.Dead(w.worker.ID()) })
 	if err := w.kill(); err != nil {
 		l.log("closing a killed worker's state", err)
 	}
 	done := make(chan struct{})
 	l.do(func() {
 		defer close(done)
-		l.coord.Dead(w.worker.ID())
 		next, err := l.startWorker(dir)
 		if err != nil {
 			l.finish(fmt.Errorf("cluster: a worker cannot be started again: %w", err))

@@ -132,7 +132,7 @@ func (w *Worker) credits(peer determinant.WorkerID, c *conn) []transport.Credit 
 func (w *Worker) Receive(m *transport.Message) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.mu.closed || w.mu.view.dead(m.From) && !w.opts.Mutations.Has(mutation.FenceMissingAtReceiver) {
+	if w.mu.closed || w.mu.view.dead(m.From) && !w.unfenced() {
 		return
 	}
 	if m.Generation > w.mu.view.Generation {
@@ -297,7 +297,7 @@ func (w *Worker) frame(f *transport.Frame) {
 	}
 	in := &h.in[spec.Input]
 	fenced := f.Consumer != h.inc || f.Producer < w.mu.view.Places[spec.From].Incarnation || f.Number != in.number
-	if fenced && !w.opts.Mutations.Has(mutation.FenceMissingAtReceiver) {
+	if fenced && !w.unfenced() {
 		return
 	}
 	renumber := in.adopting
@@ -307,7 +307,7 @@ func (w *Worker) frame(f *transport.Frame) {
 		in.granted = f.Batch.First
 	}
 	if err := f.Batch.Check(f.Channel, in.received); err != nil {
-		if w.opts.Mutations.Has(mutation.CursorUnchecked) || w.opts.Mutations.Has(mutation.FenceMissingAtReceiver) {
+		if w.opts.Mutations.Has(mutation.CursorUnchecked) || w.unfenced() {
 			renumber = true
 		} else {
 			w.env.Report(Report{Rollback: &standby.RollbackWanted{Task: spec.To, Incarnation: h.inc, Cause: err.Error()}})

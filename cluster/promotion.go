@@ -8,6 +8,7 @@ import (
 	"github.com/understudy-stream/understudy/causal"
 	"github.com/understudy-stream/understudy/checkpoint"
 	"github.com/understudy-stream/understudy/determinant"
+	"github.com/understudy-stream/understudy/internal/mutation"
 	"github.com/understudy-stream/understudy/operator"
 	"github.com/understudy-stream/understudy/standby"
 	"github.com/understudy-stream/understudy/task"
@@ -183,7 +184,7 @@ func (w *Worker) build(t determinant.TaskID, inc determinant.Incarnation, log ca
 	h.task, err = task.New(task.Config{
 		ID: t, Incarnation: inc, Info: spec.Info, Inputs: spec.Inputs, Edges: spec.Edges,
 		External: spec.External, ExternalID: spec.ExtID, New: w.job.Plan.Vertices[spec.Vertex].New,
-		Splits: w.job.splitsOf(spec, v.Splits), Mode: mode, Depth: depth, Meta: meta,
+		Splits: w.splitsOf(spec, v.Splits, inc), Mode: mode, Depth: depth, Meta: meta,
 		Load: func(load func(table string, key, value []byte) error) error {
 			return state.RestoreAt(t, epoch, life, &meta, load)
 		},
@@ -214,6 +215,18 @@ func (w *Worker) build(t determinant.TaskID, inc determinant.Incarnation, log ca
 		}
 	}
 	return h, nil
+}
+
+// splitsOf gives a source task its splits. A share that grew with a new life, as under the mutation SplitMoves, would be
+// read by two tasks.
+func (w *Worker) splitsOf(t *TaskSpec, splits [][]string, inc determinant.Incarnation) []string {
+	share := w.job.splitsOf(t, splits)
+	if inc > 1 && w.opts.Mutations.Has(mutation.SplitMoves) && len(share) > 0 {
+		next := *t
+		next.Info.Index = (t.Info.Index + 1) % t.Info.Parallelism
+		share = append(share, w.job.splitsOf(&next, splits)...)
+	}
+	return share
 }
 
 // install lets a restored task run, if no later decision has come in between.

@@ -6,6 +6,7 @@ import (
 
 	"github.com/understudy-stream/understudy/determinant"
 	"github.com/understudy-stream/understudy/inflightlog"
+	"github.com/understudy-stream/understudy/internal/mutation"
 	"github.com/understudy-stream/understudy/operator"
 )
 
@@ -103,12 +104,24 @@ func (in *input) available() uint64 {
 	return in.left
 }
 
+// waiting is how many elements have been received, the epoch after the present one included: what the mutation
+// InputAcrossBarrier takes.
+func (in *input) waiting() uint64 {
+	n := in.available()
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	for _, d := range in.mu.queue {
+		n += uint64(d.batch.Count)
+	}
+	return n
+}
+
 // takeInput takes one element of the step's input; false if it has not been received yet.
 func (t *Task) takeInput(in *input) (bool, error) {
 	if in.available() == 0 {
 		return false, nil
 	}
-	if in.blocked {
+	if in.blocked && !t.cfg.Mutations.Has(mutation.InputAcrossBarrier) {
 		return false, t.assertion("channel %d gives an element after its barrier of epoch %d", in.channel, t.epoch)
 	}
 	var e inflightlog.Element
@@ -231,7 +244,7 @@ func (t *Task) barrier(in *input, e *inflightlog.Element) error {
 	if e.Epoch != t.epoch {
 		return t.assertion("channel %d gives barrier %d in epoch %d", in.channel, e.Epoch, t.epoch)
 	}
-	if t.step.left > 1 {
+	if t.step.left > 1 && !t.cfg.Mutations.Has(mutation.InputAcrossBarrier) {
 		return t.assertion("an Input step spans barrier %d of channel %d", e.Epoch, in.channel)
 	}
 	in.blocked, in.skip = true, e.Kind == inflightlog.Skip

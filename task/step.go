@@ -239,6 +239,9 @@ func (t *Task) Propose() (determinant.Determinant, bool, error) {
 			continue
 		}
 		t.robin = c + 1
+		if t.cfg.Mutations.Has(mutation.InputAcrossBarrier) {
+			n = t.in[c].waiting()
+		}
 		n = min(n, uint64(t.cfg.MaxElements))
 		if room > 0 {
 			n = min(n, uint64(room))

@@ -7,6 +7,7 @@ import (
 	"github.com/understudy-stream/understudy/cluster"
 	"github.com/understudy-stream/understudy/determinant"
 	"github.com/understudy-stream/understudy/inflightlog"
+	"github.com/understudy-stream/understudy/internal/mutation"
 	"github.com/understudy-stream/understudy/operator"
 	"github.com/understudy-stream/understudy/task"
 )
@@ -62,6 +63,10 @@ func (w *World) startProcess(d *dir) *process {
 		unlinked: map[determinant.WorkerID]bool{},
 	}
 	d.user = p
+	mutations := w.opts.Mutations
+	if p.id%3 != 1 {
+		mutations &^= mutation.FenceMissingAtWorker // missing at one, here and there
+	}
 	view := w.metadata.coordinator.View()
 	p.index, p.generation = view.Index, view.Generation
 	p.worker = cluster.NewWorker(p.id, w.job, view, p, cluster.Options{
@@ -69,7 +74,7 @@ func (w *World) startProcess(d *dir) *process {
 		Calls:  func(determinant.TaskID) task.Calls { return p },
 		Budget: inflightlog.NewBudget(1<<30, 0, 1<<30, nil), OpenSink: w.openSink,
 		Window: w.plan.window, MaxElements: w.plan.elements, MaxUnsent: w.plan.unsent, Slice: w.plan.slice,
-		Pick: w.rng.IntN, Probe: &probe{p}, Mutations: w.opts.Mutations,
+		Pick: w.rng.IntN, Probe: &probe{p}, Mutations: mutations,
 	})
 	w.processes = append(w.processes, p)
 	w.trace("worker %d starts on directory %d, holds %v", p.id, d.number, p.worker.Holdings())

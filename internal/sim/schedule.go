@@ -7,7 +7,7 @@ import (
 )
 
 // patience is how many steps a job may take to end after the last fault.
-const patience = 400_000
+const patience = 200_000
 
 // tick makes one step: faults that are due, then one action.
 func (w *World) tick() {

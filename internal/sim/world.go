@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"runtime/debug"
 	"slices"
 
 	"github.com/understudy-stream/understudy/cluster"
@@ -119,10 +120,7 @@ type World struct {
 func Run(o Options) Result {
 	w := newWorld(o)
 	defer w.close()
-	w.start()
-	for !w.over && w.result.Violation == nil {
-		w.tick()
-	}
+	w.run()
 	w.result.Steps = w.step
 	if w.result.Violation == nil && !o.NoCheckpoints {
 		w.checkEnd()
@@ -133,6 +131,22 @@ func Run(o Options) Result {
 		}
 	}
 	return w.result
+}
+
+// run makes steps until the job is over or something is broken. A panic in the engine is an assertion that fails.
+func (w *World) run() {
+	defer func() {
+		if r := recover(); r != nil {
+			w.violate("panic", "%v\n%s", r, debug.Stack())
+			for _, p := range w.processes {
+				p.alive = false // it may have died with a lock held: it cannot even be closed
+			}
+		}
+	}()
+	w.start()
+	for !w.over && w.result.Violation == nil {
+		w.tick()
+	}
 }
 
 func newWorld(o Options) *World {
