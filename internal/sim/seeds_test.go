@@ -3,6 +3,8 @@ package sim
 import (
 	"flag"
 	"testing"
+
+	"github.com/understudy-stream/understudy/determinant"
 )
 
 var (
@@ -25,9 +27,10 @@ func TestSeeds(t *testing.T) {
 	}
 	var sum Result
 	for i := range *seeds {
-		r := Run(optionsOf(uint64(i)))
+		o := optionsOf(uint64(i))
+		r := Run(o)
 		if r.Violation != nil {
-			t.Errorf("seed %d (%s): %v\n\treproduce with: make sim SEED=%d", i, r.Shape, r.Violation, i)
+			t.Errorf("seed %d (%s, %v, depth %v): %v\n\treproduce with: make sim SEED=%d", i, r.Shape, o.Mode, o.Depth, r.Violation, i)
 		}
 		sum.add(r)
 	}
@@ -36,6 +39,16 @@ func TestSeeds(t *testing.T) {
 
 func optionsOf(seed uint64) Options {
 	o := Options{Seed: seed, Kinds: FaultKind(*kinds)}
+	switch seed % 20 { // mostly exactly-once at full depth
+	case 3:
+		o.Depth = 1
+	case 9:
+		o.Depth = 2
+	case 13:
+		o.Mode = determinant.AtLeastOnce
+	case 17:
+		o.Mode = determinant.GlobalRollback
+	}
 	return o
 }
 

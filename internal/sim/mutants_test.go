@@ -1,0 +1,40 @@
+package sim
+
+import (
+	"testing"
+
+	"github.com/understudy-stream/understudy/determinant"
+	"github.com/understudy-stream/understudy/internal/mutation"
+)
+
+// mutantSeeds is how many seeds may pass before a mutant must have been caught.
+const mutantSeeds = 400
+
+// TestMutant runs the simulation with one rule of the protocol switched off after the other. A rule whose absence no checker
+// notices is either not needed or not checked.
+func TestMutant(t *testing.T) {
+	for _, m := range mutation.All() {
+		t.Run(m.String(), func(t *testing.T) {
+			t.Parallel()
+			for i := range mutantSeeds {
+				if r := Run(mutantOptions(m, uint64(i))); r.Violation != nil {
+					t.Logf("%v: caught after %d seeds, in %s: %v", m, i+1, r.Shape, r.Violation)
+					return
+				}
+			}
+			t.Errorf("not caught by %d seeds", mutantSeeds)
+		})
+	}
+}
+
+// mutantOptions are runs in which the rule matters.
+func mutantOptions(m mutation.Set, seed uint64) Options {
+	o := Options{Seed: seed, Mutations: m}
+	switch m {
+	case mutation.LocalRuleOff, mutation.ShortestPath, mutation.RecoveringCountsAsLive:
+		o.Depth = determinant.Depth(1 + seed%2)
+	case mutation.AtLeastOnceCheckpointKept:
+		o.Mode = determinant.AtLeastOnce
+	}
+	return o
+}
