@@ -145,6 +145,9 @@ func (t *Task) takeInput(in *input) (bool, error) {
 
 // element runs one element through the chain.
 func (t *Task) element(in *input, e *inflightlog.Element) error {
+	if in.ended && !t.mode.Logs() && !e.Kind.EndsEpoch() {
+		return nil // at-least-once: a restarted producer repeats what this task has seen to the end
+	}
 	switch e.Kind {
 	case inflightlog.Record:
 		return t.record(in, e)
