@@ -33,6 +33,11 @@ func mutantOptions(m mutation.Set, seed uint64) Options {
 	switch m {
 	case mutation.LocalRuleOff, mutation.ShortestPath, mutation.RecoveringCountsAsLive:
 		o.Depth = determinant.Depth(1 + seed%2)
+	case mutation.FenceMissingAtSink, mutation.FenceMissingAtStoreRead:
+		o.Kinds, o.Faults = Suspect|KillTask, 5
+	case mutation.TimeGoesBack:
+		o.Kinds, o.Faults = KillWorker|KillTask, 5
+		o.Shape = "clock"
 	case mutation.AtLeastOnceCheckpointKept:
 		o.Mode = determinant.AtLeastOnce
 	}

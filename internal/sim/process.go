@@ -59,7 +59,7 @@ func (w *World) startProcess(d *dir) *process {
 	}
 	w.metadata.lastWorker++
 	p := &process{
-		world: w, id: w.metadata.lastWorker, dir: d, state: state, alive: true, skew: w.rng.Int64N(80),
+		world: w, id: w.metadata.lastWorker, dir: d, state: state, alive: true, skew: w.rng.Int64N(200),
 		unlinked: map[determinant.WorkerID]bool{},
 	}
 	d.user = p

@@ -9,6 +9,8 @@ import (
 
 var (
 	seeds = flag.Int("sim.seeds", 200, "how many seeds TestSeeds runs")
+	mode  = flag.String("sim.mode", "", "run all seeds in this mode")
+	depth = flag.Uint("sim.depth", 0, "run all seeds at this sharing depth")
 	kinds = flag.Uint("sim.kinds", 0, "only faults of these kinds, a bit each; 0: all")
 	seed  = flag.Int64("sim.seed", -1, "run this seed alone, with its story")
 )
@@ -48,6 +50,16 @@ func optionsOf(seed uint64) Options {
 		o.Mode = determinant.AtLeastOnce
 	case 17:
 		o.Mode = determinant.GlobalRollback
+	}
+	if *mode != "" {
+		var err error
+		if o.Mode, err = determinant.ParseMode(*mode); err != nil {
+			panic(err)
+		}
+		o.Depth = 0
+	}
+	if *depth > 0 {
+		o.Depth = determinant.Depth(*depth)
 	}
 	return o
 }

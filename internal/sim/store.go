@@ -111,6 +111,7 @@ func (s *store) cut(c *operator.Cut) {
 		s.world.violate("store-cut", "store of task %d is cut to %v, but no write ended there: nearest %v", s.task, c.Cursor, s.at().cursor)
 	}
 	s.lines = s.lines[:s.at().visible]
+	s.at().depends = s.world.newVector() // the checkpoint covers it
 }
 
 // Write implements operator.CausalStore. Determinants first; then the world goes on for a while; then the records.
