@@ -64,6 +64,7 @@ type Coordinator struct {
 	holds      []map[determinant.WorkerID]determinant.Epoch // by task: committed state that workers reported
 	poisons    []poisoned                                   // by task
 	failures   []int                                        // by task
+	ended      []determinant.Incarnation                    // by task; the life that has ended its outputs, 0: none
 	divergence int
 	finished   bool
 	now        int64
@@ -86,6 +87,7 @@ func NewCoordinator(job *Job, v View, recovery standby.State, points checkpoint.
 		holds:    make([]map[determinant.WorkerID]determinant.Epoch, len(job.Tasks)),
 		poisons:  make([]poisoned, len(job.Tasks)),
 		failures: make([]int, len(job.Tasks)),
+		ended:    make([]determinant.Incarnation, len(job.Tasks)),
 	}
 	for t := range c.holds {
 		c.holds[t] = map[determinant.WorkerID]determinant.Epoch{}
@@ -151,9 +153,22 @@ func (c *Coordinator) Report(r Report) {
 		c.holds[r.Holding.Task][r.Holding.Worker] = r.Holding.Epoch
 		c.recovery(*r.Holding)
 		c.placed()
+	case r.Ended != nil:
+		c.taskEnded(r.Ended)
 	case r.Checkpoint:
 		c.checkpoints(checkpoint.Request{})
 	}
+}
+
+// taskEnded asks for the job's last checkpoint when every task has ended in its present life.
+func (c *Coordinator) taskEnded(e *Ended) {
+	c.ended[e.Task] = e.Incarnation
+	for t, p := range c.view.Places {
+		if c.ended[t] != p.Incarnation {
+			return
+		}
+	}
+	c.checkpoints(checkpoint.Request{})
 }
 
 // recovery gives the decider an event and carries out what follows.

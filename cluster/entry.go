@@ -89,6 +89,7 @@ type Report struct {
 	Rollback   *standby.RollbackWanted
 	CaughtUp   *standby.CaughtUp
 	Holding    *standby.Holding
+	Ended      *Ended
 	Checkpoint bool // wants a checkpoint soon, to free logs
 }
 
@@ -144,4 +145,10 @@ func answerOf(logs *causal.Store, job *Job, t determinant.TaskID, d determinant.
 // positionOf gives the position of a poisoned record in the form that a failure has.
 func positionOf(p *task.Poison) string {
 	return fmt.Sprintf("task %s, channel %d, sequence number %d", p.Vertex, p.Position.Channel, p.Position.Seq)
+}
+
+// Ended says that a task has ended its outputs: its input is processed.
+type Ended struct {
+	Task        determinant.TaskID
+	Incarnation determinant.Incarnation
 }

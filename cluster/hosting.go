@@ -23,6 +23,7 @@ type hosted struct {
 	starts []determinant.Seq // by output: where it began in this life
 	dead   atomic.Bool       // evicted: it may finish the step under way, but nothing that it does counts
 
+	ended      bool        // its end was reported; the task's goroutine only
 	recovering atomic.Bool // counts as failed until CaughtUp was reported
 	accused    bool        // a rollback was asked for in its name
 
@@ -75,6 +76,10 @@ func (w *Worker) Step(t *task.Task) (progress bool) {
 	}
 	if h.recovering.Load() && !h.task.Replaying() {
 		w.checkCaughtUp(h)
+	}
+	if !h.ended && h.task.Ended() {
+		h.ended = true
+		w.env.Report(Report{Ended: &Ended{Task: t.ID(), Incarnation: h.inc}})
 	}
 	return progress
 }
