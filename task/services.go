@@ -58,7 +58,7 @@ func (t *Task) chooseSeed() determinant.Determinant {
 // Call makes a synchronous external call, or answers it from the log.
 func (t *Task) Call(hash uint64, do func(context.Context) ([]byte, error)) ([]byte, error) {
 	d := t.choose(determinant.KindCall, func() determinant.Determinant {
-		return answer(determinant.Determinant{Kind: determinant.KindCall, Hash: hash}, do)
+		return t.answer(determinant.Determinant{Kind: determinant.KindCall, Hash: hash}, do)
 	})
 	if d.Hash != hash {
 		panic(unwind{t.diverged("a call with request hash %016x where the log has %016x", hash, d.Hash)})
@@ -70,8 +70,8 @@ func (t *Task) Call(hash uint64, do func(context.Context) ([]byte, error)) ([]by
 }
 
 // answer runs a call and puts its result, or its error, into d.
-func answer(d determinant.Determinant, do Call) determinant.Determinant {
-	result, err := do(context.Background())
+func (t *Task) answer(d determinant.Determinant, do Call) determinant.Determinant {
+	result, err := do(t.cfg.Context)
 	d.Bytes = result
 	if err != nil {
 		d.Failed, d.Bytes = true, []byte(err.Error())

@@ -1,6 +1,7 @@
 package task
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -50,8 +51,9 @@ type Config struct {
 	// Adopt: the task lives in at-least-once mode, where channels may repeat barriers.
 	SkipAt *Position // a record to set aside, by the poison policy
 
-	Clock       func() int64  // milliseconds since the Unix epoch
-	Entropy     func() uint64 // seeds
+	Context     context.Context // of synchronous external calls; ends when nothing that the task does counts any more
+	Clock       func() int64    // milliseconds since the Unix epoch
+	Entropy     func() uint64   // seeds
 	Calls       Calls
 	Budget      *inflightlog.Budget // may be nil
 	Gated       func() bool         // sources wait while it is true; may be nil
@@ -158,6 +160,9 @@ type step struct {
 func New(cfg Config) (*Task, error) {
 	if cfg.MaxElements == 0 {
 		cfg.MaxElements = DefaultMaxElements
+	}
+	if cfg.Context == nil {
+		cfg.Context = context.Background()
 	}
 	if cfg.MaxUnsent == 0 {
 		cfg.MaxUnsent = DefaultMaxUnsent
