@@ -311,7 +311,7 @@ func (l *Local) startWorker(dir int) (*localWorker, error) {
 	id := l.mu.nextID
 	l.mu.nextID++
 	lw.worker = NewWorker(id, l.job, l.coord.View(), lw, Options{
-		Clock: l.opts.Clock, Entropy: entropy, State: state, Budget: budget, DeadLetter: l.opts.DeadLetter,
+		Context: ctx, Clock: l.opts.Clock, Entropy: entropy, State: state, Budget: budget, DeadLetter: l.opts.DeadLetter,
 		Calls:    func(t determinant.TaskID) task.Calls { return &calls{lw: lw, task: t} },
 		OpenSink: l.openSink, LogBudget: l.opts.LogBudget, Mutations: l.opts.Mutations,
 	})

@@ -189,7 +189,7 @@ func (w *Worker) build(t determinant.TaskID, inc determinant.Incarnation, log ca
 			return state.RestoreAt(t, epoch, life, &meta, load)
 		},
 		Log: own, Replay: log.Bytes, SkipAt: v.aside(t),
-		Clock: w.opts.Clock, Entropy: w.opts.Entropy, Calls: w.opts.Calls(t), Budget: w.opts.Budget, Host: h,
+		Context: w.opts.Context, Clock: w.opts.Clock, Entropy: w.opts.Entropy, Calls: w.opts.Calls(t), Budget: w.opts.Budget, Host: h,
 		MaxElements: w.opts.MaxElements, MaxUnsent: w.opts.MaxUnsent, Slice: w.opts.Slice, Pick: w.opts.Pick,
 		Gated: w.gated, Probe: w.opts.Probe, Mutations: w.opts.Mutations,
 	})

@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"context"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -46,8 +47,9 @@ type Environment interface {
 
 // Options are a worker's.
 type Options struct {
-	Clock       func() int64  // milliseconds since the Unix epoch
-	Entropy     func() uint64 // seeds for user randomness
+	Context     context.Context // of synchronous external calls; nil: never ends
+	Clock       func() int64    // milliseconds since the Unix epoch
+	Entropy     func() uint64   // seeds for user randomness
 	Calls       func(t determinant.TaskID) task.Calls
 	State       *checkpoint.Store
 	Budget      *inflightlog.Budget
