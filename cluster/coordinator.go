@@ -381,7 +381,7 @@ func (c *Coordinator) taskFailed(f *TaskFailure) {
 func (c *Coordinator) fatal(f *TaskFailure) error {
 	var poison *task.Poison
 	switch {
-	case errors.Is(f.Err, ErrKilled):
+	case errors.Is(f.Err, ErrKilled), errors.Is(f.Err, task.ErrReopened):
 		return nil
 	case errors.Is(f.Err, task.ErrUnskippable):
 		return f.Err

@@ -145,8 +145,10 @@ func (t *Task) takeInput(in *input) (bool, error) {
 
 // element runs one element through the chain.
 func (t *Task) element(in *input, e *inflightlog.Element) error {
-	if in.ended && !t.mode.Logs() && !e.Kind.EndsEpoch() {
-		return nil // at-least-once: a restarted producer repeats what this task has seen to the end
+	if in.ended && !e.Kind.EndsEpoch() {
+		if err := t.reopen(in); err != nil {
+			return err
+		}
 	}
 	switch e.Kind {
 	case inflightlog.Record:
@@ -164,6 +166,20 @@ func (t *Task) element(in *input, e *inflightlog.Element) error {
 		return t.barrier(in, e)
 	}
 	return t.assertion("element of kind %d on channel %d", e.Kind, in.channel)
+}
+
+// reopen takes back the end of an input whose producer starts again, in at-least-once mode. What the producer now sends must
+// not be passed over as known: it may send to this task what it sent to another one before. A task that has flushed already
+// cannot go on; it starts again itself.
+func (t *Task) reopen(in *input) error {
+	switch {
+	case t.mode.Logs():
+		return t.assertion("channel %d gives an element after its end", in.channel)
+	case t.ending:
+		return fmt.Errorf("%w: %s, channel %d", ErrReopened, t, in.channel)
+	}
+	in.ended = false
+	return nil
 }
 
 func (t *Task) record(in *input, e *inflightlog.Element) error {

@@ -100,6 +100,8 @@ var (
 	ErrOrphan = errors.New("task: a consumer is ahead of what the replayed log explains")
 	// ErrUnskippable means that a poisoned record cannot be set aside because others already depend on its choices.
 	ErrUnskippable = errors.New("task: the poisoned record cannot be set aside")
+	// ErrReopened means that a producer starts again although the task has ended: in at-least-once mode the task must, too.
+	ErrReopened = errors.New("task: a producer starts again after the end of all inputs")
 	// ErrExhausted means that even the reserve of the in-flight log's budget is used up.
 	ErrExhausted = errors.New("task: the in-flight log's reserve is used up")
 )
