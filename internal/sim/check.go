@@ -141,7 +141,7 @@ func (w *World) checkReport(p *process, r *cluster.Report) {
 	text := ""
 	if r.Failed != nil {
 		t, inc, text = r.Failed.Task, r.Failed.Incarnation, r.Failed.Err.Error()
-		if errors.Is(r.Failed.Err, cluster.ErrKilled) || errors.Is(r.Failed.Err, errTorn) {
+		if errors.Is(r.Failed.Err, cluster.ErrKilled) || errors.Is(r.Failed.Err, errTorn) || errors.Is(r.Failed.Err, task.ErrReopened) {
 			return
 		}
 	} else {
