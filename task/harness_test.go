@@ -77,6 +77,7 @@ type rig struct {
 	log   *causal.Log
 	now   int64 // what the clock says; it may go back
 	left  [][]*inflightlog.Batch
+	ends  []determinant.Cursor // of what each input was given
 }
 
 func newRig(t tester, v vertex, change ...func(*Config)) *rig {
@@ -97,6 +98,10 @@ func newRig(t tester, v vertex, change ...func(*Config)) *rig {
 		r.log.Append(r.cfg.Replay)
 	}
 	r.cfg.Log = r.log
+	r.ends = slices.Repeat([]determinant.Cursor{inflightlog.Origin}, len(v.inputs))
+	if r.cfg.Meta.Epoch > 0 {
+		r.ends = slices.Clone(r.cfg.Meta.Inputs)
+	}
 	var err error
 	r.task, err = New(r.cfg)
 	require.NoError(t, err)
@@ -290,20 +295,17 @@ func allOf(t tester, log *inflightlog.Log, from determinant.Cursor) (all []*infl
 func never() bool  { return false }
 func always() bool { return true }
 
-// feed delivers elements on input i at once, in one batch if the channel's numbering begins with them.
+// feed delivers elements on input i, in as few batches as can be.
 func (r *rig) feed(i int, elements ...inflightlog.Element) {
 	r.Helper()
-	in := r.task.in[i]
-	start := determinant.Cursor{Next: in.next, Epoch: r.task.epoch}
-	for _, d := range in.mu.queue {
-		start = d.batch.End
+	for _, b := range batchesOf(r, r.ends[i], elements, never) {
+		r.deliver(i, b)
 	}
-	if in.batch != nil && len(in.mu.queue) == 0 {
-		start = in.batch.End
-	}
-	for _, b := range batchesOf(r, start, elements, never) {
-		r.task.Deliver(i, b, false)
-	}
+}
+
+func (r *rig) deliver(i int, b *inflightlog.Batch) {
+	r.ends[i] = b.End
+	r.task.Deliver(i, b, false)
 }
 
 // supply puts batches in line that arrive later, by arrive.
@@ -314,7 +316,7 @@ func (r *rig) arrive(i int) bool {
 	if len(r.left[i]) == 0 {
 		return false
 	}
-	r.task.Deliver(i, r.left[i][0], false)
+	r.deliver(i, r.left[i][0])
 	r.left[i] = r.left[i][1:]
 	return true
 }

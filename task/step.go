@@ -142,7 +142,7 @@ func (t *Task) resume() (progress bool, err error) {
 		if t.cfg.Slice > 0 && n == t.cfg.Slice {
 			return true, nil
 		}
-		if t.sealed {
+		if t.sealed || n == 0 {
 			t.sealed = false
 			if t.overBound() {
 				return progress, nil
@@ -317,7 +317,11 @@ func (t *Task) changeSplit(d *determinant.Determinant) error {
 	return nil
 }
 
+// diverged is the error for a choice that was replayed last and does not fit.
 func (t *Task) diverged(format string, args ...any) error {
+	if t.replayer != nil {
+		return t.replayer.Diverged(fmt.Sprintf(format, args...))
+	}
 	return &causal.Divergence{
 		Task: t.cfg.ID, Vertex: t.String(), Epoch: t.epoch, Step: t.steps,
 		Expected: "a step that the task can take", Got: fmt.Sprintf(format, args...),
