@@ -67,6 +67,7 @@ type Coordinator struct {
 	ended      []determinant.Incarnation                    // by task; the life that has ended its outputs, 0: none
 	divergence int
 	finished   bool
+	failed     bool // it was finished by an error
 	now        int64
 	pace       pace
 }
@@ -256,7 +257,7 @@ func (c *Coordinator) Committed(e Entry) {
 		c.finished = true
 		c.announce(e)
 		var err error
-		if e.Finish.Err != "" {
+		if c.failed = e.Finish.Err != ""; c.failed {
 			err = errors.New(e.Finish.Err)
 		}
 		c.env.Finished(err)

@@ -170,6 +170,13 @@ func (l *Local) open(ctx context.Context) error {
 		PoisonTries: l.opts.PoisonTries, SetAside: l.opts.DeadLetter != nil, Mutations: l.opts.Mutations,
 	})
 	l.coord = c
+	l.ledger.current = func() ledgerState {
+		now := ledgerState{Identity: s.Identity, View: c.View(), Recovery: c.decider.State(), Points: c.points.State()}
+		if c.finished && !c.failed {
+			now.Finished = &Finish{Epoch: now.Points.Committed}
+		}
+		return now
+	}
 	l.mu.nextID = s.lastWorker() + 1
 	former := c.decider.Live()
 	l.mu.workers = make([]*localWorker, l.opts.Workers)
