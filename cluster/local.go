@@ -171,7 +171,8 @@ func (l *Local) open(ctx context.Context) error {
 	})
 	l.coord = c
 	l.ledger.current = func() ledgerState {
-		now := ledgerState{Identity: s.Identity, View: c.View(), Recovery: c.decider.State(), Points: c.points.State()}
+		now := *s
+		now.View, now.Recovery, now.Points = c.View(), c.decider.State(), c.points.State()
 		if c.finished && !c.failed {
 			now.Finished = &Finish{Epoch: now.Points.Committed}
 		}
