@@ -130,7 +130,7 @@ func (t *Task) takeInput(in *input) (bool, error) {
 		return false, fmt.Errorf("task: %s: channel %d, element %d: %w", t, in.channel, in.next, err)
 	}
 	if err := t.element(in, &e); err != nil {
-		return false, err
+		return false, t.userFailure(err)
 	}
 	in.pos += n
 	in.left--

@@ -44,17 +44,14 @@ func (p *Poison) Same(o *Poison) bool {
 	return p.Known && o.Known && p.Task == o.Task && p.Position == o.Position && p.Operator == o.Operator
 }
 
-// userFailure turns an error of user code into a Poison. Other errors pass.
-func (t *Task) userFailure(pos Position, record []byte, err error) error {
+// userFailure turns an error of user code that belongs to no record, but to a timer or a flush, into a Poison. Other errors
+// pass.
+func (t *Task) userFailure(err error) error {
 	var u *operator.UserError
 	if !errors.As(err, &u) {
 		return err
 	}
-	return &Poison{
-		Task: t.cfg.ID, Incarnation: t.cfg.Incarnation, Vertex: t.String(), Operator: u.Operator,
-		Position: pos, Known: t.step.kind == determinant.KindInput || t.step.kind == determinant.KindSource,
-		Record: append([]byte(nil), record...), Err: u.Err,
-	}
+	return &Poison{Task: t.cfg.ID, Incarnation: t.cfg.Incarnation, Vertex: t.String(), Operator: u.Operator, Err: u.Err}
 }
 
 // setAside passes over the record at p if the replayed log has a Skip for it, or if the policy wants it set aside and the
@@ -83,7 +80,10 @@ func (t *Task) recordFailed(p Position, record []byte, err error) error {
 		return nil
 	}
 	if t.cfg.SkipAt == nil || *t.cfg.SkipAt != p {
-		return t.userFailure(p, record, err)
+		return &Poison{
+			Task: t.cfg.ID, Incarnation: t.cfg.Incarnation, Vertex: t.String(), Operator: u.Operator,
+			Position: p, Known: true, Record: append([]byte(nil), record...), Err: u.Err,
+		}
 	}
 	if t.replayer != nil && !t.replayer.Done() {
 		return fmt.Errorf("%w: %s: others depend on choices that followed it", ErrUnskippable, t)

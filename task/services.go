@@ -158,7 +158,7 @@ func (t *Task) completeAsync(d *determinant.Determinant) error {
 	}
 	a.outstanding = append(a.outstanding[:d.Pending], a.outstanding[d.Pending+1:]...)
 	if err := t.chain.AsyncDone(int(d.Pending), d.Bytes, d.Failed); err != nil {
-		return t.userFailure(Position{}, nil, err)
+		return t.userFailure(err)
 	}
 	return nil
 }

@@ -118,7 +118,7 @@ func (t *Task) run(d *determinant.Determinant) error {
 	case determinant.KindTimers:
 		t.lastTime, t.step.now, t.step.hasNow = d.Time, d.Time, true
 		if err := t.chain.ProcessingTime(d.Time); err != nil {
-			return t.userFailure(Position{}, nil, err)
+			return t.userFailure(err)
 		}
 	case determinant.KindAsync:
 		if err := t.completeAsync(d); err != nil {
@@ -199,7 +199,7 @@ func (t *Task) endStep() error {
 		return nil
 	}
 	if err := t.chain.StepEnd(); err != nil {
-		return t.userFailure(Position{}, nil, err)
+		return t.userFailure(err)
 	}
 	t.finishEnd()
 	t.commit()
@@ -312,7 +312,7 @@ func (t *Task) changeSplit(d *determinant.Determinant) error {
 		return t.source.Remove(d.Split)
 	}
 	if err := t.beginEnd(); err != nil {
-		return t.userFailure(Position{}, nil, err)
+		return t.userFailure(err)
 	}
 	return nil
 }
@@ -348,7 +348,7 @@ func (t *Task) sourceBarrier(d *determinant.Determinant) error {
 // the state is frozen, and only then the barrier goes to the outputs.
 func (t *Task) endEpoch(b boundary) error {
 	if err := t.chain.StepEnd(); err != nil {
-		return t.userFailure(Position{}, nil, err)
+		return t.userFailure(err)
 	}
 	t.finishEnd()
 	t.commit()
