@@ -246,10 +246,7 @@ func drawnRun(ctx context.Context, t *testing.T, v *valve, out string, o LocalOp
 	var driving sync.WaitGroup
 	o.Started = func(l *Local) {
 		k := &killer{t: t, l: l, valve: v, out: out, ctx: ctx}
-		driving.Go(func() {
-			drive(k)
-			v.open(v.n)
-		})
+		driving.Go(func() { drive(k) })
 	}
 	sum, err := RunLocal(ctx, drawnPlan(t, v, out), o)
 	cancel()
@@ -359,7 +356,10 @@ func TestKillings(t *testing.T) {
 	for _, c := range killings {
 		t.Run(c.name, func(t *testing.T) {
 			v, out := &valve{n: 5000}, filepath.Join(t.TempDir(), "out")
-			sum, err := drawnRun(context.Background(), t, v, out, LocalOptions{CheckpointInterval: c.interval}, c.drive)
+			sum, err := drawnRun(context.Background(), t, v, out, LocalOptions{CheckpointInterval: c.interval}, func(k *killer) {
+				c.drive(k)
+				v.open(v.n)
+			})
 			require.NoError(t, err)
 			require.Positive(t, sum.Kills)
 			require.Positive(t, sum.TasksRestarted)
@@ -386,7 +386,7 @@ func TestKillingsAcrossRestarts(t *testing.T) {
 				stop()
 				require.ErrorIs(t, err, context.Canceled)
 			}
-			sum, err := drawnRun(context.Background(), t, v, out, o, func(*killer) {})
+			sum, err := drawnRun(context.Background(), t, v, out, o, func(*killer) { v.open(v.n) })
 			require.NoError(t, err)
 			require.True(t, sum.Resumed)
 			require.Zero(t, sum.Rollbacks)
