@@ -463,7 +463,8 @@ type script struct {
 	names  []string
 	splits map[string][]uint64
 	held   map[string]bool
-	more   map[string]bool // the split does not end
+	more   map[string]bool   // the split does not end
+	upTo   map[string]uint64 // if set, the reader has nothing from this offset on
 }
 
 func (s *script) Splits(context.Context) ([]string, error) { return s.names, nil }
@@ -480,7 +481,8 @@ type scriptReader struct {
 
 func (r *scriptReader) Next() (uint64, uint64, error) {
 	values := r.script.splits[r.split]
-	if r.script.held[r.split] {
+	limit, limited := r.script.upTo[r.split]
+	if r.script.held[r.split] || limited && r.at >= limit {
 		return 0, 0, operator.ErrNotReady
 	}
 	if r.at >= uint64(len(values)) {

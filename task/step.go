@@ -171,11 +171,13 @@ func (t *Task) next() (bool, error) {
 	}
 	split, offset := t.source.Position()
 	p := Position{Channel: split, Seq: determinant.Seq(offset)}
-	aside, err := t.setAside(p, nil)
-	if err != nil {
-		return false, err
+	var err error
+	if !t.step.aside { // otherwise it was set aside when its reader was not ready
+		if t.step.aside, err = t.setAside(p, nil); err != nil {
+			return false, err
+		}
 	}
-	if aside {
+	if t.step.aside {
 		err = t.source.Discard()
 	} else {
 		err = t.source.Emit()
@@ -183,6 +185,7 @@ func (t *Task) next() (bool, error) {
 	if errors.Is(err, operator.ErrNotReady) {
 		return false, nil
 	}
+	t.step.aside = false
 	if err != nil {
 		if err = t.recordFailed(p, nil, err); err != nil {
 			return false, err

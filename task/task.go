@@ -156,6 +156,7 @@ type step struct {
 	left   uint64
 	now    int64
 	hasNow bool
+	aside  bool // the next record of the source is set aside
 }
 
 // New builds a task from a restored checkpoint. It does not run anything that needs a choice.
