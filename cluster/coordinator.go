@@ -413,7 +413,7 @@ func (c *Coordinator) poisoned(t determinant.TaskID, p *task.Poison) error {
 	if !c.opts.SetAside || !p.Known || have.tries > c.opts.PoisonTries {
 		return fmt.Errorf("user code failed %d times at the same place: %w", have.tries, p)
 	}
-	c.ledger.Propose(Entry{Aside: &Aside{Task: t, Position: p.Position}})
+	c.ledger.Propose(Entry{Aside: &Aside{Task: t, Position: p.Position, Operator: p.Operator, Err: p.Err.Error()}})
 	return nil
 }
 

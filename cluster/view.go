@@ -31,6 +31,8 @@ type View struct {
 type Aside struct {
 	Task     determinant.TaskID
 	Position task.Position
+	Operator string // that failed on it
+	Err      string
 }
 
 // NewView is the view before the first entry.

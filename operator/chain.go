@@ -123,6 +123,8 @@ type SourceHead interface {
 	Position() (split uint32, offset uint64)
 	// Discard passes over the record that Emit would run next.
 	Discard() error
+	// Show is the record that Position named, also after Emit has run it, for people to read. It is empty if it is not held.
+	Show(offset uint64) []byte
 	// Splits is how many splits were added so far, Open how many of them are not removed.
 	Splits() int
 	Open() int

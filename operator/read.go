@@ -25,6 +25,7 @@ func From[T any](j *Job, name string, s Source[T], o ...Option) Stream[T] {
 		build: func(_ *builder, at *site, outs []any) (built, error) {
 			out, err := portOf[T](outs, 0)
 			h := newSourceHead(at, s, out)
+			h.codec = codec.codec
 			return built{op: h, head: &pass{at, out}, source: h, state: []Table{h}}, err
 		},
 	}
@@ -42,6 +43,7 @@ func From[T any](j *Job, name string, s Source[T], o ...Option) Stream[T] {
 type sourceHead[T any] struct {
 	*site
 	source Source[T]
+	codec  Codec[T] // nil if records cannot leave the vertex
 	out    collector[T]
 	ctx    context.Context
 	cancel context.CancelFunc
@@ -273,6 +275,30 @@ func (h *sourceHead[T]) Position() (split uint32, offset uint64) {
 		return h.step.split, 0
 	}
 	return h.step.split, h.splits[h.step.split].offset
+}
+
+// Show implements SourceHead.
+func (h *sourceHead[T]) Show(offset uint64) []byte {
+	if int(h.step.split) >= len(h.splits) {
+		return nil
+	}
+	s := h.splits[h.step.split]
+	if s.offset == offset && s.taken == len(s.ahead) && h.read(s, 1) != nil {
+		return nil
+	}
+	i := s.taken
+	if s.offset != offset {
+		i-- // it was emitted
+	}
+	if i < 0 || i >= len(s.ahead) {
+		return nil
+	}
+	if h.codec != nil {
+		if shown, err := h.codec.Append(nil, s.ahead[i]); err == nil {
+			return shown
+		}
+	}
+	return fmt.Appendf(nil, "%+v", s.ahead[i])
 }
 
 // Discard implements SourceHead.

@@ -23,6 +23,7 @@ type Poison struct {
 	Operator    string
 	Position    Position
 	Known       bool // the failure belongs to a record, and not to a timer or a flush
+	Source      bool // the position is a split and an offset in it
 	Record      []byte
 	Err         error
 }
@@ -32,7 +33,11 @@ func (p *Poison) Error() string {
 	if !p.Known {
 		return fmt.Sprintf("task: %s: operator %q failed: %v", p.Vertex, p.Operator, p.Err)
 	}
-	return fmt.Sprintf("task: %s: operator %q failed on the record at channel %d, sequence number %d: %v (record: %.200q)",
+	where := "channel %d, sequence number %d"
+	if p.Source {
+		where = "split %d, offset %d"
+	}
+	return fmt.Sprintf("task: %s: operator %q failed on the record at "+where+": %v (record: %.200q)",
 		p.Vertex, p.Operator, p.Position.Channel, p.Position.Seq, p.Err, p.Record)
 }
 
@@ -52,6 +57,14 @@ func (t *Task) userFailure(err error) error {
 		return err
 	}
 	return &Poison{Task: t.cfg.ID, Incarnation: t.cfg.Incarnation, Vertex: t.String(), Operator: u.Operator, Err: u.Err}
+}
+
+// shown is a copy of a record, for people and for the dead-letter output.
+func (t *Task) shown(p Position, record []byte) []byte {
+	if t.source != nil {
+		return t.source.Show(uint64(p.Seq))
+	}
+	return append([]byte(nil), record...)
 }
 
 // setAside passes over the record at p if the replayed log has a Skip for it, or if the policy wants it set aside and the
@@ -82,7 +95,7 @@ func (t *Task) recordFailed(p Position, record []byte, err error) error {
 	if t.cfg.SkipAt == nil || *t.cfg.SkipAt != p {
 		return &Poison{
 			Task: t.cfg.ID, Incarnation: t.cfg.Incarnation, Vertex: t.String(), Operator: u.Operator,
-			Position: p, Known: true, Record: append([]byte(nil), record...), Err: u.Err,
+			Position: p, Known: true, Source: t.source != nil, Record: t.shown(p, record), Err: u.Err,
 		}
 	}
 	if t.replayer != nil && !t.replayer.Done() {
@@ -100,7 +113,7 @@ func (t *Task) recordSkip(p Position, record []byte, cause error) error {
 	}
 	err = t.cfg.Host.SetAside(t, Poison{
 		Task: t.cfg.ID, Incarnation: t.cfg.Incarnation, Vertex: t.String(), Position: p, Known: true,
-		Record: append([]byte(nil), record...), Err: cause,
+		Source: t.source != nil, Record: t.shown(p, record), Err: cause,
 	})
 	if err != nil {
 		return fmt.Errorf("%w: %s: %w", ErrUnskippable, t, err)
