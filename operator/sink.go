@@ -13,6 +13,16 @@ var ErrFenced = errors.New("operator: the writer was fenced off by a later incar
 // ErrContradiction is returned by a CausalStore when what it is asked to write differs from what it already shows.
 var ErrContradiction = errors.New("operator: the sink already shows other output at this position")
 
+// ErrPermanent is in the chain of an error of a sink that no other try can mend: the job stops at once.
+var ErrPermanent = errors.New("operator: another try cannot mend this")
+
+// LineSink is a CausalSink that shows text: its records are encoded by JSON unless WithCodec says otherwise.
+type LineSink interface {
+	CausalSink
+	// Lines is never called.
+	Lines()
+}
+
 // CausalSink is an external system that takes output with the determinants that it depends on, and so shows each record
 // exactly once within milliseconds and without waiting for a checkpoint.
 type CausalSink interface {

@@ -2,12 +2,17 @@ package operator
 
 import "errors"
 
-// To ends a stream in a causal sink, which shows every record exactly once. Records are encoded by the stream's codec unless
+// To ends a stream in a causal sink, which shows every record exactly once. Records are encoded by JSON for a [LineSink], by the
+// stream's codec for others, unless
 // [WithCodec] gives another, such as [JSON].
 func To[T any](s Stream[T], name string, sink CausalSink, o ...Option) {
 	j, opts := jobOf(s, "To", name), collect(o)
 	j.require(sink != nil, "To", name, "its sink")
-	codec := codecFor(opts, inherit(s.codec))
+	fallback := inherit(s.codec)
+	if _, text := sink.(LineSink); text {
+		fallback = func() codecRef[T] { return codecRef[T]{codec: JSON[T]()} }
+	}
+	codec := codecFor(opts, fallback)
 	j.add(&node{
 		kind: "To", name: name, inputs: []input{inputOf(s)}, sink: sink, checks: []func() error{codec.check()},
 		build: func(b *builder, at *site, _ []any) (built, error) {

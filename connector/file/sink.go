@@ -20,11 +20,11 @@ import (
 // Errors of the sink that a caller may branch on.
 var (
 	// ErrInUse is returned when another job, or another process of a job without an identity, uses the directory.
-	ErrInUse = errors.New("file: the directory is in use")
+	ErrInUse = permanent("file: the directory is in use")
 	// ErrForeign is returned when the directory holds output that this package did not write. Nothing is overwritten.
-	ErrForeign = errors.New("file: the directory holds files of someone else")
+	ErrForeign = permanent("file: the directory holds files of someone else")
 	// ErrJob is returned when the directory was written by another job that is not running now.
-	ErrJob = errors.New("file: the directory belongs to another job")
+	ErrJob = permanent("file: the directory belongs to another job")
 	// ErrCorrupt is returned when the output and what is stored beside it do not fit together.
 	ErrCorrupt = errors.New("file: corrupt")
 	// ErrGap is returned for a write that does not begin where the output ends.
@@ -32,8 +32,16 @@ var (
 	// ErrUnfenced is returned for a write by an incarnation that no Fence has announced.
 	ErrUnfenced = errors.New("file: the writer has not fenced the store")
 	// ErrNewline is returned for a record that would be more than one line.
-	ErrNewline = errors.New("file: the record contains a newline")
+	ErrNewline = permanent("file: the record contains a newline")
 )
+
+// permanent makes an error that ends the job: whoever tries again gets it again.
+func permanent(text string) error { return permanentError(text) }
+
+type permanentError string
+
+func (e permanentError) Error() string        { return string(e) }
+func (e permanentError) Is(target error) bool { return target == operator.ErrPermanent }
 
 // SinkOptions tunes a Directory. The zero value is the default.
 type SinkOptions struct {
@@ -79,7 +87,7 @@ type Directory struct {
 	}
 }
 
-var _ operator.CausalSink = (*Directory)(nil)
+var _ operator.LineSink = (*Directory)(nil)
 
 // Sink shows output in dir: task 3 of a sink writes dir/part-00003.jsonl, one record per line, as the sink's codec encodes
 // it. The directory is made if there is none. Every worker of the job must see the same local directory.
@@ -90,6 +98,9 @@ func Sink(dir string, o SinkOptions) *Directory {
 	d.mu.parts = make(map[int]*part)
 	return d
 }
+
+// Lines makes it an operator.LineSink.
+func (*Directory) Lines() {}
 
 // Identify gives the directory the job's identity unless the options have one. The engine calls it before Open.
 func (d *Directory) Identify(identity string) error {
@@ -183,7 +194,7 @@ func (d *Directory) refuseForeign() error {
 		if !strings.HasSuffix(e.Name(), ".jsonl") {
 			continue
 		}
-		if ours, err := exists(d.hidden()); ours || err != nil {
+		if ours, err := exists(filepath.Join(d.hidden(), "job")); ours || err != nil {
 			return err
 		}
 		return fmt.Errorf("%w: %s is there, but no %s: nothing was overwritten", ErrForeign,
