@@ -47,6 +47,27 @@ func (s *Store) RestoreAt(
 	return s.Restore(t, e, meta, load)
 }
 
+// MetaAt is RestoreAt without the entries.
+func (s *Store) MetaAt(t determinant.TaskID, e determinant.Epoch, inc determinant.Incarnation, meta *Meta) error {
+	if err := s.foldFor(&t, &e, inc); err != nil {
+		return err
+	}
+	if err := s.enter(); err != nil {
+		return err
+	}
+	defer s.leave()
+	if e == 0 {
+		*meta = Meta{Task: t}
+		return nil
+	}
+	m, iter, err := s.view(t, e)
+	if err != nil {
+		return err
+	}
+	*meta = m
+	return iter.Close()
+}
+
 func (s *Store) foldFor(t *determinant.TaskID, e *determinant.Epoch, inc determinant.Incarnation) error {
 	if err := s.enter(); err != nil {
 		return err

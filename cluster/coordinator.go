@@ -9,6 +9,7 @@ import (
 	"github.com/understudy-stream/understudy/checkpoint"
 	"github.com/understudy-stream/understudy/determinant"
 	"github.com/understudy-stream/understudy/internal/mutation"
+	"github.com/understudy-stream/understudy/operator"
 	"github.com/understudy-stream/understudy/standby"
 	"github.com/understudy-stream/understudy/task"
 )
@@ -282,6 +283,9 @@ func (c *Coordinator) decided(e Entry) {
 				delete(c.holds[t], w)
 			}
 		}
+		if !slices.ContainsFunc(e.Decision.Tasks, func(p standby.Placement) bool { return p.Worker == 0 }) {
+			c.env.Waiting("")
+		}
 		c.announce(e)
 		c.placed()
 	}
@@ -384,7 +388,7 @@ func (c *Coordinator) fatal(f *TaskFailure) error {
 	switch {
 	case errors.Is(f.Err, ErrKilled), errors.Is(f.Err, task.ErrReopened):
 		return nil
-	case errors.Is(f.Err, task.ErrUnskippable):
+	case errors.Is(f.Err, task.ErrUnskippable), errors.Is(f.Err, operator.ErrPermanent):
 		return f.Err
 	case errors.Is(f.Err, causal.ErrDivergence):
 		if c.divergence++; c.divergence > 1 {
@@ -413,7 +417,7 @@ func (c *Coordinator) poisoned(t determinant.TaskID, p *task.Poison) error {
 	if !c.opts.SetAside || !p.Known || have.tries > c.opts.PoisonTries {
 		return fmt.Errorf("user code failed %d times at the same place: %w", have.tries, p)
 	}
-	c.ledger.Propose(Entry{Aside: &Aside{Task: t, Position: p.Position, Operator: p.Operator, Err: p.Err.Error()}})
+	c.ledger.Propose(Entry{Aside: &Aside{Task: t, Position: p.Position, Record: p.Record, Operator: p.Operator, Err: p.Err.Error()}})
 	return nil
 }
 

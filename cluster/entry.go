@@ -7,7 +7,6 @@ import (
 	"github.com/understudy-stream/understudy/checkpoint"
 	"github.com/understudy-stream/understudy/determinant"
 	"github.com/understudy-stream/understudy/standby"
-	"github.com/understudy-stream/understudy/task"
 )
 
 // Entry is what the ledger has committed; exactly one field is set. Index numbers entries that took effect.
@@ -140,11 +139,6 @@ func answerOf(logs *causal.Store, job *Job, t determinant.TaskID, d determinant.
 		}
 	}
 	return own, past
-}
-
-// positionOf gives the position of a poisoned record in the form that a failure has.
-func positionOf(p *task.Poison) string {
-	return fmt.Sprintf("task %s, channel %d, sequence number %d", p.Vertex, p.Position.Channel, p.Position.Seq)
 }
 
 // Ended says that a task has ended its outputs: its input is processed.

@@ -270,12 +270,5 @@ func (h *hosted) SetAside(_ *task.Task, p task.Poison) error {
 	if h.w.opts.DeadLetter == nil {
 		return errors.New("cluster: the job has no dead-letter output")
 	}
-	h.w.mu.Lock()
-	for _, a := range h.w.mu.view.Asides {
-		if a.Task == p.Task && a.Position == p.Position {
-			p.Operator, p.Err = a.Operator, errors.New(a.Err)
-		}
-	}
-	h.w.mu.Unlock()
 	return h.w.opts.DeadLetter(p)
 }

@@ -407,5 +407,8 @@ func (lc *localCoordinator) Finished(err error) { (*Local)(lc).finish(err) }
 func (lc *localCoordinator) Waiting(why string) {
 	l := (*Local)(lc)
 	l.waiting.Store(why)
+	if why == "" {
+		return
+	}
 	l.opts.Logger.Warn("waiting", "why", why)
 }

@@ -173,7 +173,7 @@ func (w *Worker) build(t determinant.TaskID, inc determinant.Incarnation, log ca
 	h.recovering.Store(v.Places[t].Recovering)
 	meta := checkpoint.Meta{Task: t}
 	state := w.opts.State
-	err := state.RestoreAt(t, epoch, life, &meta, func(string, []byte, []byte) error { return nil })
+	err := state.MetaAt(t, epoch, life, &meta)
 	if err != nil {
 		return nil, fmt.Errorf("cluster: task %s[%d]: %w", spec.Info.Vertex, spec.Info.Index, err)
 	}
@@ -188,7 +188,7 @@ func (w *Worker) build(t determinant.TaskID, inc determinant.Incarnation, log ca
 		Load: func(load func(table string, key, value []byte) error) error {
 			return state.RestoreAt(t, epoch, life, &meta, load)
 		},
-		Log: own, Replay: log.Bytes, SkipAt: v.aside(t),
+		Log: own, Replay: log.Bytes, SkipAt: v.asides(t),
 		Context: w.opts.Context, Clock: w.opts.Clock, Entropy: w.opts.Entropy, Calls: w.opts.Calls(t), Budget: w.opts.Budget, Host: h,
 		MaxElements: w.opts.MaxElements, MaxUnsent: w.opts.MaxUnsent, Slice: w.opts.Slice, Pick: w.opts.Pick,
 		Gated: w.gated, Probe: w.opts.Probe, Mutations: w.opts.Mutations,

@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"errors"
 	"slices"
 
 	"github.com/understudy-stream/understudy/checkpoint"
@@ -31,6 +32,7 @@ type View struct {
 type Aside struct {
 	Task     determinant.TaskID
 	Position task.Position
+	Record   []byte // as it was on its channel; where choices are not recorded, it is known by this and not by its position
 	Operator string // that failed on it
 	Err      string
 }
@@ -95,6 +97,9 @@ func (v *View) place(d *standby.Decision) []determinant.TaskID {
 	}
 	if d.Generation > v.Generation {
 		v.Cut = v.cut()
+		if d.Mode.Logs() {
+			v.Asides = nil // what comes after a rollback may be chosen otherwise: a position names another record then
+		}
 	}
 	v.Round, v.Generation, v.Dead, v.Hear = d.Round, d.Generation, d.Dead, d.Hear
 	v.Places = slices.Clone(d.Tasks)
@@ -131,12 +136,15 @@ func (v *View) fence(t determinant.TaskID) operator.Fence {
 // live tells whether a worker is none of the dead.
 func (v *View) live(w determinant.WorkerID) bool { return w != 0 && !v.dead(w) }
 
-// aside is the record of task t to be set aside; nil if there is none.
-func (v *View) aside(t determinant.TaskID) *task.Position {
-	for i := len(v.Asides) - 1; i >= 0; i-- {
-		if v.Asides[i].Task == t {
-			return &v.Asides[i].Position
+// asides are the records of task t to be set aside.
+func (v *View) asides(t determinant.TaskID) []task.Poison {
+	var records []task.Poison
+	for _, a := range v.Asides {
+		if a.Task == t {
+			records = append(records, task.Poison{
+				Task: t, Position: a.Position, Record: a.Record, Operator: a.Operator, Err: errors.New(a.Err),
+			})
 		}
 	}
-	return nil
+	return records
 }

@@ -1,6 +1,7 @@
 package task
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 
@@ -24,6 +25,7 @@ type Poison struct {
 	Position    Position
 	Known       bool // the failure belongs to a record, and not to a timer or a flush
 	Source      bool // the position is a split and an offset in it
+	ByRecord    bool // choices are not recorded: the record, and not its position, tells which it is
 	Record      []byte
 	Err         error
 }
@@ -46,7 +48,8 @@ func (p *Poison) Unwrap() error { return p.Err }
 
 // Same tells whether two failures are the same one, met again.
 func (p *Poison) Same(o *Poison) bool {
-	return p.Known && o.Known && p.Task == o.Task && p.Position == o.Position && p.Operator == o.Operator
+	same := p.Position == o.Position || p.ByRecord && bytes.Equal(p.Record, o.Record)
+	return p.Known && o.Known && p.Task == o.Task && same && p.Operator == o.Operator
 }
 
 // userFailure turns an error of user code that belongs to no record, but to a timer or a flush, into a Poison. Other errors
@@ -75,10 +78,14 @@ func (t *Task) setAside(p Position, record []byte) (bool, error) {
 	if t.replayer != nil && t.replayer.PeekSkip(p.Channel, p.Seq) {
 		return true, nil
 	}
-	if t.cfg.SkipAt == nil || *t.cfg.SkipAt != p || t.replayer != nil && !t.replayer.Done() {
+	if len(t.cfg.SkipAt) == 0 || !t.mode.Logs() || t.replayer != nil && !t.replayer.Done() {
 		return false, nil
 	}
-	return true, t.recordSkip(p, record, nil)
+	known := t.skipAt(p, record)
+	if known == nil {
+		return false, nil
+	}
+	return true, t.recordSkip(p, record, known)
 }
 
 // recordFailed handles a failure of user code on a record. If the log has a Skip behind the choices that the record made
@@ -92,28 +99,45 @@ func (t *Task) recordFailed(p Position, record []byte, err error) error {
 		t.rewind()
 		return nil
 	}
-	if t.cfg.SkipAt == nil || *t.cfg.SkipAt != p {
+	known := t.skipAt(p, record)
+	if known == nil {
 		return &Poison{
 			Task: t.cfg.ID, Incarnation: t.cfg.Incarnation, Vertex: t.String(), Operator: u.Operator,
-			Position: p, Known: true, Source: t.source != nil, Record: t.shown(p, record), Err: u.Err,
+			Position: p, Known: true, Source: t.source != nil, ByRecord: !t.mode.Logs() && t.source == nil,
+			Record: t.shown(p, record), Err: u.Err,
 		}
 	}
 	if t.replayer != nil && !t.replayer.Done() {
 		return fmt.Errorf("%w: %s: others depend on choices that followed it", ErrUnskippable, t)
 	}
 	t.rewind()
-	return t.recordSkip(p, record, err)
+	return t.recordSkip(p, record, &Poison{Operator: u.Operator, Err: u.Err})
+}
+
+// skipAt finds the record among those to be set aside; nil if it is none of them. While choices are recorded, a position
+// names a record. Otherwise records come in another order after a failure, and only the record itself tells which it is.
+func (t *Task) skipAt(p Position, record []byte) *Poison {
+	for i := range t.cfg.SkipAt {
+		known := &t.cfg.SkipAt[i]
+		if known.Position == p && (t.mode.Logs() || t.source != nil) {
+			return known
+		}
+		if !t.mode.Logs() && t.source == nil && bytes.Equal(known.Record, record) {
+			return known
+		}
+	}
+	return nil
 }
 
 // recordSkip hands the record to the dead-letter output and records that it was set aside.
-func (t *Task) recordSkip(p Position, record []byte, cause error) error {
+func (t *Task) recordSkip(p Position, record []byte, known *Poison) error {
 	c, err := t.choices()
 	if err != nil {
 		return err
 	}
 	err = t.cfg.Host.SetAside(t, Poison{
 		Task: t.cfg.ID, Incarnation: t.cfg.Incarnation, Vertex: t.String(), Position: p, Known: true,
-		Source: t.source != nil, Record: t.shown(p, record), Err: cause,
+		Operator: known.Operator, Source: t.source != nil, Record: t.shown(p, record), Err: known.Err,
 	})
 	if err != nil {
 		return fmt.Errorf("%w: %s: %w", ErrUnskippable, t, err)

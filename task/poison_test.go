@@ -37,7 +37,7 @@ func choosy(ctx operator.Context, v uint64, emit func(uint64)) error {
 }
 
 func asidePosition(channel uint32, seq determinant.Seq) func(*Config) {
-	return func(c *Config) { c.SkipAt = &Position{Channel: channel, Seq: seq} }
+	return func(c *Config) { c.SkipAt = []Poison{{Position: Position{Channel: channel, Seq: seq}}} }
 }
 
 // Section 12: a user function that returns an error or panics fails its task, and the error shows which record and where.
@@ -182,7 +182,7 @@ func TestManyPoisonedRecordsAreSetAsideOneAfterTheOther(t *testing.T) {
 			return batchesOf(t, inflightlog.Origin, elements, func() bool { return rapid.Bool().Draw(t, "cut") })
 		}
 		var log []byte
-		var aside *Position
+		var aside []Poison
 		for {
 			r := newRig(t, v, bounds(t), func(c *Config) { c.Replay, c.SkipAt = log, aside })
 			for _, b := range batches() {
@@ -192,7 +192,7 @@ func TestManyPoisonedRecordsAreSetAsideOneAfterTheOther(t *testing.T) {
 			log = r.logBytes()
 			var p *Poison
 			if errors.As(err, &p) {
-				aside = &p.Position
+				aside = []Poison{*p}
 				continue
 			}
 			require.NoError(t, err)

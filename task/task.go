@@ -49,7 +49,7 @@ type Config struct {
 	Log    *causal.Log
 	Replay []byte // the merged log from Meta.Log on; empty for a first start and after a rollback
 	// Adopt: the task lives in at-least-once mode, where channels may repeat barriers.
-	SkipAt *Position // a record to set aside, by the poison policy
+	SkipAt []Poison // records to set aside, by the poison policy
 
 	Context     context.Context // of synchronous external calls; ends when nothing that the task does counts any more
 	Clock       func() int64    // milliseconds since the Unix epoch
@@ -120,7 +120,6 @@ type Task struct {
 
 	recorder causal.Choices   // nil while replaying
 	replayer *causal.Replayer // nil when recording
-	restored bool             // was started with something to replay, or by a recovery
 
 	epoch    determinant.Epoch // Invariant: rises by one at each barrier or skip
 	mode     determinant.Mode
@@ -315,7 +314,6 @@ func (t *Task) current() causal.Choices {
 // takeOver ends the replay: the log is used up, possibly in the middle of a step.
 func (t *Task) takeOver() error {
 	t.recorder, t.replayer = t.newRecorder(t.replayer), nil
-	t.restored = true
 	t.replays.Store(false)
 	t.async.start(t.cfg.Calls)
 	t.cfg.Host.Replayed(t)
