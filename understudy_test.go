@@ -168,6 +168,38 @@ func TestPoisonIsSetAside(t *testing.T) {
 	}
 }
 
+// Where choices are not recorded, records come in another order after each failure, and still exactly those on which user code
+// fails are set aside.
+func TestPoisonIsSetAsideInEveryMode(t *testing.T) {
+	for _, mode := range []understudy.Mode{understudy.AtLeastOnce, understudy.GlobalRollback} {
+		for _, inSource := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%v, in the source's vertex: %v", mode, inSource), func(t *testing.T) {
+				out := filepath.Join(t.TempDir(), "out")
+				var mu sync.Mutex
+				letters := map[string]bool{}
+				_, err := run(t, pipeline(lines(t, 3000), out, inSource, func(_ operator.Context, line string) error {
+					if line == poisoned || line == "line 17" || line == "line 18" {
+						return errors.New("no such field")
+					}
+					return nil
+				}), understudy.Options{Mode: mode, DeadLetter: func(p understudy.Poison) error {
+					mu.Lock()
+					defer mu.Unlock()
+					letters[string(p.Record)] = true
+					return nil
+				}})
+				require.NoError(t, err)
+				require.Len(t, letters, 3)
+				shown := visible(t, out)
+				require.Len(t, shown, 2997)
+				for line, n := range shown {
+					require.True(t, n == 1 || mode == understudy.AtLeastOnce, "%q is shown %d times", line, n)
+				}
+			})
+		}
+	}
+}
+
 // While tasks are killed, too, a record is set aside, and stays aside.
 func TestPoisonAmongKills(t *testing.T) {
 	out := filepath.Join(t.TempDir(), "out")
