@@ -32,6 +32,8 @@ var layers = []layer{
 		reason: "the simulation runs a whole cluster and reaches into every layer"},
 	{dir: "internal/nexmark", may: []string{root, "operator", "connector"},
 		reason: "the benchmark is a user: it sees what a user sees"},
+	{dir: "examples", may: []string{root, "operator", "connector", "determinant"},
+		reason: "an example shows what a user's program imports"},
 	{dir: root, may: []string{"cluster", "operator", "task", "checkpoint", "determinant", "internal/mutation"},
 		reason: "the embedding face starts workers and shows what users write with; a connector's dependency must not reach those who do not use it"},
 	{dir: "cluster", may: []string{
