@@ -226,6 +226,7 @@ func (w *Worker) resubscribe(before []standby.Placement) {
 // completed takes a committed checkpoint: only now is anything truncated.
 func (w *Worker) completed(c *checkpoint.Complete) {
 	w.mu.view.Complete = c
+	w.committed.Store(uint64(c.Epoch))
 	w.mu.logs.Truncate(w.mu.view.offsets())
 	for t := range w.tasks {
 		h := w.tasks[t].Load()

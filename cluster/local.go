@@ -155,6 +155,12 @@ func (l *Local) open(ctx context.Context) error {
 			}
 		}
 	}
+	if v := &l.ledger.state.View; v.Mode != l.opts.Mode || v.Depth != l.opts.Depth && !l.opts.Auto {
+		err := fmt.Errorf("%w: %s is of a run in mode %v at sharing depth %v, which cannot go on in mode %v at depth %v",
+			ErrWrongMode, l.opts.StateDir, v.Mode, v.Depth, l.opts.Mode, l.opts.Depth)
+		return errors.Join(err, l.ledger.close())
+	}
+	l.opts.Depth = l.ledger.state.View.Depth
 	l.events = newMailbox()
 	l.ledger.committed = func(e Entry) { l.coord.Committed(e) }
 	s := &l.ledger.state

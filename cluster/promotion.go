@@ -102,7 +102,9 @@ func mergeStored(logs *causal.Store, delta []byte) error {
 func (w *Worker) answered(a Answer) {
 	v := &w.mu.view
 	if a.Answer.Round > v.Round {
-		w.mu.answers = append(w.mu.answers, a)
+		if len(w.mu.answers) < maxEarly {
+			w.mu.answers = append(w.mu.answers, a)
+		}
 		return
 	}
 	pr := w.mu.promos[a.Task]
@@ -254,21 +256,21 @@ func (w *Worker) install(t determinant.TaskID, h *hosted) {
 	w.env.WakeTask(t)
 }
 
-// store opens the causal store of a sink task once per worker.
+// causalStore opens the causal store of a sink task once per worker.
 func (w *Worker) causalStore(t determinant.TaskID) (operator.CausalStore, error) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.mu.closed {
+	w.stores.Lock()
+	defer w.stores.Unlock()
+	if w.stores.closed {
 		return nil, errClosed
 	}
-	if s := w.mu.stores[t]; s != nil {
+	if s := w.stores.open[t]; s != nil {
 		return s, nil
 	}
 	s, err := w.opts.OpenSink(t)
 	if err != nil {
 		return nil, err
 	}
-	w.mu.stores[t] = s
+	w.stores.open[t] = s
 	return s, nil
 }
 

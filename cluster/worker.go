@@ -76,6 +76,15 @@ type Worker struct {
 	places   []atomic.Uint64          // by task; the worker that runs it, for wake-ups
 	consumer []atomic.Uint64          // by channel; the worker that has subscribed to it
 
+	committed atomic.Uint64 // epoch of the last completed checkpoint
+	asked     atomic.Uint64 // epoch whose checkpoint was asked for to free memory
+
+	stores struct { // taken before mu
+		sync.Mutex
+		closed bool
+		open   map[determinant.TaskID]operator.CausalStore
+	}
+
 	mu struct {
 		sync.Mutex
 		closed   bool
@@ -87,8 +96,7 @@ type Worker struct {
 		fallen   []determinant.Incarnation // by task; the last that died here. Invariant: it is never started again
 		early    []*transport.Message      // of a generation that this worker has not reached yet
 		answers  []Answer                  // of rounds that this worker has not reached yet
-		stores   map[determinant.TaskID]operator.CausalStore
-		waiting  [][]byte // images whose base has not been committed here yet
+		waiting  [][]byte                  // images whose base has not been committed here yet
 		mode     determinant.Mode
 		depth    determinant.Depth
 		postpone [][]byte // deltas that the mutation DeltaMergedLate holds back
@@ -103,8 +111,6 @@ type conn struct {
 	report bool                     // say with the next message what this worker holds
 	order  []determinant.TaskID     // logs that the peer's tasks may depend on, downstream first
 	stale  bool                     // order must be computed again
-	told   []determinant.LogOffset  // what this worker last said it holds
-	taken  map[determinant.ChannelID]determinant.Seq
 }
 
 // subscription is a consumer's wish for a channel that is produced here.
@@ -136,7 +142,8 @@ func NewWorker(id determinant.WorkerID, job *Job, v View, env Environment, o Opt
 	w.mu.subs = make([]subscription, len(job.Channels))
 	w.mu.promos = make([]*promotion, n)
 	w.mu.fallen = make([]determinant.Incarnation, n)
-	w.mu.stores = map[determinant.TaskID]operator.CausalStore{}
+	w.stores.open = map[determinant.TaskID]operator.CausalStore{}
+	w.committed.Store(uint64(w.mu.view.committed()))
 	w.mu.mode, w.mu.depth = v.Mode, v.Depth
 	if v.Complete != nil {
 		for _, t := range v.Complete.Tasks {
@@ -177,9 +184,11 @@ func (w *Worker) Close() error {
 	for t := range w.tasks {
 		w.evict(determinant.TaskID(t))
 	}
-	stores := w.mu.stores
-	w.mu.stores = nil
 	w.mu.Unlock()
+	w.stores.Lock()
+	stores := w.stores.open
+	w.stores.open, w.stores.closed = nil, true
+	w.stores.Unlock()
 	var first error
 	for _, s := range stores { //lint:sorted closing order does not matter
 		if err := s.Close(); err != nil && first == nil {
@@ -222,7 +231,7 @@ func (w *Worker) conn(peer determinant.WorkerID) *conn {
 	}
 	c := w.mu.conns[peer]
 	if c == nil {
-		c = &conn{ready: peer == w.id, stale: true, taken: map[determinant.ChannelID]determinant.Seq{}}
+		c = &conn{ready: peer == w.id, stale: true}
 		w.mu.conns[peer] = c
 	}
 	return c
@@ -259,7 +268,15 @@ func (w *Worker) Relink(peer determinant.WorkerID) {
 	w.env.WakeLink(peer)
 }
 
-// Gate tells whether sources must wait because determinants have outgrown their budget.
+// gated tells whether sources must wait because what is kept until the next checkpoint has outgrown its budget. It asks for
+// that checkpoint, once.
 func (w *Worker) gated() bool {
-	return w.opts.LogBudget > 0 && w.mu.logs.Bytes() > w.opts.LogBudget
+	over := w.opts.LogBudget > 0 && w.mu.logs.Bytes() > w.opts.LogBudget
+	if !over && (w.opts.Budget == nil || !w.opts.Budget.Full()) {
+		return false
+	}
+	if next := w.committed.Load() + 1; w.asked.Swap(next) != next {
+		w.env.Report(Report{Checkpoint: true})
+	}
+	return true
 }

@@ -234,7 +234,7 @@ func TestASourceStopsWhenTheBudgetIsFullAndFailsWhenTheReserveIsGone(t *testing.
 			other.Seal()
 		}
 	}
-	r := newRig(t, sourceVertex(t, s, pass), withSplits(s), func(c *Config) { c.Budget, c.MaxElements = budget, 1 })
+	r := newRig(t, sourceVertex(t, s, pass), withSplits(s), func(c *Config) { c.Budget, c.Gated, c.MaxElements = budget, budget.Full, 1 })
 	for range 3 {
 		_, err := r.task.Step()
 		require.NoError(t, err)

@@ -279,11 +279,8 @@ func (t *Task) proposeSource() (d determinant.Determinant, ok bool, err error) {
 	if t.source.Open() == 0 {
 		return determinant.Determinant{Kind: determinant.KindSplit, Split: determinant.NoSplit, Removed: true}, true, nil
 	}
-	if b := t.cfg.Budget; b != nil && b.Full() {
-		if b.Exhausted() {
-			return d, false, ErrExhausted
-		}
-		return d, false, nil
+	if b := t.cfg.Budget; b != nil && b.Exhausted() {
+		return d, false, ErrExhausted
 	}
 	if t.cfg.Gated != nil && t.cfg.Gated() {
 		return d, false, nil

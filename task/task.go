@@ -56,7 +56,7 @@ type Config struct {
 	Entropy     func() uint64   // seeds
 	Calls       Calls
 	Budget      *inflightlog.Budget // may be nil
-	Gated       func() bool         // sources wait while it is true; may be nil
+	Gated       func() bool         // sources wait while it is true: what is kept has outgrown its budget; may be nil
 	Host        Host
 	MaxElements int
 	MaxUnsent   int
