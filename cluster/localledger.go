@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"encoding/binary"
@@ -22,6 +23,7 @@ import (
 var (
 	ErrWrongJob      = errors.New("cluster: the state directory belongs to another job")
 	ErrLedgerCorrupt = errors.New("cluster: the ledger is corrupt")
+	ErrWrongMode     = errors.New("cluster: the state directory belongs to a run in another mode")
 	ErrInUse         = errors.New("cluster: the state directory is in use by another process")
 )
 
@@ -70,8 +72,8 @@ type ledgerFile interface {
 	Sync() error
 }
 
-// localLedger is a Ledger for one process: a file of checksummed frames. The first is a ledgerState, each further one an
-// Entry. A torn last frame is dropped: it was never acted on.
+// localLedger is a Ledger for one process: a file of checksummed frames. The first is a ledgerState, each further one the
+// entries that were committed together. A torn last frame is dropped: it was never acted on.
 //
 // Invariant: an entry is on disk before anybody is told of it.
 type localLedger struct {
@@ -141,8 +143,8 @@ func (l *localLedger) read(job *Job, identity string) (bool, error) {
 	if err = errors.Join(err, f.Close()); err != nil {
 		return false, fmt.Errorf("cluster: ledger: %w", err)
 	}
-	first, rest, ok := nextFrame(raw)
-	if !ok {
+	first, rest, err := nextFrame(raw)
+	if err != nil {
 		return false, fmt.Errorf("%w: %s does not begin with a state", ErrLedgerCorrupt, filepath.Join(l.dir, ledgerName))
 	}
 	if err := msgpack.Unmarshal(first, &l.state); err != nil {
@@ -159,22 +161,27 @@ func (l *localLedger) read(job *Job, identity string) (bool, error) {
 func (l *localLedger) replay(job *Job, rest []byte) error {
 	s := &l.state
 	c := NewCoordinator(job, s.View, s.Recovery, s.Points, l, nowhere{}, CoordinatorOptions{Mode: s.View.Mode, Depth: s.View.Depth})
-	for {
-		frame, after, ok := nextFrame(rest)
-		if !ok {
+	for len(rest) > 0 {
+		frame, after, err := nextFrame(rest)
+		if errors.Is(err, errTorn) {
 			break
 		}
-		e, err := decodeEntry(frame)
+		if err != nil {
+			return fmt.Errorf("%w, %d bytes from its end", err, len(rest))
+		}
+		rest = after
+		entries, err := decodeEntries(frame)
 		if err != nil {
 			return err
 		}
-		rest = after
-		if e.Finish != nil && e.Finish.Err != "" {
-			continue // what stopped the job may be mended by now: it goes on from its last checkpoint
-		}
-		c.Committed(e)
-		if e.Finish != nil {
-			s.Finished = e.Finish
+		for _, e := range entries {
+			if e.Finish != nil && e.Finish.Err != "" {
+				continue // what stopped the job may be mended by now: it goes on from its last checkpoint
+			}
+			c.Committed(e)
+			if e.Finish != nil {
+				s.Finished = e.Finish
+			}
 		}
 	}
 	l.pending = nil
@@ -182,17 +189,27 @@ func (l *localLedger) replay(job *Job, rest []byte) error {
 	return nil
 }
 
-// nextFrame splits off the next whole frame.
-func nextFrame(src []byte) (frame, rest []byte, ok bool) {
+// errTorn says that the file ends in the middle of a frame: the process died while it wrote it.
+var errTorn = errors.New("cluster: the ledger's last frame is torn")
+
+// nextFrame splits off the next frame. A frame that is not what was written is torn if it is the last, and corrupt if the file
+// goes on behind it: what follows was acted on.
+func nextFrame(src []byte) (frame, rest []byte, err error) {
 	if len(src) < frameHeader {
-		return nil, nil, false
+		return nil, nil, errTorn
 	}
 	n, sum := binary.LittleEndian.Uint32(src), binary.LittleEndian.Uint32(src[4:])
-	if n > maxFrame || uint64(n) > uint64(len(src)-frameHeader) {
-		return nil, nil, false
+	if n == 0 || n > maxFrame || uint64(n) > uint64(len(src)-frameHeader) {
+		return nil, nil, errTorn // n is 0 where the file grew, but not what was written to it
 	}
-	frame = src[frameHeader : frameHeader+int(n)]
-	return frame, src[frameHeader+int(n):], crc32.Checksum(frame, castagnoli) == sum
+	frame, rest = src[frameHeader:frameHeader+int(n)], src[frameHeader+int(n):]
+	switch {
+	case crc32.Checksum(frame, castagnoli) == sum:
+		return frame, rest, nil
+	case len(rest) == 0:
+		return nil, nil, errTorn
+	}
+	return nil, nil, fmt.Errorf("%w: checksum of a frame of %d bytes", ErrLedgerCorrupt, n)
 }
 
 func appendFrame(dst, frame []byte) []byte {
@@ -201,12 +218,18 @@ func appendFrame(dst, frame []byte) []byte {
 	return append(dst, frame...)
 }
 
-func decodeEntry(src []byte) (Entry, error) {
-	var e Entry
-	if err := msgpack.Unmarshal(src, &e); err != nil {
-		return e, fmt.Errorf("%w: entry: %w", ErrLedgerCorrupt, err)
+// decodeEntries reads the entries of a frame, one after the other.
+func decodeEntries(src []byte) (entries []Entry, err error) {
+	r := bytes.NewReader(src)
+	dec := msgpack.NewDecoder(r)
+	for r.Len() > 0 {
+		var e Entry
+		if err := dec.Decode(&e); err != nil {
+			return nil, fmt.Errorf("%w: entry: %w", ErrLedgerCorrupt, err)
+		}
+		entries = append(entries, e)
 	}
-	return e, nil
+	return entries, nil
 }
 
 // compact writes a new file that begins with the present state and puts it in the place of the old one.
@@ -229,6 +252,9 @@ func (l *localLedger) compact() error {
 	if err == nil {
 		err = l.fs.Rename(temporary, name)
 	}
+	if err == nil {
+		err = l.syncDir() // otherwise the name may still be the old file's after a power failure
+	}
 	if err != nil {
 		return fmt.Errorf("cluster: ledger: %w", errors.Join(err, f.Close()))
 	}
@@ -241,6 +267,14 @@ func (l *localLedger) compact() error {
 	return nil
 }
 
+func (l *localLedger) syncDir() error {
+	dir, err := l.fs.OpenDir(l.fs.PathJoin(l.dir, "."))
+	if err != nil {
+		return err
+	}
+	return errors.Join(dir.Sync(), dir.Close())
+}
+
 // Propose queues an entry; flush commits it.
 func (l *localLedger) Propose(e Entry) { l.pending = append(l.pending, e) }
 
@@ -249,15 +283,15 @@ func (l *localLedger) flush() error {
 	for len(l.pending) > 0 {
 		entries := l.pending
 		l.pending = nil
-		var out []byte
+		var frame []byte // one for all, so that only the last can be torn
 		for _, e := range entries {
 			body, err := msgpack.Marshal(&e)
 			if err != nil {
 				return err
 			}
-			out = appendFrame(out, body)
+			frame = append(frame, body...)
 		}
-		if _, err := l.file.Write(out); err != nil {
+		if _, err := l.file.Write(appendFrame(nil, frame)); err != nil {
 			return err
 		}
 		if err := l.file.Sync(); err != nil {
