@@ -12,6 +12,9 @@ import (
 
 // Store has the logs of all tasks of a job that one worker knows: those of its own tasks and what it has learned of others'.
 type Store struct {
+	// Between, if set, is called between the captures of two logs by Delta. Tests let tasks go on there.
+	Between func()
+
 	logs []atomic.Pointer[Log]
 
 	mu struct { // taken before any Log's
@@ -91,7 +94,10 @@ const capturesOnStack = 64
 func (s *Store) Delta(dst []byte, order []determinant.TaskID, cursor []determinant.LogOffset) []byte {
 	var onStack [capturesOnStack]capture
 	captures := onStack[:0]
-	for _, t := range order {
+	for i, t := range order {
+		if s.Between != nil && i > 0 {
+			s.Between()
+		}
 		captures = append(captures, s.logs[t].Load().capture())
 	}
 	start := len(dst)

@@ -64,9 +64,10 @@ func (m *metadata) newCoordinator() *cluster.Coordinator {
 
 // Propose implements cluster.Ledger.
 func (m *metadata) Propose(e cluster.Entry) {
-	if !m.rebuilding {
-		m.proposals = append(m.proposals, e)
+	if m.rebuilding || e.Start != nil && m.world.opts.NoCheckpoints {
+		return
 	}
+	m.proposals = append(m.proposals, e)
 }
 
 // commit decides the fate of a proposal: mostly the oldest is committed; some are lost, repeated, or overtaken.

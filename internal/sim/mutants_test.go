@@ -27,10 +27,28 @@ func TestMutant(t *testing.T) {
 	}
 }
 
+// TestControl runs what mutantOptions says without the mutation: nothing may be found.
+func TestControl(t *testing.T) {
+	for _, m := range mutation.All() {
+		t.Run(m.String(), func(t *testing.T) {
+			t.Parallel()
+			for i := range uint64(20) {
+				o := mutantOptions(m, i)
+				o.Mutations = 0
+				if r := Run(o); r.Violation != nil {
+					t.Errorf("seed %d, in %s: %v", i, r.Shape, r.Violation)
+				}
+			}
+		})
+	}
+}
+
 // mutantOptions are runs in which the rule matters.
 func mutantOptions(m mutation.Set, seed uint64) Options {
 	o := Options{Seed: seed, Mutations: m}
 	switch m {
+	case mutation.DeltaUpstreamFirst: // only shows while tasks go on during a capture
+		o.NoCheckpoints, o.Settle, o.Interleave, o.Faults = true, 4000, true, -1
 	case mutation.LocalRuleOff, mutation.ShortestPath, mutation.RecoveringCountsAsLive:
 		o.Depth = determinant.Depth(1 + seed%2)
 	case mutation.FenceMissingAtSink, mutation.FenceMissingAtStoreRead:

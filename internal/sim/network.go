@@ -50,6 +50,7 @@ func (w *World) writeLink() {
 			continue
 		}
 		m := p.worker.Write(q.id)
+		p.checkPlanted(m)
 		if m == nil {
 			continue
 		}

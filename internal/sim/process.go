@@ -35,6 +35,7 @@ type process struct {
 
 	index      uint64 // of the last entry applied
 	generation determinant.Generation
+	planted    *plantedPair
 	unlinked   map[determinant.WorkerID]bool // peers to which the stream broke, until Relink
 }
 
@@ -76,6 +77,9 @@ func (w *World) startProcess(d *dir) *process {
 		Window: w.plan.window, MaxElements: w.plan.elements, MaxUnsent: w.plan.unsent, Slice: w.plan.slice,
 		Pick: w.rng.IntN, Probe: &probe{p}, Mutations: mutations,
 	})
+	if w.opts.Interleave {
+		p.worker.Logs().Between = p.plant
+	}
 	w.processes = append(w.processes, p)
 	w.trace("worker %d starts on directory %d, holds %v", p.id, d.number, p.worker.Holdings())
 	return p

@@ -2,6 +2,9 @@ package sim
 
 import (
 	"flag"
+	"fmt"
+	"runtime"
+	"sync"
 	"testing"
 
 	"github.com/understudy-stream/understudy/determinant"
@@ -9,39 +12,57 @@ import (
 
 var (
 	seeds = flag.Int("sim.seeds", 200, "how many seeds TestSeeds runs")
+	first = flag.Uint64("sim.first", 0, "the first of them")
+	seed  = flag.Int64("sim.seed", -1, "run this seed alone, with its story")
 	mode  = flag.String("sim.mode", "", "run all seeds in this mode")
 	depth = flag.Uint("sim.depth", 0, "run all seeds at this sharing depth")
 	kinds = flag.Uint("sim.kinds", 0, "only faults of these kinds, a bit each; 0: all")
-	seed  = flag.Int64("sim.seed", -1, "run this seed alone, with its story")
 )
 
-// TestSeeds runs whole jobs. A seed that fails is run again with `make sim SEED=n`.
+// TestSeeds runs whole jobs. A seed that fails is run again, with its story, by `make sim SEED=n`.
 func TestSeeds(t *testing.T) {
 	if *seed >= 0 {
 		o := optionsOf(uint64(*seed))
 		o.Trace = testWriter{t}
 		r := Run(o)
-		t.Logf("%+v", r)
 		if r.Violation != nil {
-			t.Fatalf("seed %d: %v", *seed, r.Violation)
+			t.Fatalf("seed %d (%s): %v", *seed, r.Shape, r.Violation)
 		}
+		t.Logf("seed %d (%s): %v", *seed, r.Shape, r)
 		return
 	}
+	var mu sync.Mutex
 	var sum Result
-	for i := range *seeds {
-		o := optionsOf(uint64(i))
-		r := Run(o)
-		if r.Violation != nil {
-			t.Errorf("seed %d (%s, %v, depth %v): %v\n\treproduce with: make sim SEED=%d", i, r.Shape, o.Mode, o.Depth, r.Violation, i)
+	t.Run("all", func(t *testing.T) {
+		n := runtime.GOMAXPROCS(0)
+		for shard := range n {
+			t.Run(fmt.Sprint(shard), func(t *testing.T) {
+				t.Parallel()
+				for i := shard; i < *seeds; i += n {
+					r := runSeed(t, *first+uint64(i))
+					mu.Lock()
+					sum.add(r)
+					mu.Unlock()
+				}
+			})
 		}
-		sum.add(r)
-	}
+	})
 	t.Logf("%d seeds: %v", *seeds, sum)
 }
 
+func runSeed(t *testing.T, seed uint64) Result {
+	o := optionsOf(seed)
+	r := Run(o)
+	if r.Violation != nil {
+		t.Errorf("seed %d (%s, %v, depth %v): %v\n\treproduce with: make sim SEED=%d", seed, r.Shape, o.Mode, o.Depth, r.Violation, seed)
+	}
+	return r
+}
+
+// optionsOf says what a seed runs: mostly exactly-once at full depth.
 func optionsOf(seed uint64) Options {
-	o := Options{Seed: seed, Kinds: FaultKind(*kinds)}
-	switch seed % 20 { // mostly exactly-once at full depth
+	o := Options{Seed: seed, Kinds: FaultKind(*kinds), Depth: determinant.Full}
+	switch seed % 20 {
 	case 3:
 		o.Depth = 1
 	case 9:
@@ -56,7 +77,7 @@ func optionsOf(seed uint64) Options {
 		if o.Mode, err = determinant.ParseMode(*mode); err != nil {
 			panic(err)
 		}
-		o.Depth = 0
+		o.Depth = determinant.Full
 	}
 	if *depth > 0 {
 		o.Depth = determinant.Depth(*depth)
@@ -64,9 +85,12 @@ func optionsOf(seed uint64) Options {
 	return o
 }
 
+// testWriter writes a trace to a test's log.
 type testWriter struct{ t *testing.T }
 
+// Write implements io.Writer.
 func (w testWriter) Write(p []byte) (int, error) {
+	w.t.Helper()
 	w.t.Logf("%s", p)
 	return len(p), nil
 }

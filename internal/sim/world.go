@@ -30,6 +30,9 @@ type Options struct {
 	// steps have passed.
 	NoCheckpoints bool
 	Settle        int
+	// Interleave plants determinants between the captures of a delta: see plant. The run ends with the first message that
+	// they were planted for.
+	Interleave bool
 }
 
 // Result is what a run did.
