@@ -20,6 +20,7 @@ type Options struct {
 	Mode      determinant.Mode
 	Depth     determinant.Depth // 0: full
 	Workers   int               // 0: the seed chooses
+	Standbys  int               // per task; 0: the seed chooses
 	Faults    int               // 0: the seed chooses; negative: none
 	Kinds     FaultKind         // which faults; 0: all
 	Mutations mutation.Set
@@ -158,6 +159,9 @@ func newWorld(o Options) *World {
 	}
 	w := &World{opts: o, rng: rand.New(rand.NewPCG(o.Seed, 20240711)), now: epoch, links: map[pair]*link{}}
 	w.plan = w.makePlan()
+	if o.Standbys != 0 {
+		w.plan.standbys = o.Standbys
+	}
 	s := shapes[w.rng.IntN(len(shapes))]
 	if o.Shape != "" {
 		s = shapeOf(o.Shape)
