@@ -59,3 +59,9 @@ func (wordCountJSON) Append(dst []byte, c wordCount) ([]byte, error) {
 	dst = strconv.AppendInt(dst, c.Count, 10)
 	return append(dst, '}'), nil
 }
+
+// textCodec writes a string as it is.
+type textCodec struct{}
+
+func (textCodec) Append(dst []byte, s string) ([]byte, error) { return append(dst, s...), nil }
+func (textCodec) Decode(src []byte) (string, error)           { return string(src), nil }

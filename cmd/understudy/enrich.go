@@ -82,7 +82,8 @@ func buildEnrich(o *runOptions) (*operator.Job, func(), error) {
 		operator.Tumbling(o.window).ProcessingTime(), operator.Aggregator[string, draw, total, total]{Add: addDraw, Emit: emitTotal})
 	shownDraws := operator.Map(draws, "show draw", show[draw])
 	shownTotals := operator.Map(totals, "show total", show[total])
-	operator.To(operator.Union("output lines", shownDraws, shownTotals), "output", o.sink())
+	operator.To(operator.Union("output lines", shownDraws, shownTotals), "output", o.sink(),
+		operator.WithCodec[string](textCodec{}))
 	return job, service.close, nil
 }
 
@@ -133,7 +134,7 @@ func emitTotal(_ operator.Context, key string, w operator.WindowInfo, acc total,
 	return nil
 }
 
-// show makes a line of JSON. The codec of strings writes it as it is.
+// show makes a line of JSON.
 func show[T any](_ operator.Context, v T) (string, error) {
 	line, err := operator.JSON[T]().Append(nil, v)
 	return string(line), err

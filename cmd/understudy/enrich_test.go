@@ -23,7 +23,8 @@ func TestKillsEnrich(t *testing.T) {
 	for _, target := range []string{"task", "worker"} {
 		t.Run(target, func(t *testing.T) {
 			input, out := texts(t, 3, 2000), filepath.Join(t.TempDir(), "out")
-			sum := run(t, "enrich", input, out, "--chaos", "kill=100ms,target="+target, "--checkpoint-interval", "200ms").summary()
+			sum := run(t, "enrich", input, out, "--chaos", "kill=100ms,target="+target, "--seed", earlyKills,
+				"--checkpoint-interval", "200ms").summary()
 			require.Positive(t, sum.Kills)
 			require.Zero(t, sum.Rollbacks)
 			requireClean(t, "draws", "--input", input, "--output", out)
