@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"context"
 	"slices"
 
 	"github.com/understudy-stream/understudy/checkpoint"
@@ -35,7 +36,7 @@ func newMetadata(w *World) *metadata {
 	for v := range w.job.Plan.Vertices {
 		if list := w.job.Plan.Vertices[v].Source; list != nil {
 			var err error
-			if splits[v], err = list(nil); err != nil { //nolint:staticcheck // the source asks nothing of its context
+			if splits[v], err = list(context.Background()); err != nil {
 				panic(err)
 			}
 		}

@@ -53,7 +53,6 @@ type store struct {
 	lines      []line
 	marks      []landmark // Invariant: the last one is at cursor
 	logs       *causal.Store
-	shownAgain uint64
 	late       []byte // determinants that the mutation OutputBeforeDeterminants holds back
 }
 
