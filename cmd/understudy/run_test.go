@@ -47,7 +47,7 @@ func TestKillsExactlyOnce(t *testing.T) {
 func TestKillsAtLeastOnce(t *testing.T) {
 	input, out := goTree(t, 2, 1), filepath.Join(t.TempDir(), "out")
 	sum := run(t, "wordcount", input, out, "--mode", "at-least-once",
-		"--chaos", "kill=100ms,target=task", "--seed", earlyKills, "--checkpoint-interval", "50ms").summary()
+		"--chaos", "kill=250ms,target=task", "--seed", earlyKills, "--checkpoint-interval", "50ms").summary()
 	require.Positive(t, sum.Kills)
 	require.Zero(t, sum.Rollbacks)
 	code, violations := verified(t, "running", "--output", out, "--words", input)
