@@ -33,22 +33,32 @@ func (b *mailbox) post(job func()) {
 func (b *mailbox) run() {
 	defer close(b.done)
 	for range b.wake {
-		for {
-			b.mu.Lock()
-			jobs, closed := b.mu.jobs, b.mu.closed
-			b.mu.jobs = nil
-			b.mu.Unlock()
-			if closed {
-				return
-			}
-			if len(jobs) == 0 {
-				break
-			}
-			for _, job := range jobs {
-				job()
-			}
+		for job := b.next(); job != nil; job = b.next() {
+			job()
+		}
+		if b.isClosed() {
+			return
 		}
 	}
+}
+
+// next takes the next job; nil if there is none, or none counts any more.
+func (b *mailbox) next() func() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.mu.closed || len(b.mu.jobs) == 0 {
+		return nil
+	}
+	job := b.mu.jobs[0]
+	b.mu.jobs[0] = nil
+	b.mu.jobs = b.mu.jobs[1:]
+	return job
+}
+
+func (b *mailbox) isClosed() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.mu.closed
 }
 
 // close drops what is left and waits for the job under way. It must not be called from a job.

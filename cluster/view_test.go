@@ -1,0 +1,125 @@
+package cluster
+
+import (
+	"slices"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/understudy-stream/understudy/determinant"
+	"github.com/understudy-stream/understudy/operator"
+	"github.com/understudy-stream/understudy/standby"
+	"github.com/understudy-stream/understudy/task"
+)
+
+func placements(incarnations ...determinant.Incarnation) (list []standby.Placement) {
+	for t, inc := range incarnations {
+		list = append(list, standby.Placement{Task: determinant.TaskID(t), Incarnation: inc, Worker: determinant.WorkerID(t + 1)})
+	}
+	return list
+}
+
+func TestAViewIsWhatTheEntriesSay(t *testing.T) {
+	job := small(t)
+	v := NewView(job, nil, determinant.ExactlyOnce, determinant.Full)
+	require.Zero(t, v.committed())
+	require.Equal(t, make([]determinant.LogOffset, 4), v.offsets())
+	changed := v.place(&standby.Decision{Round: 1, Tasks: placements(1, 1, 1, 1), Hear: []determinant.WorkerID{1, 2, 3, 4}})
+	require.Equal(t, []determinant.TaskID{0, 1, 2, 3}, changed)
+	changed = v.place(&standby.Decision{Round: 2, Tasks: placements(1, 2, 1, 3), Dead: []determinant.WorkerID{2, 4}})
+	require.Equal(t, []determinant.TaskID{1, 3}, changed, "those whose incarnation rose")
+	require.True(t, v.dead(4))
+	require.False(t, v.live(4))
+	require.True(t, v.live(3))
+	require.False(t, v.live(0), "0 is nobody")
+
+	v.Complete = completion(job, 7).Complete
+	require.Equal(t, determinant.Epoch(7), v.committed())
+	log, life := v.base(2)
+	require.Equal(t, determinant.LogOffset(702), log)
+	require.Equal(t, determinant.Incarnation(1), life)
+	require.Equal(t, []determinant.LogOffset{700, 701, 702, 703}, v.offsets())
+}
+
+// A rollback is cut at the checkpoint that was the last when it was decided, whatever is completed later.
+func TestARollbackCutsAtTheLastCheckpoint(t *testing.T) {
+	job := small(t)
+	v := NewView(job, nil, determinant.ExactlyOnce, determinant.Full)
+	v.place(&standby.Decision{Round: 1, Tasks: placements(1, 1, 1, 1)})
+	require.Nil(t, v.fence(2).Cut, "there was no rollback")
+	v.place(&standby.Decision{Round: 2, Generation: 1, Tasks: placements(2, 2, 2, 2)})
+	require.Equal(t, operator.Fence{Incarnation: 2, Generation: 1, Cut: &operator.Cut{
+		Cursor: determinant.Cursor{Epoch: 1}, Logs: make([]determinant.LogOffset, 4),
+	}}, v.fence(2), "nothing was committed: everything goes")
+
+	v.Complete = completion(job, 3).Complete
+	v.Asides = []Aside{{Task: 2}}
+	v.place(&standby.Decision{Round: 3, Generation: 2, Tasks: placements(3, 3, 3, 3)})
+	require.Equal(t, operator.Fence{Incarnation: 3, Generation: 2, Cut: &operator.Cut{
+		Cursor: determinant.Cursor{Next: 30, Epoch: 4}, Logs: []determinant.LogOffset{300, 301, 302, 303},
+	}}, v.fence(2))
+
+	v.Complete = completion(job, 4).Complete
+	v.place(&standby.Decision{Round: 4, Generation: 2, Tasks: placements(3, 3, 4, 3)})
+	f := v.fence(2)
+	require.Equal(t, determinant.Incarnation(4), f.Incarnation)
+	require.Equal(t, determinant.Epoch(4), f.Cut.Cursor.Epoch, "the cut stays where the newest rollback made it")
+}
+
+// After a rollback choices are made anew: a position names another record then.
+func TestARollbackForgetsWhatWasSetAside(t *testing.T) {
+	v := NewView(small(t), nil, determinant.ExactlyOnce, determinant.Full)
+	v.Asides = []Aside{{Task: 2, Position: task.Position{Seq: 5}}, {Task: 3}, {Task: 2, Position: task.Position{Seq: 6}}}
+	require.Len(t, v.asides(2), 2)
+	require.Empty(t, v.asides(0))
+	v.place(&standby.Decision{Round: 1, Tasks: placements(1, 1, 1, 1)})
+	require.Len(t, v.asides(2), 2)
+	v.place(&standby.Decision{Round: 2, Generation: 1, Tasks: placements(2, 2, 2, 2)})
+	require.Empty(t, v.asides(2))
+}
+
+// A view that was handed out does not change.
+func TestACloneOfAViewDoesNotChange(t *testing.T) {
+	v := NewView(small(t), nil, determinant.ExactlyOnce, determinant.Full)
+	v.place(&standby.Decision{Round: 1, Tasks: placements(1, 1, 1, 1)})
+	c := v.clone()
+	want := slices.Clone(c.Places)
+	v.Places[2].Recovering = true
+	v.Asides = append(v.Asides, Aside{Task: 1})
+	require.Equal(t, want, c.Places)
+	require.Empty(t, c.Asides)
+}
+
+func TestChaosIsParsed(t *testing.T) {
+	for text, want := range map[string]Chaos{
+		"kill=200ms":               {Kill: 200e6, Target: TargetTask},
+		"kill=1s,target=worker":    {Kill: 1e9, Target: TargetWorker},
+		"target=task,kill=1500us":  {Kill: 1500e3, Target: TargetTask},
+		"kill=1s,kill=2s":          {Kill: 2e9, Target: TargetTask},
+		"target=worker,kill=1h30m": {Kill: 5400e9, Target: TargetWorker},
+	} {
+		got, err := ParseChaos(text)
+		require.NoError(t, err, text)
+		require.Equal(t, want, *got, text)
+	}
+	for text, why := range map[string]string{
+		"":                       "unknown key",
+		"target=task":            "names no kill",
+		"kill=":                  "not a positive duration",
+		"kill=0s":                "not a positive duration",
+		"kill=-1s":               "not a positive duration",
+		"kill=fast":              "not a positive duration",
+		"kill=1s,target=planet":  "want task or worker",
+		"kill=1s,target=":        "want task or worker",
+		"kill=1s,seed=4":         "unknown key",
+		"kill=1s,":               "unknown key",
+		"kill = 1s":              "unknown key",
+		"kill=1s;target=worker":  "not a positive duration",
+		"kill=1s,Target=worker":  "unknown key",
+		"kill=1s,target=Worker ": "want task or worker",
+	} {
+		_, err := ParseChaos(text)
+		require.ErrorContains(t, err, why, "%q", text)
+		require.ErrorContains(t, err, "cluster: ", text)
+	}
+}
