@@ -267,7 +267,7 @@ func (w *Worker) diskFailed(err error) {
 	}
 	for t := range w.tasks {
 		if h := w.tasks[t].Load(); h != nil {
-			w.env.Report(Report{Failed: &TaskFailure{Task: determinant.TaskID(t), Incarnation: h.inc, Worker: w.id, Err: err}})
+			w.report(Report{Failed: &TaskFailure{Task: determinant.TaskID(t), Incarnation: h.inc, Worker: w.id, Err: err}})
 		}
 	}
 }

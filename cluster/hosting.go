@@ -79,7 +79,7 @@ func (w *Worker) Step(t *task.Task) (progress bool) {
 	}
 	if !h.ended && h.task.Ended() {
 		h.ended = true
-		w.env.Report(Report{Ended: &Ended{Task: t.ID(), Incarnation: h.inc}})
+		w.report(Report{Ended: &Ended{Task: t.ID(), Incarnation: h.inc}})
 	}
 	return progress
 }
@@ -88,7 +88,7 @@ func (w *Worker) Step(t *task.Task) (progress bool) {
 func (w *Worker) failed(h *hosted, err error) {
 	id := h.task.ID()
 	if errors.Is(err, task.ErrOrphan) || errors.Is(err, task.ErrExhausted) {
-		w.env.Report(Report{Rollback: &standby.RollbackWanted{Task: id, Incarnation: h.inc, Cause: err.Error()}})
+		w.report(Report{Rollback: &standby.RollbackWanted{Task: id, Incarnation: h.inc, Cause: err.Error()}})
 		return
 	}
 	w.mu.Lock()
@@ -96,7 +96,7 @@ func (w *Worker) failed(h *hosted, err error) {
 		w.evict(id)
 	}
 	w.mu.Unlock()
-	w.env.Report(Report{Failed: &TaskFailure{Task: id, Incarnation: h.inc, Worker: w.id, Err: err}})
+	w.report(Report{Failed: &TaskFailure{Task: id, Incarnation: h.inc, Worker: w.id, Err: err}})
 }
 
 // checkCaughtUp reports a recovery's end: the log has run out, every consumer has resubscribed and none is ahead.
@@ -118,7 +118,7 @@ func (w *Worker) checkCaughtUp(h *hosted) {
 	}
 	h.recovering.Store(false)
 	w.env.Observe(Observation{Task: id, Incarnation: h.inc, Phase: Recovered})
-	w.env.Report(Report{CaughtUp: &standby.CaughtUp{Task: id, Incarnation: h.inc}})
+	w.report(Report{CaughtUp: &standby.CaughtUp{Task: id, Incarnation: h.inc}})
 }
 
 // evict drops a task. Its subscriptions end and its log is detached. w.mu is held.
@@ -212,7 +212,7 @@ func (w *Worker) store(h *hosted, p *pendingAck, meta checkpoint.Meta, tables []
 		return
 	}
 	if err != nil {
-		w.env.Report(Report{AckFailed: &checkpoint.Failed{
+		w.report(Report{AckFailed: &checkpoint.Failed{
 			Task: meta.Task, Incarnation: h.inc, Epoch: meta.Epoch, Worker: w.id, Err: err.Error(),
 		}})
 		return
@@ -236,7 +236,7 @@ func (w *Worker) sendAcks(h *hosted) {
 		}
 		p.sent = true
 		ack := p.ack
-		w.env.Report(Report{Ack: &ack})
+		w.report(Report{Ack: &ack})
 	}
 }
 

@@ -101,7 +101,7 @@ func (w *Worker) contradicted(h *hosted, ch determinant.ChannelID, err error) {
 		return
 	}
 	h.accused = true
-	w.env.Report(Report{Rollback: &standby.RollbackWanted{
+	w.report(Report{Rollback: &standby.RollbackWanted{
 		Task: h.task.ID(), Incarnation: h.inc, Cause: fmt.Sprintf("channel %d: %v", ch, err),
 	}})
 }
@@ -175,7 +175,7 @@ func (w *Worker) merge(m *transport.Message) bool {
 		return true
 	}
 	if err := w.mu.logs.Merge(m.Delta); err != nil {
-		w.env.Report(Report{Rollback: w.ownComplaint(fmt.Sprintf("delta of worker %d: %v", m.From, err))})
+		w.report(Report{Rollback: w.ownComplaint(fmt.Sprintf("delta of worker %d: %v", m.From, err))})
 		return false
 	}
 	return true
@@ -310,7 +310,7 @@ func (w *Worker) frame(f *transport.Frame) {
 		if w.opts.Mutations.Has(mutation.CursorUnchecked) || w.unfenced() {
 			renumber = true
 		} else {
-			w.env.Report(Report{Rollback: &standby.RollbackWanted{Task: spec.To, Incarnation: h.inc, Cause: err.Error()}})
+			w.report(Report{Rollback: &standby.RollbackWanted{Task: spec.To, Incarnation: h.inc, Cause: err.Error()}})
 			return
 		}
 	}

@@ -66,13 +66,13 @@ func (w *Worker) readStore(sink, t determinant.TaskID, d *standby.Decision) {
 			return // a later decision has come, and asks anew
 		}
 		if err != nil {
-			w.env.Report(Report{Failed: &TaskFailure{Task: t, Incarnation: w.incarnation(t), Worker: w.id, Err: err}})
+			w.report(Report{Failed: &TaskFailure{Task: t, Incarnation: w.incarnation(t), Worker: w.id, Err: err}})
 			return
 		}
 		logs := causal.NewStore(len(w.job.Tasks))
 		for _, delta := range stored.Deltas {
 			if err = mergeStored(logs, delta); err != nil {
-				w.env.Report(Report{Failed: &TaskFailure{Task: t, Incarnation: w.incarnation(t), Worker: w.id,
+				w.report(Report{Failed: &TaskFailure{Task: t, Incarnation: w.incarnation(t), Worker: w.id,
 					Err: fmt.Errorf("cluster: store of sink task %d: %w", sink, err)}})
 				return
 			}
@@ -120,7 +120,7 @@ func (w *Worker) advance(t determinant.TaskID, pr *promotion, ev standby.Promoti
 		case standby.Merge:
 			for _, c := range e.Copies {
 				if err := w.mu.logs.Log(c.Task).Merge(c.Base, c.Bytes, true); err != nil {
-					w.env.Report(Report{Rollback: &standby.RollbackWanted{
+					w.report(Report{Rollback: &standby.RollbackWanted{
 						Task: t, Incarnation: pr.inc, Cause: fmt.Sprintf("copies of log %d: %v", c.Task, err),
 					}})
 					return
@@ -130,7 +130,7 @@ func (w *Worker) advance(t determinant.TaskID, pr *promotion, ev standby.Promoti
 			w.env.Observe(Observation{Task: t, Incarnation: pr.inc, Phase: Collected, Bytes: len(e.Log.Bytes)})
 			w.start(t, pr, e.Log)
 		case standby.Rollback:
-			w.env.Report(Report{Rollback: &standby.RollbackWanted{Task: t, Incarnation: pr.inc, Cause: e.Cause}})
+			w.report(Report{Rollback: &standby.RollbackWanted{Task: t, Incarnation: pr.inc, Cause: e.Cause}})
 		}
 	}
 }
@@ -150,7 +150,7 @@ func (w *Worker) start(t determinant.TaskID, pr *promotion, log causal.Copy) {
 			return // overtaken by this worker's own end, or by a later decision
 		}
 		if err != nil {
-			w.env.Report(Report{Failed: &TaskFailure{Task: t, Incarnation: inc, Worker: w.id, Err: err}})
+			w.report(Report{Failed: &TaskFailure{Task: t, Incarnation: inc, Worker: w.id, Err: err}})
 			return
 		}
 		if h != nil {
@@ -238,7 +238,7 @@ func (w *Worker) install(t determinant.TaskID, h *hosted) {
 	p := w.mu.view.Places[t]
 	if w.mu.closed || p.Incarnation != h.inc || p.Worker != w.id {
 		if err := h.task.Close(); err != nil {
-			w.env.Report(Report{Failed: &TaskFailure{Task: t, Incarnation: h.inc, Worker: w.id, Err: err}})
+			w.report(Report{Failed: &TaskFailure{Task: t, Incarnation: h.inc, Worker: w.id, Err: err}})
 		}
 		return
 	}

@@ -82,7 +82,7 @@ func (w *Worker) WriteSink(ctx context.Context, t determinant.TaskID) (bool, err
 	}
 	if err != nil {
 		h.sink.failed = true
-		w.env.Report(Report{Failed: &TaskFailure{Task: t, Incarnation: h.inc, Worker: w.id, Err: err}})
+		w.report(Report{Failed: &TaskFailure{Task: t, Incarnation: h.inc, Worker: w.id, Err: err}})
 		return false, fmt.Errorf("cluster: store of sink task %d: %w", t, err)
 	}
 	h.sink.stored = write.End.Next
@@ -152,7 +152,7 @@ func (w *Worker) truncateStore(h *hosted, e determinant.Epoch) {
 	offsets, store, t := w.mu.view.offsets(), h.sink.store, h.task.ID()
 	w.env.Background(func() {
 		if err := store.Truncate(context.Background(), e, offsets); err != nil && !h.dead.Load() {
-			w.env.Report(Report{Failed: &TaskFailure{Task: t, Incarnation: h.inc, Worker: w.id, Err: err}})
+			w.report(Report{Failed: &TaskFailure{Task: t, Incarnation: h.inc, Worker: w.id, Err: err}})
 		}
 	})
 }

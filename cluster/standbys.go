@@ -44,7 +44,7 @@ func (w *Worker) refresh(t determinant.TaskID) {
 		return
 	}
 	if held == w.mu.view.committed() {
-		w.env.Report(Report{Holding: &standby.Holding{Worker: w.id, Task: t, Epoch: held}})
+		w.report(Report{Holding: &standby.Holding{Worker: w.id, Task: t, Epoch: held}})
 		return
 	}
 	if w.mu.view.live(p.Worker) {
@@ -80,7 +80,7 @@ func (w *Worker) keep(from determinant.WorkerID, m *Image) {
 		w.retryWaiting()
 		w.refreshed(m.Task)
 	case err == nil:
-		w.env.Report(Report{Ack: &checkpoint.Ack{
+		w.report(Report{Ack: &checkpoint.Ack{
 			Task: m.Task, Incarnation: meta.Incarnation, Epoch: meta.Epoch, Worker: w.id, Ended: meta.Ended, Log: meta.Log,
 			Bytes: int64(len(m.Bytes)),
 		}})
@@ -94,7 +94,7 @@ func (w *Worker) keep(from determinant.WorkerID, m *Image) {
 	case errors.Is(err, checkpoint.ErrStale):
 		w.refreshed(m.Task)
 	default:
-		w.env.Report(Report{AckFailed: &checkpoint.Failed{
+		w.report(Report{AckFailed: &checkpoint.Failed{
 			Task: m.Task, Incarnation: meta.Incarnation, Epoch: meta.Epoch, Worker: w.id, Err: err.Error(),
 		}})
 	}
@@ -102,7 +102,7 @@ func (w *Worker) keep(from determinant.WorkerID, m *Image) {
 
 // refreshed reports what is held of a task after an import.
 func (w *Worker) refreshed(t determinant.TaskID) {
-	w.env.Report(Report{Holding: &standby.Holding{Worker: w.id, Task: t, Epoch: w.opts.State.Held(t)}})
+	w.report(Report{Holding: &standby.Holding{Worker: w.id, Task: t, Epoch: w.opts.State.Held(t)}})
 }
 
 // retryWaiting offers the images again whose base was not here.

@@ -78,6 +78,7 @@ type Worker struct {
 
 	committed atomic.Uint64 // epoch of the last completed checkpoint
 	asked     atomic.Uint64 // epoch whose checkpoint was asked for to free memory
+	said      said
 
 	stores struct { // taken before mu
 		sync.Mutex
@@ -134,7 +135,7 @@ func NewWorker(id determinant.WorkerID, job *Job, v View, env Environment, o Opt
 	w := &Worker{
 		id: id, job: job, env: env, opts: o,
 		tasks: make([]atomic.Pointer[hosted], n), places: make([]atomic.Uint64, n),
-		consumer: make([]atomic.Uint64, len(job.Channels)),
+		consumer: make([]atomic.Uint64, len(job.Channels)), said: said{tasks: make([]lastWords, n)},
 	}
 	w.mu.view = v.clone()
 	w.mu.logs = causal.NewStore(n)
@@ -209,7 +210,7 @@ func (w *Worker) Kill(t determinant.TaskID, cause string) bool {
 	if h == nil {
 		return false
 	}
-	w.env.Report(Report{Failed: &TaskFailure{Task: t, Incarnation: h.inc, Worker: w.id, Err: fmt.Errorf("%w: %s", ErrKilled, cause)}})
+	w.report(Report{Failed: &TaskFailure{Task: t, Incarnation: h.inc, Worker: w.id, Err: fmt.Errorf("%w: %s", ErrKilled, cause)}})
 	return true
 }
 
@@ -276,7 +277,7 @@ func (w *Worker) gated() bool {
 		return false
 	}
 	if next := w.committed.Load() + 1; w.asked.Swap(next) != next {
-		w.env.Report(Report{Checkpoint: true})
+		w.report(Report{Checkpoint: true})
 	}
 	return true
 }

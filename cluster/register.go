@@ -1,0 +1,57 @@
+package cluster
+
+import (
+	"sync"
+
+	"github.com/understudy-stream/understudy/standby"
+)
+
+// said is what a worker has told the coordinator about the lives of its tasks, by task: the newest of each kind. What it told
+// a leader that is gone may be in no ledger.
+type said struct {
+	mu    sync.Mutex
+	tasks []lastWords
+}
+
+type lastWords struct {
+	failed   *TaskFailure
+	rollback *standby.RollbackWanted
+	caught   *standby.CaughtUp
+}
+
+// report tells the coordinator something, and keeps what a later one must hear too.
+func (w *Worker) report(r Report) {
+	w.said.mu.Lock()
+	switch {
+	case r.Failed != nil:
+		w.said.tasks[r.Failed.Task].failed = r.Failed
+	case r.Rollback != nil:
+		w.said.tasks[r.Rollback.Task].rollback = r.Rollback
+	case r.CaughtUp != nil:
+		w.said.tasks[r.CaughtUp.Task].caught = r.CaughtUp
+	}
+	w.said.mu.Unlock()
+	w.env.Report(r)
+}
+
+// Register tells a coordinator that begins to lead what it cannot know from the ledger: failures, recoveries that have
+// ended, rollbacks that are called for. It returns what the worker holds. What the ledger has settled meanwhile names a former
+// life and changes nothing.
+func (w *Worker) Register() []standby.Held {
+	w.said.mu.Lock()
+	words := append([]lastWords(nil), w.said.tasks...)
+	w.said.mu.Unlock()
+	for _, l := range words {
+		if l.failed != nil {
+			w.env.Report(Report{Failed: l.failed})
+		}
+		if l.rollback != nil {
+			w.env.Report(Report{Rollback: l.rollback})
+		}
+		if l.caught != nil {
+			w.env.Report(Report{CaughtUp: l.caught})
+		}
+	}
+	w.asked.Store(0)
+	return w.Holdings()
+}
