@@ -23,6 +23,7 @@ const (
 	FailDisk                             // images cannot be written
 	SlowDisk                             // nothing is written for a while
 	BreakStore                           // a sink's store is interrupted in the middle of a write
+	ChangeLeader                         // another coordinator takes over, with what the ledger says
 	endOfKinds
 	AllKinds = endOfKinds - 1
 )
@@ -201,6 +202,8 @@ func (f *faults) do(k FaultKind) {
 	case SlowDisk:
 		p.diskUntil = w.step + w.rng.IntN(2000)
 		w.trace("the disk of worker %d is slow until %d", p.id, p.diskUntil)
+	case ChangeLeader:
+		w.metadata.changeLeader()
 	case BreakStore:
 		f.store = 1 + w.rng.IntN(2)
 	}

@@ -100,6 +100,27 @@ func (m *metadata) commit() {
 	m.coordinator.Committed(e)
 }
 
+// changeLeader has another coordinator take over. It knows what the ledger says; what is proposed may get in or not; what was
+// told to the old one alone is told again when the workers register.
+func (m *metadata) changeLeader() {
+	w := m.world
+	w.trace("the coordinator changes")
+	m.proposals = slices.DeleteFunc(m.proposals, func(cluster.Entry) bool { return w.chance(2) })
+	m.rebuilding = true
+	m.coordinator = m.newCoordinator()
+	for _, e := range m.entries {
+		m.coordinator.Committed(e)
+	}
+	m.rebuilding = false
+	m.coordinator.Lead()
+	for _, p := range w.faults.sound() {
+		m.coordinator.Join(p.id, p.worker.Register())
+	}
+	if m.places[0].Incarnation == 0 {
+		m.coordinator.Deploy() // nobody knows that it was asked for
+	}
+}
+
 // tick lets the coordinator see the time, and deaths.
 func (m *metadata) tick() {
 	w := m.world
