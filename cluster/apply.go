@@ -41,7 +41,9 @@ func (w *Worker) Control(m Control) {
 			w.answered(*m.Answer)
 		}
 	case m.Image != nil:
-		w.env.Disk(func() { w.keep(m.From, m.Image) })
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		w.imageCame(m)
 	case m.Want != nil:
 		w.env.Disk(func() { w.export(m.From, m.Want.Task) })
 	case m.Trigger != nil:
@@ -103,16 +105,25 @@ func (w *Worker) decided(d *standby.Decision) {
 	w.takePlaces(d)
 	w.resubscribe(before)
 	if rolledBack {
-		early := w.mu.early
-		w.mu.early = nil
-		for _, m := range early {
-			switch {
-			case m.Generation > v.Generation:
-				w.mu.early = append(w.mu.early, m)
-			case !v.dead(m.From):
-				w.receive(m)
-			}
+		w.reached()
+	}
+}
+
+// reached takes what came here before this worker had reached its generation.
+func (w *Worker) reached() {
+	v := &w.mu.view
+	early, images := w.mu.early, w.mu.images
+	w.mu.early, w.mu.images = nil, nil
+	for _, m := range early {
+		switch {
+		case m.Generation > v.Generation:
+			w.mu.early = append(w.mu.early, m)
+		case !v.dead(m.From):
+			w.receive(m)
 		}
+	}
+	for _, m := range images {
+		w.imageCame(m)
 	}
 }
 
@@ -130,7 +141,7 @@ func (w *Worker) rollBack() {
 		w.consumer[ch].Store(0)
 	}
 	clear(w.mu.conns)
-	w.mu.postpone = nil
+	w.mu.postpone, w.mu.waiting = nil, nil
 	epoch := w.mu.view.committed()
 	w.env.Disk(func() {
 		if err := w.opts.State.DropAbove(epoch); err != nil {

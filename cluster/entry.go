@@ -70,9 +70,10 @@ type Answer struct {
 
 // Image is a task's state on its way to a standby.
 type Image struct {
-	Task  determinant.TaskID
-	Bytes []byte
-	Full  bool // the committed state as a whole, for a new standby
+	Task       determinant.TaskID
+	Generation determinant.Generation // in which it was made
+	Bytes      []byte
+	Full       bool // the committed state as a whole, for a new standby: it belongs to every generation
 }
 
 // Want asks a worker for the committed state of a task.

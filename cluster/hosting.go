@@ -219,7 +219,7 @@ func (w *Worker) store(h *hosted, p *pendingAck, meta checkpoint.Meta, tables []
 	}
 	p.stored, p.image, p.ack.Bytes = true, image, int64(len(image))
 	for _, s := range w.mu.view.Places[meta.Task].Standbys {
-		w.env.Tell(s, Control{From: w.id, Image: &Image{Task: meta.Task, Bytes: image}})
+		w.env.Tell(s, Control{From: w.id, Image: w.imageOf(meta.Task, image)})
 	}
 	w.sendAcks(h)
 }

@@ -29,8 +29,24 @@ func (w *Worker) assigned(a *standby.AssignStandby) {
 	}
 	for _, p := range h.acks {
 		if p.stored { // otherwise it is shipped when it is
-			w.env.Tell(a.Worker, Control{From: w.id, Image: &Image{Task: a.Task, Bytes: p.image}})
+			w.env.Tell(a.Worker, Control{From: w.id, Image: w.imageOf(a.Task, p.image)})
 		}
+	}
+}
+
+// imageOf puts an image into an envelope. w.mu is held.
+func (w *Worker) imageOf(t determinant.TaskID, image []byte) *Image {
+	return &Image{Task: t, Generation: w.mu.view.Generation, Bytes: image}
+}
+
+// imageCame takes an image that came for this worker as a standby. One that was made after a rollback which has not come
+// here yet waits for it: otherwise it would be acknowledged, and then dropped by the rollback. w.mu is held.
+func (w *Worker) imageCame(m Control) {
+	switch generation := w.mu.view.Generation; {
+	case m.Image.Full, m.Image.Generation == generation:
+		w.env.Disk(func() { w.keep(m.From, m.Image) })
+	case m.Image.Generation > generation && len(w.mu.images) < maxWaiting:
+		w.mu.images = append(w.mu.images, m)
 	}
 }
 

@@ -98,6 +98,7 @@ type Worker struct {
 		early    []*transport.Message      // of a generation that this worker has not reached yet
 		answers  []Answer                  // of rounds that this worker has not reached yet
 		waiting  [][]byte                  // images whose base has not been committed here yet
+		images   []Control                 // likewise, of a generation that this worker has not reached yet
 		mode     determinant.Mode
 		depth    determinant.Depth
 		postpone [][]byte // deltas that the mutation DeltaMergedLate holds back
