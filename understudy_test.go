@@ -211,7 +211,7 @@ func TestPoisonAmongKills(t *testing.T) {
 		return nil
 	}), understudy.Options{
 		CheckpointInterval: 50 * time.Millisecond,
-		Chaos:              &understudy.Chaos{Kill: 30 * time.Millisecond, Target: "task", Seed: 3},
+		Chaos:              &understudy.Chaos{Kill: 100 * time.Millisecond, Target: "task", Seed: 710}, // six kills in 220 ms
 		DeadLetter:         func(understudy.Poison) error { letters.Add(1); return nil },
 	})
 	require.NoError(t, err)

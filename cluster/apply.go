@@ -26,6 +26,8 @@ func (w *Worker) Apply(e Entry) {
 		w.mu.view.Places[e.Recover.Task].Recovering = false
 	case e.Complete != nil:
 		w.completed(e.Complete)
+	case e.Abandon != nil:
+		w.abandoned(e.Abandon.Epoch)
 	case e.Aside != nil:
 		w.mu.view.Asides = append(w.mu.view.Asides, *e.Aside)
 	}
@@ -267,6 +269,16 @@ func livesOf(c *checkpoint.Complete) []checkpoint.Life {
 		lives = append(lives, checkpoint.Life{Task: t.Task, Incarnation: t.Incarnation})
 	}
 	return lives
+}
+
+// abandoned forgets the acknowledgements of a checkpoint that will not be completed. What was frozen for it goes with the next
+// one.
+func (w *Worker) abandoned(e determinant.Epoch) {
+	for t := range w.tasks {
+		if h := w.tasks[t].Load(); h != nil {
+			h.acks = slices.DeleteFunc(h.acks, func(p *pendingAck) bool { return p.ack.Epoch == e })
+		}
+	}
 }
 
 // diskFailed reports that the worker's state directory does not take what it must.

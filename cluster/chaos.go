@@ -99,10 +99,11 @@ func (l *Local) KillTask(t determinant.TaskID) bool {
 // KillWorker kills the worker on a state directory with all that it has in memory, and starts another in its place. It
 // returns when the new one has joined.
 func (l *Local) KillWorker(dir int) {
-	w := l.workers()[dir]
-	if w == nil {
+	workers := l.workers()
+	if dir >= len(workers) || workers[dir] == nil {
 		return
 	}
+	w := workers[dir]
 	l.stats.killed("worker")
 	now := time.Now()
 	for t := range l.job.Tasks {
@@ -120,6 +121,9 @@ func (l *Local) KillWorker(dir int) {
 	done := make(chan struct{})
 	l.do(func() {
 		defer close(done)
+		if l.workers()[dir] != w {
+			return // another kill of the same worker has replaced it
+		}
 		next, err := l.startWorker(dir)
 		if err != nil {
 			l.finish(fmt.Errorf("cluster: a worker cannot be started again: %w", err))

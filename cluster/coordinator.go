@@ -17,6 +17,7 @@ import (
 // Defaults of CoordinatorOptions.
 const (
 	DefaultPoisonTries = 3
+	maxUnstored        = 3 // images that one worker could not store, between two completed checkpoints
 	maxFailures        = 5 // of one task between two completed checkpoints, by errors that are not its user's
 )
 
@@ -66,6 +67,7 @@ type Coordinator struct {
 	poisons    []poisoned                                   // by task
 	failures   []int                                        // by task
 	ended      []determinant.Incarnation                    // by task; the life that has ended its outputs, 0: none
+	unstored   map[determinant.WorkerID]int                 // images that a worker could not store since the last completed checkpoint
 	divergence int
 	finished   bool
 	failed     bool // it was finished by an error
@@ -91,6 +93,7 @@ func NewCoordinator(job *Job, v View, recovery standby.State, points checkpoint.
 		failures: make([]int, len(job.Tasks)),
 		ended:    make([]determinant.Incarnation, len(job.Tasks)),
 	}
+	c.unstored = map[determinant.WorkerID]int{}
 	for t := range c.holds {
 		c.holds[t] = map[determinant.WorkerID]determinant.Epoch{}
 	}
@@ -145,6 +148,7 @@ func (c *Coordinator) Report(r Report) {
 		c.checkpoints(*r.Ack)
 	case r.AckFailed != nil:
 		c.checkpoints(*r.AckFailed)
+		c.imageFailed(r.AckFailed)
 	case r.Failed != nil:
 		c.taskFailed(r.Failed)
 	case r.Rollback != nil:
@@ -342,6 +346,8 @@ func (c *Coordinator) pointed(e Entry, cmd checkpoint.Command) {
 			}
 		}
 		clear(c.failures)
+		clear(c.unstored)
+		c.env.Waiting("")
 	}
 	c.announce(e)
 	c.recovery(standby.Committed{Command: news})
@@ -363,6 +369,21 @@ func (c *Coordinator) placed() {
 		p.Standbys = append(p.Standbys, ready)
 	}
 	c.checkpoints(p)
+}
+
+// imageFailed handles a worker that cannot store what checkpoints need. After a few tries a standby is no longer counted on, and
+// a primary has failed: its task moves to another worker.
+func (c *Coordinator) imageFailed(f *checkpoint.Failed) {
+	c.env.Waiting(fmt.Sprintf("worker %d cannot store checkpoint %d of task %d: %s", f.Worker, f.Epoch, f.Task, f.Err))
+	if c.unstored[f.Worker]++; c.unstored[f.Worker] < maxUnstored {
+		return
+	}
+	if c.view.Places[f.Task].Worker == f.Worker {
+		c.taskFailed(&TaskFailure{Task: f.Task, Incarnation: f.Incarnation, Worker: f.Worker, Err: errors.New(f.Err)})
+		return
+	}
+	delete(c.holds[f.Task], f.Worker)
+	c.placed()
 }
 
 // taskFailed applies the policies for user code that fails, and otherwise has the task recovered.

@@ -122,12 +122,14 @@ func RunLocal(ctx context.Context, plan *operator.Plan, o LocalOptions) (Summary
 	}
 	l := &Local{job: job, opts: o, finished: make(chan struct{}), stats: newStats(len(job.Tasks))}
 	if err := l.open(ctx); err != nil {
-		return Summary{}, err
+		return Summary{}, errors.Join(err, l.close())
 	}
-	if o.Started != nil {
-		o.Started(l)
+	if !l.complete {
+		if o.Started != nil {
+			o.Started(l)
+		}
+		err = l.run(ctx)
 	}
-	err = l.run(ctx)
 	if cerr := l.close(); err == nil {
 		err = cerr
 	}
@@ -151,14 +153,13 @@ func (l *Local) open(ctx context.Context) error {
 	for i := range l.job.Plan.Vertices {
 		if identify := l.job.Plan.Vertices[i].Identify; identify != nil {
 			if err := identify(l.ledger.state.name()); err != nil {
-				return errors.Join(err, l.ledger.close())
+				return err
 			}
 		}
 	}
 	if v := &l.ledger.state.View; v.Mode != l.opts.Mode || v.Depth != l.opts.Depth && !l.opts.Auto {
-		err := fmt.Errorf("%w: %s is of a run in mode %v at sharing depth %v, which cannot go on in mode %v at depth %v",
+		return fmt.Errorf("%w: %s is of a run in mode %v at sharing depth %v, which cannot go on in mode %v at depth %v",
 			ErrWrongMode, l.opts.StateDir, v.Mode, v.Depth, l.opts.Mode, l.opts.Depth)
-		return errors.Join(err, l.ledger.close())
 	}
 	l.opts.Depth = l.ledger.state.View.Depth
 	l.events = newMailbox()
@@ -235,6 +236,9 @@ func (l *Local) deploy(former []determinant.WorkerID) error {
 // do runs f on the coordinator's goroutine, and then commits what it proposed.
 func (l *Local) do(f func()) {
 	l.events.post(func() {
+		if l.ledger.broken != nil {
+			return // the job is over
+		}
 		f()
 		if err := l.ledger.flush(); err != nil {
 			l.finish(fmt.Errorf("cluster: ledger: %w", err))
@@ -248,6 +252,9 @@ func (l *Local) report(from determinant.WorkerID, r Report) {
 		if !errors.Is(r.Failed.Err, ErrKilled) {
 			l.opts.Logger.Warn("a task failed", "task", r.Failed.Task, "worker", from, "error", r.Failed.Err)
 		}
+	}
+	if r.AckFailed != nil {
+		l.opts.Logger.Warn("a checkpoint cannot be stored", "task", r.AckFailed.Task, "epoch", r.AckFailed.Epoch, "worker", from, "error", r.AckFailed.Err)
 	}
 	if r.Rollback != nil {
 		l.opts.Logger.Warn("a rollback is needed", "task", r.Rollback.Task, "worker", from, "cause", r.Rollback.Cause)
@@ -370,8 +377,13 @@ func (l *Local) finish(err error) {
 
 // close stops everything. The ledger and the state directories stay as they are, so that the job can go on from there.
 func (l *Local) close() error {
+	if l.ledger == nil {
+		return nil // it was never opened
+	}
 	l.stats.freeze(l)
-	l.events.close()
+	if l.events != nil {
+		l.events.close()
+	}
 	var errs []error
 	for _, w := range l.workers() {
 		if w != nil {

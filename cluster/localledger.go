@@ -83,6 +83,7 @@ type localLedger struct {
 	file      ledgerFile
 	entries   int
 	pending   []Entry
+	broken    error       // of the first flush that failed
 	state     ledgerState // as read when the ledger was opened, then of the last compaction
 	committed func(Entry)
 	current   func() ledgerState
@@ -279,7 +280,18 @@ func (l *localLedger) syncDir() error {
 func (l *localLedger) Propose(e Entry) { l.pending = append(l.pending, e) }
 
 // flush makes what was proposed durable and hands it on, until nothing new is proposed.
+// An error stays: what is on disk behind a write that failed is not known, and nothing may be acted upon that is not there.
 func (l *localLedger) flush() error {
+	if l.broken == nil {
+		l.broken = l.commit()
+	}
+	if l.broken != nil {
+		l.pending = nil
+	}
+	return l.broken
+}
+
+func (l *localLedger) commit() error {
 	for len(l.pending) > 0 {
 		entries := l.pending
 		l.pending = nil

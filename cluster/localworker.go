@@ -24,6 +24,8 @@ type localWorker struct {
 	cancel  context.CancelFunc
 	running sync.WaitGroup
 	started time.Time
+	once    sync.Once // of kill
+	killed  error
 
 	tasks []taskRunner   // by task
 	sinks []atomic.Value // chan struct{}, by task; there when its goroutine runs
@@ -84,7 +86,7 @@ func (lw *localWorker) runTask(t *task.Task, wake chan struct{}) {
 		if lw.worker.Dead(t) {
 			break
 		}
-		if at, ok := t.NextTimer(); ok {
+		if at, ok := t.NextTimer(); ok { // false while a due timer could not fire: what it waits for wakes the task
 			timer.Reset(time.Duration(max(0, at-lw.local.opts.Clock())) * time.Millisecond)
 		}
 		select {
@@ -188,14 +190,16 @@ func (lw *localWorker) Observe(o Observation) { lw.local.stats.observe(o, time.N
 
 // kill ends the worker as a kill -9 would: nothing that it has under way counts.
 func (lw *localWorker) kill() error {
+	lw.once.Do(func() { lw.killed = lw.end() })
+	return lw.killed
+}
+
+func (lw *localWorker) end() error {
+	// The worker first: no task is installed any more, and none of those that run closes logs that are still read.
+	err := lw.worker.Close()
 	lw.mu.Lock()
-	if lw.mu.dead {
-		lw.mu.Unlock()
-		return nil
-	}
 	lw.mu.dead = true
 	lw.mu.Unlock()
-	err := lw.worker.Close() // before the goroutines are told, lest they close logs that are still read
 	lw.cancel()
 	lw.control.close()
 	lw.disk.close()

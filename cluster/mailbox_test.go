@@ -55,7 +55,7 @@ func TestAClosedMailboxDropsWhatIsLeft(t *testing.T) {
 	ended, more := false, 0
 	var mu sync.Mutex
 	mu.Lock()
-	b.post(func() { mu.Lock(); mu.Unlock() }) //nolint:staticcheck // holds the mailbox up, so that the next two come together
+	b.post(func() { mu.Lock(); defer mu.Unlock() }) // holds the mailbox up, so that the next two come together
 	b.post(func() {
 		close(running)
 		<-release

@@ -59,20 +59,20 @@ func (w *Worker) storesToRead(d *standby.Decision) []determinant.TaskID {
 // lower incarnation can add to what was read.
 func (w *Worker) readStore(sink, t determinant.TaskID, d *standby.Decision) {
 	fence, round, depth := w.mu.view.fence(sink), d.Round, d.Depth
-	generation := d.Generation
+	generation, inc := d.Generation, d.Tasks[t].Incarnation
 	w.env.Background(func() {
 		stored, err := w.fenceStore(sink, fence)
 		if errors.Is(err, operator.ErrFenced) || errors.Is(err, errClosed) {
 			return // a later decision has come, and asks anew
 		}
 		if err != nil {
-			w.report(Report{Failed: &TaskFailure{Task: t, Incarnation: w.incarnation(t), Worker: w.id, Err: err}})
+			w.report(Report{Failed: &TaskFailure{Task: t, Incarnation: inc, Worker: w.id, Err: err}})
 			return
 		}
 		logs := causal.NewStore(len(w.job.Tasks))
 		for _, delta := range stored.Deltas {
 			if err = mergeStored(logs, delta); err != nil {
-				w.report(Report{Failed: &TaskFailure{Task: t, Incarnation: w.incarnation(t), Worker: w.id,
+				w.report(Report{Failed: &TaskFailure{Task: t, Incarnation: inc, Worker: w.id,
 					Err: fmt.Errorf("cluster: store of sink task %d: %w", sink, err)}})
 				return
 			}
@@ -82,12 +82,6 @@ func (w *Worker) readStore(sink, t determinant.TaskID, d *standby.Decision) {
 			From: standby.FromStore(sink), Round: round, Copy: own, Past: past,
 		}}})
 	})
-}
-
-func (w *Worker) incarnation(t determinant.TaskID) determinant.Incarnation {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.mu.view.Places[t].Incarnation
 }
 
 // mergeStored adds a stored delta to logs. The first of each task may begin anywhere: what is below was truncated.
@@ -213,7 +207,7 @@ func (w *Worker) build(t determinant.TaskID, inc determinant.Incarnation, log ca
 	}
 	if spec.External {
 		if h.sink, err = w.openSink(h, &v); err != nil {
-			return nil, err
+			return nil, errors.Join(err, h.task.Close())
 		}
 	}
 	return h, nil

@@ -19,8 +19,12 @@ type lastWords struct {
 	caught   *standby.CaughtUp
 }
 
-// report tells the coordinator something, and keeps what a later one must hear too.
+// report tells the coordinator something, and keeps what a later one must hear too. A worker that has been closed says
+// nothing: what fails in it then fails because of that.
 func (w *Worker) report(r Report) {
+	if w.ended.Load() {
+		return
+	}
 	w.said.mu.Lock()
 	switch {
 	case r.Failed != nil:

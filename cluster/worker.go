@@ -76,6 +76,7 @@ type Worker struct {
 	places   []atomic.Uint64          // by task; the worker that runs it, for wake-ups
 	consumer []atomic.Uint64          // by channel; the worker that has subscribed to it
 
+	ended     atomic.Bool   // it was closed
 	committed atomic.Uint64 // epoch of the last completed checkpoint
 	asked     atomic.Uint64 // epoch whose checkpoint was asked for to free memory
 	said      said
@@ -181,6 +182,7 @@ func (w *Worker) Holdings() []standby.Held {
 
 // Close drops everything that the worker hosts. Nothing that it has under way becomes visible any more.
 func (w *Worker) Close() error {
+	w.ended.Store(true)
 	w.mu.Lock()
 	w.mu.closed = true
 	for t := range w.tasks {

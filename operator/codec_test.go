@@ -181,7 +181,10 @@ func TestMsgPackAFieldAddedAtTheEndIsZero(t *testing.T) {
 	require.Equal(t, 7, v.A)
 }
 
-type hidden struct{ A, b int }
+type hidden struct {
+	A int
+	b int //lint:ignore U1000 it is here to be refused
+}
 type embedsTime struct {
 	time.Time
 	N int

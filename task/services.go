@@ -95,7 +95,6 @@ func (t *Task) choose(kind determinant.Kind, make func() determinant.Determinant
 // async is the task's outstanding external calls, in order of issue.
 type async struct {
 	outstanding []*asyncCall
-	calls       Calls // nil while replaying: nothing is started then
 }
 
 type asyncCall struct {

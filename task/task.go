@@ -268,8 +268,14 @@ func (t *Task) Ahead() bool {
 // Ended tells whether the task has ended all its outputs.
 func (t *Task) Ended() bool { return t.ended }
 
-// NextTimer is when the task wants to be stepped although nothing arrives. Task's goroutine.
-func (t *Task) NextTimer() (int64, bool) { return t.chain.NextTimer() }
+// NextTimer is when the task wants to be stepped although nothing arrives; false while it could not fire a timer that is
+// due, since it replays, is in the middle of a step or has no room for output. Task's goroutine.
+func (t *Task) NextTimer() (int64, bool) {
+	if t.step.active || t.replayer != nil && !t.replayer.Done() || t.overBound() {
+		return 0, false
+	}
+	return t.chain.NextTimer()
+}
 
 // Ready is a channel that wakes a source which found nothing to read; nil if there is none.
 func (t *Task) Ready() <-chan struct{} {
