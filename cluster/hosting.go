@@ -40,6 +40,7 @@ type inbound struct {
 	number   uint64             // of the current subscription
 	received determinant.Cursor // Invariant: received but not yet processed counts as received
 	adopting bool               // the next frame restarts the numbering (at-least-once)
+	adopted  uint64             // how many did; the task may not have got there yet
 	taken    atomic.Uint64      // next element that the task will take
 	granted  determinant.Seq    // what the producer was told of taken
 }

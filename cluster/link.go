@@ -119,7 +119,10 @@ func (w *Worker) credits(peer determinant.WorkerID, c *conn) []transport.Credit 
 			if w.mu.view.Places[w.job.Channels[in.channel].From].Worker != peer {
 				continue
 			}
-			if taken := determinant.Seq(in.taken.Load()); taken != in.granted { // it falls when a new numbering is adopted
+			if in.adopted != h.task.Adopted(i) {
+				continue // what was taken last is numbered by the producer's former life
+			}
+			if taken := determinant.Seq(in.taken.Load()); taken > in.granted {
 				in.granted = taken
 				credits = append(credits, transport.Credit{Channel: in.channel, Number: in.number, Consumer: h.inc, Taken: taken})
 			}
@@ -303,8 +306,6 @@ func (w *Worker) frame(f *transport.Frame) {
 	renumber := in.adopting
 	if renumber {
 		in.received, in.adopting = f.Batch.Start, false
-		in.taken.Store(uint64(f.Batch.First))
-		in.granted = f.Batch.First
 	}
 	if err := f.Batch.Check(f.Channel, in.received); err != nil {
 		if w.opts.Mutations.Has(mutation.CursorUnchecked) || w.unfenced() {
@@ -315,6 +316,10 @@ func (w *Worker) frame(f *transport.Frame) {
 		}
 	}
 	in.received = f.Batch.End
+	if renumber {
+		in.granted = f.Batch.First
+		in.adopted++
+	}
 	h.task.Deliver(spec.Input, f.Batch, renumber)
 	w.env.WakeTask(spec.To)
 }

@@ -3,6 +3,7 @@ package task
 import (
 	"fmt"
 	"sync"
+	"sync/atomic"
 
 	"github.com/understudy-stream/understudy/determinant"
 	"github.com/understudy-stream/understudy/inflightlog"
@@ -30,6 +31,8 @@ type input struct {
 	watermark int64
 	skip      bool                     // what blocked it was a skip
 	took      func(*inflightlog.Batch) // for the Probe; nil if there is none
+	adopt     func()                   // tells the host that the numbering begins anew
+	adopted   atomic.Uint64            // how often it did; any goroutine
 }
 
 func (t *Task) openInputs() {
@@ -40,6 +43,10 @@ func (t *Task) openInputs() {
 		if m.Epoch > 0 {
 			in.next, in.watermark = m.Inputs[i].Next, m.InputWatermarks[i]
 			in.idle, in.ended = m.InputIdle[i], m.InputEnded[i]
+		}
+		in.adopt = func() {
+			t.cfg.Host.Taken(in.channel, in.next)
+			in.adopted.Add(1)
 		}
 		if probe := t.cfg.Probe; probe != nil {
 			in.took = func(b *inflightlog.Batch) { probe.Took(t, i, b) }
@@ -73,6 +80,10 @@ func (t *Task) Deliver(i int, b *inflightlog.Batch, renumber bool) {
 // Taken is how many elements of input i were taken since the job's start. Task's goroutine.
 func (t *Task) Taken(i int) determinant.Seq { return t.in[i].next }
 
+// Adopted is how often the numbering of input i has begun anew: what Host.Taken says afterwards is in the new one. Any
+// goroutine.
+func (t *Task) Adopted(i int) uint64 { return t.in[i].adopted.Load() }
+
 // load makes the next received batch current; false if there is none.
 func (in *input) load() bool {
 	if in.batch != nil {
@@ -87,6 +98,7 @@ func (in *input) load() bool {
 	in.batch, in.pos, in.left = q[0].batch, 0, uint64(q[0].batch.Count)
 	if q[0].renumber {
 		in.next = in.batch.First
+		in.adopt()
 	}
 	q[0] = delivery{}
 	in.mu.queue = q[1:]
