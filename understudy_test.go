@@ -211,9 +211,11 @@ func TestPoisonAmongKills(t *testing.T) {
 		return nil
 	}), understudy.Options{
 		CheckpointInterval: 50 * time.Millisecond,
-		Chaos:              &understudy.Chaos{Kill: 100 * time.Millisecond, Target: "task", Seed: 710}, // six kills in 220 ms
+		Chaos:              &understudy.Chaos{Kill: 300 * time.Millisecond, Target: "task", Seed: 710}, // the first after 150 ms
 		DeadLetter:         func(understudy.Poison) error { letters.Add(1); return nil },
 	})
+	t.Logf("%d records in and %d out in %.1f s, %d kills, %d tasks restarted, %d rollbacks, %d checkpoints, %d tries",
+		sum.RecordsIn, sum.RecordsOut, sum.Seconds, sum.Kills, sum.TasksRestarted, sum.Rollbacks, sum.Checkpoints, letters.Load())
 	require.NoError(t, err)
 	require.Positive(t, sum.Kills)
 	require.Zero(t, sum.Rollbacks)
@@ -238,7 +240,7 @@ func TestPassingFailure(t *testing.T) {
 
 // User code that is not deterministic is found out instead of being believed: the job goes back to a checkpoint, or stops.
 func TestNondeterminismIsNoticed(t *testing.T) {
-	in := lines(t, 60000)
+	in := lines(t, 150000)
 	for seed := range uint64(10) {
 		out := filepath.Join(t.TempDir(), "out")
 		job := operator.NewJob("cheat")
@@ -251,10 +253,10 @@ func TestNondeterminismIsNoticed(t *testing.T) {
 		operator.To(operator.Rebalanced(cheated), "output", file.Sink(out, file.SinkOptions{}))
 		sum, err := run(t, job, understudy.Options{
 			CheckpointInterval: 50 * time.Millisecond,
-			Chaos:              &understudy.Chaos{Kill: 20 * time.Millisecond, Target: "task", Seed: 710 + seed},
+			Chaos:              &understudy.Chaos{Kill: 150 * time.Millisecond, Target: "task", Seed: 710 + seed},
 		})
 		if err == nil {
-			requireAll(t, out, 60000)
+			requireAll(t, out, 150000)
 		}
 		if err != nil || sum.Rollbacks > 0 {
 			t.Logf("%d kills, %d rollbacks, error: %v", sum.Kills, sum.Rollbacks, err)

@@ -24,6 +24,8 @@ func (w *Worker) Apply(e Entry) {
 		w.assigned(e.Assign)
 	case e.Recover != nil:
 		w.mu.view.Places[e.Recover.Task].Recovering = false
+	case e.Start != nil:
+		w.resendAcks(e.Start.Epoch) // a barrier may have come, by a link or by a replay, before the word that it was started
 	case e.Complete != nil:
 		w.completed(e.Complete)
 	case e.Abandon != nil:
@@ -62,15 +64,27 @@ func (w *Worker) Control(m Control) {
 func (w *Worker) repeatAcks(e determinant.Epoch) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	w.resendAcks(e)
+}
+
+// resendAcks repeats what the coordinator may not have counted: this worker's acknowledgements of epoch e, and the images of its
+// tasks to their standbys, which acknowledge them again. w.mu is held.
+func (w *Worker) resendAcks(e determinant.Epoch) {
 	for t := range w.tasks {
-		if h := w.tasks[t].Load(); h != nil {
-			for _, p := range h.acks {
-				if p.ack.Epoch == e {
-					p.sent = false
-				}
-			}
-			w.sendAcks(h)
+		h := w.tasks[t].Load()
+		if h == nil {
+			continue
 		}
+		for _, p := range h.acks {
+			if p.ack.Epoch != e || !p.stored {
+				continue
+			}
+			p.sent = false
+			for _, s := range w.mu.view.Places[t].Standbys {
+				w.env.Tell(s, Control{From: w.id, Image: w.imageOf(determinant.TaskID(t), p.image)})
+			}
+		}
+		w.sendAcks(h)
 	}
 }
 

@@ -17,7 +17,7 @@ import (
 // Defaults of CoordinatorOptions.
 const (
 	DefaultPoisonTries = 3
-	maxUnstored        = 3 // images that one worker could not store, between two completed checkpoints
+	maxUnstored        = 3 // images in a row that a worker could not store
 	maxFailures        = 5 // of one task between two completed checkpoints, by errors that are not its user's
 )
 
@@ -145,9 +145,9 @@ func (c *Coordinator) Tick(now int64) {
 func (c *Coordinator) Report(r Report) {
 	switch {
 	case r.Ack != nil:
+		delete(c.unstored, r.Ack.Worker)
 		c.checkpoints(*r.Ack)
 	case r.AckFailed != nil:
-		c.checkpoints(*r.AckFailed)
 		c.imageFailed(r.AckFailed)
 	case r.Failed != nil:
 		c.taskFailed(r.Failed)
@@ -346,7 +346,6 @@ func (c *Coordinator) pointed(e Entry, cmd checkpoint.Command) {
 			}
 		}
 		clear(c.failures)
-		clear(c.unstored)
 		c.env.Waiting("")
 	}
 	c.announce(e)
@@ -362,7 +361,7 @@ func (c *Coordinator) placed() {
 		p.Recovering = append(p.Recovering, place.Recovering)
 		var ready []determinant.WorkerID
 		for _, w := range place.Standbys {
-			if epoch, known := c.holds[t][w]; known && epoch == c.view.committed() {
+			if epoch, known := c.holds[t][w]; known && epoch == c.view.committed() && c.unstored[w] < maxUnstored {
 				ready = append(ready, w)
 			}
 		}
@@ -371,18 +370,20 @@ func (c *Coordinator) placed() {
 	c.checkpoints(p)
 }
 
-// imageFailed handles a worker that cannot store what checkpoints need. After a few tries a standby is no longer counted on, and
-// a primary has failed: its task moves to another worker.
+// imageFailed handles a worker that cannot store what checkpoints need. After a few tries a standby is not counted on until it
+// stores something again, and a primary has failed: its task moves to another worker.
 func (c *Coordinator) imageFailed(f *checkpoint.Failed) {
 	c.env.Waiting(fmt.Sprintf("worker %d cannot store checkpoint %d of task %d: %s", f.Worker, f.Epoch, f.Task, f.Err))
-	if c.unstored[f.Worker]++; c.unstored[f.Worker] < maxUnstored {
+	c.unstored[f.Worker]++
+	if c.unstored[f.Worker] < maxUnstored {
+		c.checkpoints(*f)
 		return
 	}
 	if c.view.Places[f.Task].Worker == f.Worker {
+		c.checkpoints(*f)
 		c.taskFailed(&TaskFailure{Task: f.Task, Incarnation: f.Incarnation, Worker: f.Worker, Err: errors.New(f.Err)})
 		return
 	}
-	delete(c.holds[f.Task], f.Worker)
 	c.placed()
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 
 	"github.com/spf13/cobra"
 )
@@ -60,7 +61,7 @@ func execute(root *cobra.Command, stderr io.Writer) int {
 		}
 		code = exit.code
 	}
-	fmt.Fprintln(stderr, "understudy:", err)
+	fmt.Fprintln(stderr, "understudy:", strings.TrimPrefix(err.Error(), "understudy: "))
 	return code
 }
 

@@ -190,6 +190,9 @@ func (o *runOptions) run(ctx context.Context, name string, stdout, stderr io.Wri
 	defer stop()
 	sum, err := understudy.Run(ctx, job, *u)
 	line.clear()
+	if errors.Is(err, file.ErrNoMatch) {
+		return usageError(err)
+	}
 	if err != nil && ctx.Err() == nil {
 		return err
 	}
@@ -209,7 +212,7 @@ func (o *runOptions) print(w io.Writer, sum *understudy.Summary, u *understudy.O
 		return enc.Encode(sum)
 	}
 	if sum.Complete {
-		_, err := fmt.Fprintf(w, "nothing to do: an earlier run has processed all input (to begin anew, remove %s and %s)\n", o.output, o.state)
+		_, err := fmt.Fprintf(w, "nothing to do: an earlier run has processed all the input that it was given (to begin anew, or with other input, remove %s and %s)\n", o.output, o.state)
 		return err
 	}
 	fmt.Fprintf(w, "%d records in, %d records out, %.1f s, %d checkpoints\n", sum.RecordsIn, sum.RecordsOut, sum.Seconds, sum.Checkpoints)

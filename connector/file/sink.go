@@ -26,7 +26,7 @@ var (
 	// ErrJob is returned when the directory was written by another job that is not running now.
 	ErrJob = permanent("file: the directory belongs to another job")
 	// ErrCorrupt is returned when the output and what is stored beside it do not fit together.
-	ErrCorrupt = errors.New("file: corrupt")
+	ErrCorrupt = permanent("file: corrupt")
 	// ErrGap is returned for a write that does not begin where the output ends.
 	ErrGap = errors.New("file: the write does not begin where the output ends")
 	// ErrUnfenced is returned for a write by an incarnation that no Fence has announced.

@@ -17,11 +17,11 @@ var (
 	// ErrNoMatch is returned when a pattern matches no file.
 	ErrNoMatch = errors.New("file: no file matches")
 	// ErrChanged is returned when a file is no longer what it was when its splits were listed.
-	ErrChanged = errors.New("file: the file has changed since the job began")
+	ErrChanged = permanent("file: the file has changed since the job began")
 	// ErrOffset is returned when a split is opened at an offset at which no line of it starts.
 	ErrOffset = errors.New("file: no line of the split starts at the offset")
 	// ErrLineTooLong is returned for a line longer than SourceOptions.MaxLine.
-	ErrLineTooLong = errors.New("file: line too long")
+	ErrLineTooLong = permanent("file: line too long")
 )
 
 // Line is one line of a file.
@@ -121,6 +121,9 @@ func (s *Source) Splits(ctx context.Context) ([]string, error) {
 
 // describe gives the split that is a whole file.
 func describe(name string) (split, error) {
+	if info, err := os.Stat(name); err == nil && !info.Mode().IsRegular() { // to open a pipe is to wait for its other end
+		return split{}, fmt.Errorf("file: %s is not a regular file", name)
+	}
 	f, err := os.Open(name)
 	if err != nil {
 		return split{}, fmt.Errorf("file: %w", err)
@@ -129,9 +132,6 @@ func describe(name string) (split, error) {
 	info, err := f.Stat()
 	if err != nil {
 		return split{}, fmt.Errorf("file: %w", err)
-	}
-	if !info.Mode().IsRegular() {
-		return split{}, fmt.Errorf("file: %s is not a regular file", name)
 	}
 	return split{
 		File: name, End: info.Size(), Size: info.Size(), Modified: info.ModTime().UnixNano(),

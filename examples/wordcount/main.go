@@ -12,6 +12,9 @@ import (
 )
 
 func main() {
+	if len(os.Args) != 3 {
+		log.Fatal("usage: wordcount GLOB DIRECTORY")
+	}
 	job := operator.NewJob("wordcount")
 	lines := operator.From(job, "lines", file.Lines(os.Args[1]))
 	words := operator.FlatMap(lines, "split", func(_ operator.Context, l file.Line, emit func(string)) error {
