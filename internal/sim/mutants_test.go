@@ -49,7 +49,9 @@ func mutantOptions(m mutation.Set, seed uint64) Options {
 	switch m {
 	case mutation.DeltaUpstreamFirst: // only shows while tasks go on during a capture
 		o.NoCheckpoints, o.Settle, o.Interleave, o.Faults = true, 4000, true, -1
-	case mutation.LocalRuleOff, mutation.ShortestPath, mutation.RecoveringCountsAsLive:
+	case mutation.ShortestPath: // rare: it takes paths of different lengths and the loss of just the right tasks
+		o.Depth, o.Shape, o.Kinds = 1, "grid", KillWorker
+	case mutation.LocalRuleOff, mutation.RecoveringCountsAsLive:
 		o.Depth = determinant.Depth(1 + seed%2)
 	case mutation.FenceMissingAtSink, mutation.FenceMissingAtStoreRead:
 		o.Kinds, o.Faults = Suspect|KillTask, 5
