@@ -36,7 +36,7 @@ type (
 	Poison = task.Poison
 )
 
-// ParseChaos reads the form "kill=200ms,target=task".
+// ParseChaos reads the form "kill=200ms,target=task,limit=10", of which only kill is required.
 func ParseChaos(text string) (*Chaos, error) { return cluster.ParseChaos(text) }
 
 // Options are those of Run. The zero value is the default.

@@ -211,7 +211,7 @@ func TestPoisonAmongKills(t *testing.T) {
 		return nil
 	}), understudy.Options{
 		CheckpointInterval: 50 * time.Millisecond,
-		Chaos:              &understudy.Chaos{Kill: 300 * time.Millisecond, Target: "task", Seed: 710}, // the first after 150 ms
+		Chaos:              &understudy.Chaos{Kill: 50 * time.Millisecond, Target: "task", Seed: 710, Limit: 10},
 		DeadLetter:         func(understudy.Poison) error { letters.Add(1); return nil },
 	})
 	t.Logf("%d records in and %d out in %.1f s, %d kills, %d tasks restarted, %d rollbacks, %d checkpoints, %d tries",
@@ -253,7 +253,7 @@ func TestNondeterminismIsNoticed(t *testing.T) {
 		operator.To(operator.Rebalanced(cheated), "output", file.Sink(out, file.SinkOptions{}))
 		sum, err := run(t, job, understudy.Options{
 			CheckpointInterval: 50 * time.Millisecond,
-			Chaos:              &understudy.Chaos{Kill: 150 * time.Millisecond, Target: "task", Seed: 710 + seed},
+			Chaos:              &understudy.Chaos{Kill: 50 * time.Millisecond, Target: "task", Seed: 710 + seed, Limit: 10},
 		})
 		if err == nil {
 			requireAll(t, out, 150000)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -25,9 +26,10 @@ type Chaos struct {
 	Kill   time.Duration
 	Target Target
 	Seed   uint64
+	Limit  int // kills at most; 0 means no bound
 }
 
-// ParseChaos reads the form "kill=200ms,target=task".
+// ParseChaos reads the form "kill=200ms,target=task,limit=10", of which only kill is required.
 func ParseChaos(text string) (*Chaos, error) {
 	c := &Chaos{Target: TargetTask}
 	for part := range strings.SplitSeq(text, ",") {
@@ -44,8 +46,14 @@ func ParseChaos(text string) (*Chaos, error) {
 			if c.Target != TargetTask && c.Target != TargetWorker {
 				return nil, fmt.Errorf("cluster: chaos: target=%q: want task or worker", value)
 			}
+		case "limit":
+			n, err := strconv.Atoi(value)
+			if err != nil || n < 1 {
+				return nil, fmt.Errorf("cluster: chaos: limit=%q: want a number from 1", value)
+			}
+			c.Limit = n
 		default:
-			return nil, fmt.Errorf("cluster: chaos: unknown key %q: want kill=DURATION,target=task|worker", key)
+			return nil, fmt.Errorf("cluster: chaos: unknown key %q: want kill=DURATION,target=task|worker,limit=N", key)
 		}
 	}
 	if c.Kill == 0 {
@@ -64,7 +72,7 @@ func (l *Local) startChaos(ctx context.Context) (stop func()) {
 	var running sync.WaitGroup
 	running.Go(func() {
 		rng := rand.New(rand.NewPCG(c.Seed, c.Seed))
-		for {
+		for kills := 0; c.Limit == 0 || kills < c.Limit; kills++ {
 			wait := time.NewTimer(time.Duration(rng.ExpFloat64() * float64(c.Kill)))
 			select {
 			case <-ctx.Done():

@@ -23,7 +23,7 @@ func TestKillsEnrich(t *testing.T) {
 	for _, target := range []string{"task", "worker"} {
 		t.Run(target, func(t *testing.T) {
 			input, out := texts(t, 3, 2000), filepath.Join(t.TempDir(), "out")
-			sum := run(t, "enrich", input, out, "--chaos", "kill=100ms,target="+target, "--seed", earlyKills,
+			sum := run(t, "enrich", input, out, "--chaos", "kill=100ms,limit=30,target="+target, "--seed", earlyKills,
 				"--checkpoint-interval", "200ms").summary()
 			require.Positive(t, sum.Kills)
 			require.Zero(t, sum.Rollbacks)

@@ -79,7 +79,7 @@ func newRunCommand() *cobra.Command {
 	f.IntVar(&o.standbys, "standbys", 1, "standbys per task")
 	f.StringVar(&o.depth, "sharing-depth", "full", "hops that determinants are handed on: auto, full or a number")
 	f.StringVar(&o.state, "state", "", "state directory; a restart continues from there (default OUTPUT/.understudy/state)")
-	f.StringVar(&o.chaos, "chaos", "", "kill at random: kill=200ms,target=task|worker (mean interval)")
+	f.StringVar(&o.chaos, "chaos", "", "kill at random: kill=200ms,target=task|worker,limit=N (mean interval; at most N times)")
 	f.Uint64Var(&o.seed, "seed", 0, "seed of chaos (default: random)")
 	f.StringVarP(&o.format, "format", "o", "text", "summary: text or json")
 	f.StringVar(&o.service, "service", "", "enrich: URL of the external service (default: a built-in one that answers differently each time)")

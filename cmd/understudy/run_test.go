@@ -32,7 +32,7 @@ func TestKillsExactlyOnce(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			out := filepath.Join(t.TempDir(), "out")
-			sum := run(t, "wordcount", c.input, out, "--chaos", "kill=100ms,target="+c.target, "--seed", earlyKills, "--checkpoint-interval", "200ms").summary()
+			sum := run(t, "wordcount", c.input, out, "--chaos", "kill=100ms,limit=30,target="+c.target, "--seed", earlyKills, "--checkpoint-interval", "200ms").summary()
 			require.GreaterOrEqual(t, sum.Kills, 3)
 			require.Zero(t, sum.Rollbacks)
 			require.Positive(t, sum.DuplicatesDropped)
@@ -47,7 +47,7 @@ func TestKillsExactlyOnce(t *testing.T) {
 func TestKillsAtLeastOnce(t *testing.T) {
 	input, out := goTree(t, 2, 1), filepath.Join(t.TempDir(), "out")
 	sum := run(t, "wordcount", input, out, "--mode", "at-least-once",
-		"--chaos", "kill=250ms,target=task", "--seed", earlyKills, "--checkpoint-interval", "50ms").summary()
+		"--chaos", "kill=250ms,target=task,limit=10", "--seed", earlyKills, "--checkpoint-interval", "50ms").summary()
 	require.Positive(t, sum.Kills)
 	require.Zero(t, sum.Rollbacks)
 	code, violations := verified(t, "running", "--output", out, "--words", input)
@@ -63,7 +63,7 @@ func TestKillsAtLeastOnce(t *testing.T) {
 func TestKillsGlobalRollback(t *testing.T) {
 	input, out := goTree(t, 2, 1), filepath.Join(t.TempDir(), "out")
 	sum := run(t, "wordcount", input, out, "--mode", "global-rollback",
-		"--chaos", "kill=200ms,target=task", "--seed", earlyKills, "--checkpoint-interval", "50ms").summary()
+		"--chaos", "kill=200ms,target=task,limit=10", "--seed", earlyKills, "--checkpoint-interval", "50ms").summary()
 	require.Positive(t, sum.Kills)
 	require.Positive(t, sum.Rollbacks)
 	requireClean(t, "running", "--output", out, "--words", input)
@@ -72,7 +72,7 @@ func TestKillsGlobalRollback(t *testing.T) {
 
 func TestKillsPassthrough(t *testing.T) {
 	input, out := texts(t, 5, 30000), filepath.Join(t.TempDir(), "out")
-	sum := run(t, "passthrough", input, out, "--chaos", "kill=50ms,target=task", "--seed", earlyKills).summary()
+	sum := run(t, "passthrough", input, out, "--chaos", "kill=50ms,target=task,limit=30", "--seed", earlyKills).summary()
 	require.Positive(t, sum.Kills)
 	requireClean(t, "ids", "--input", input, "--output", out, "--id", "file,offset")
 }
@@ -192,6 +192,7 @@ func TestUnusableArguments(t *testing.T) {
 		{append([]string{"run", "wordcount", "--chaos", "kill=soon"}, good...), "soon"},
 		{append([]string{"run", "wordcount", "--chaos", "target=task"}, good...), "kill=DURATION"},
 		{append([]string{"run", "wordcount", "--chaos", "kill=1s,target=disk"}, good...), "disk"},
+		{append([]string{"run", "wordcount", "--chaos", "kill=1s,limit=0"}, good...), `limit="0"`},
 		{append([]string{"run", "wordcount", "-o", "yaml"}, good...), `"yaml"`},
 		{append([]string{"run", "wordcount", "--unknown"}, good...), "--unknown"},
 		{append([]string{"run", "enrich", "--service", "localhost"}, good...), `--service "localhost"`},
