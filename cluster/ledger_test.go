@@ -176,7 +176,7 @@ func holding(t testing.TB, raw []byte) checkpoint.FS {
 	require.NoError(t, fs.MkdirAll("dir", 0o755))
 	file, err := fs.Create(fs.PathJoin("dir", ledgerName), "ledger")
 	require.NoError(t, err)
-	_, err = file.Write(raw)
+	_, err = file.Write(slices.Clone(raw)) // the file may do with it what it likes
 	require.NoError(t, err)
 	require.NoError(t, file.Close())
 	return fs
