@@ -207,7 +207,7 @@ func TestUnusableArguments(t *testing.T) {
 	}
 
 	p := start(t, "run", "wordcount", "--input", filepath.Join(dir, "none*.txt"), "--output", filepath.Join(dir, "out"))
-	require.Equal(t, 1, p.code())
+	require.Equal(t, 2, p.code())
 	require.Contains(t, p.stderr.String(), "no file matches")
 }
 
