@@ -73,7 +73,7 @@ func (w *Worker) frames(peer determinant.WorkerID) []transport.Frame {
 		h := w.tasks[w.job.Channels[ch].From].Load()
 		log := h.task.Outputs()[w.job.Channels[ch].Output]
 		for len(frames) < framesPerWrite && bytes < bytesPerWrite {
-			b, err := log.Next(w.opts.Window - log.Outstanding())
+			b, err := log.Next(max(0, w.opts.Window-log.Outstanding())) // negative would mean no limit
 			if err != nil {
 				w.contradicted(h, determinant.ChannelID(ch), err)
 				break

@@ -164,9 +164,10 @@ type couple struct {
 
 func newCouple(t testing.TB) *couple { return coupleOf(t, determinant.ExactlyOnce) }
 
-func coupleOf(t testing.TB, mode determinant.Mode) *couple {
+func coupleOf(t testing.TB, mode determinant.Mode) *couple { return coupleWith(t, small(t), mode) }
+
+func coupleWith(t testing.TB, job *Job, mode determinant.Mode) *couple {
 	t.Helper()
-	job := small(t)
 	c := &couple{t: t, up: newBench(t, job, 1, mode), down: newBench(t, job, 2, mode)}
 	c.last = standby.Decision{Hear: []determinant.WorkerID{1, 2}, Mode: mode, Depth: determinant.Full, Collect: mode.Logs()}
 	for id := range job.Tasks {

@@ -305,6 +305,32 @@ func TestACreditOfAnotherSubscriptionGrantsNothing(t *testing.T) {
 	require.Zero(t, log.Outstanding())
 }
 
+// A batch may always be sent when nothing is outstanding, however big it is; the next one then waits for credit.
+func TestABatchBeyondTheWindowIsSentAlone(t *testing.T) {
+	plan, err := numbersJob(20, 2*DefaultWindow, blindSink{})
+	require.NoError(t, err)
+	job, err := Layout(plan)
+	require.NoError(t, err)
+	c := coupleWith(t, job, determinant.ExactlyOnce)
+	c.subscribe()
+	sent := map[determinant.ChannelID]int{}
+	for range 3 {
+		c.up.step()
+		if m := c.up.w.Write(2); m != nil {
+			for _, f := range m.Frames {
+				sent[f.Channel]++
+			}
+			c.down.w.Receive(m)
+		}
+	}
+	require.Len(t, sent, 4)
+	for ch, n := range sent {
+		require.Equal(t, 1, n, "channel %d: nothing of it was taken", ch)
+	}
+	c.flow()
+	require.Equal(t, 20, c.shown())
+}
+
 // A life that died is never started again, although the decision that replaces it is still to come.
 func TestALifeThatDiedIsNotStartedAgain(t *testing.T) {
 	c := newCouple(t)
