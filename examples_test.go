@@ -60,7 +60,7 @@ func TestExampleWindow(t *testing.T) {
 }
 
 func TestExampleOwnSink(t *testing.T) {
-	require.Equal(t, "300000 numbers, 300000 rows, 300000 different, true\n", example(t, "ownsink"))
+	require.Equal(t, "200000 numbers, 200000 rows, 200000 different, true\n", example(t, "ownsink"))
 }
 
 // output reads the lines in a directory of output.

@@ -11,7 +11,7 @@ import (
 	"github.com/understudy-stream/understudy/operator"
 )
 
-const n = 300_000
+const n = 200_000
 
 // row is a number with a random one.
 type row struct {
@@ -29,7 +29,7 @@ func main() {
 	operator.To(operator.Rebalanced(drawn), "rows", out, operator.WithCodec(operator.JSON[row]()))
 	sum, err := understudy.Run(context.Background(), job, understudy.Options{
 		Parallelism: 2, CheckpointInterval: 50 * time.Millisecond,
-		Chaos: &understudy.Chaos{Kill: 20 * time.Millisecond, Target: "task", Seed: 1},
+		Chaos: &understudy.Chaos{Kill: 20 * time.Millisecond, Target: "task", Seed: 710, Limit: 20},
 	})
 	if err != nil {
 		log.Fatal(err)
