@@ -141,6 +141,7 @@ func (l *Local) KillWorker(dir int) {
 	})
 	select {
 	case <-done:
+	case <-l.finished: // after a ledger that broke no job is run any more
 	case <-l.events.done:
 	}
 }

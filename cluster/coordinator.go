@@ -67,7 +67,7 @@ type Coordinator struct {
 	poisons    []poisoned                                   // by task
 	failures   []int                                        // by task
 	ended      []determinant.Incarnation                    // by task; the life that has ended its outputs, 0: none
-	unstored   map[determinant.WorkerID]int                 // images that a worker could not store since the last completed checkpoint
+	unstored   map[determinant.WorkerID]int                 // images that a worker could not store since it stored one
 	divergence int
 	finished   bool
 	failed     bool // it was finished by an error
@@ -178,8 +178,10 @@ func (c *Coordinator) taskEnded(e *Ended) {
 }
 
 // recovery gives the decider an event and carries out what follows.
-func (c *Coordinator) recovery(ev standby.Event) {
-	for _, effect := range c.decider.Step(ev) {
+func (c *Coordinator) recovery(ev standby.Event) { c.carryOut(c.decider.Step(ev)) }
+
+func (c *Coordinator) carryOut(effects []standby.Effect) {
+	for _, effect := range effects {
 		switch e := effect.(type) {
 		case standby.Propose:
 			c.ledger.Propose(recoveryEntry(e.Command))
@@ -305,17 +307,6 @@ func (c *Coordinator) applyRecovery(e Entry, cmd standby.Command) {
 		c.placed()
 	}
 	c.carryOut(effects)
-}
-
-func (c *Coordinator) carryOut(effects []standby.Effect) {
-	for _, effect := range effects {
-		switch e := effect.(type) {
-		case standby.Propose:
-			c.ledger.Propose(recoveryEntry(e.Command))
-		case standby.Wait:
-			c.env.Waiting(fmt.Sprintf("task %d waits: %s", e.Task, e.Why))
-		}
-	}
 }
 
 // pointed takes a committed command about checkpoints and tells the decider what it means for recovery.
