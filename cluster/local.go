@@ -321,19 +321,15 @@ func (l *Local) startWorker(dir int) (*localWorker, error) {
 		}
 		budget = inflightlog.NewBudget(l.opts.InflightMemory, l.opts.InflightDisk, l.opts.InflightReserve, files)
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	lw := &localWorker{
-		local: l, dir: dir, control: newMailbox(), disk: newMailbox(), ctx: ctx, cancel: cancel,
-		tasks: make([]taskRunner, len(l.job.Tasks)), sinks: make([]atomic.Value, len(l.job.Tasks)), started: time.Now(),
-	}
-	lw.mu.links = map[determinant.WorkerID]chan struct{}{}
+	lw := &localWorker{driver: newDriver(len(l.job.Tasks), l.opts.Clock, l.log), local: l, dir: dir}
+	lw.links.wake = map[determinant.WorkerID]chan struct{}{}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	id := l.mu.nextID
 	l.mu.nextID++
 	lw.worker = NewWorker(id, l.job, l.coord.View(), lw, Options{
-		Context: ctx, Clock: l.opts.Clock, Entropy: entropy, State: state, Budget: budget, DeadLetter: l.opts.DeadLetter,
-		Calls:    func(t determinant.TaskID) task.Calls { return &calls{lw: lw, task: t} },
+		Context: lw.ctx, Clock: l.opts.Clock, Entropy: entropy, State: state, Budget: budget, DeadLetter: l.opts.DeadLetter,
+		Calls:    func(t determinant.TaskID) task.Calls { return &calls{driver: lw.driver, task: t} },
 		OpenSink: l.openSink, LogBudget: l.opts.LogBudget, Mutations: l.opts.Mutations,
 	})
 	l.mu.workers[dir] = lw
