@@ -1,0 +1,3 @@
+package raftmeta
+
+import _ "github.com/anishathalye/porcupine"
