@@ -32,6 +32,8 @@ func (w *Worker) Apply(e Entry) {
 		w.abandoned(e.Abandon.Epoch)
 	case e.Aside != nil:
 		w.mu.view.Asides = append(w.mu.view.Asides, *e.Aside)
+	case e.Admit != nil:
+		w.mu.view.admit(*e.Admit)
 	}
 }
 

@@ -132,6 +132,14 @@ func (c *Coordinator) Dead(workers ...determinant.WorkerID) {
 	c.recovery(standby.Dead{Workers: slices.Sorted(slices.Values(workers))})
 }
 
+// Rejoin tells a worker that was away, and the leader with it, what may have been lost meanwhile: its acknowledgements of the
+// checkpoint under way.
+func (c *Coordinator) Rejoin(w determinant.WorkerID) {
+	if s := c.points.State(); s.Open {
+		c.env.Tell(w, Control{Poll: &checkpoint.Poll{Epoch: s.Started()}})
+	}
+}
+
 // Tick tells the time, in milliseconds since the Unix epoch. It is called several times per checkpoint interval.
 func (c *Coordinator) Tick(now int64) {
 	c.now = now
@@ -260,6 +268,10 @@ func (c *Coordinator) Committed(e Entry) {
 	case e.Aside != nil:
 		c.view.Asides = append(c.view.Asides, *e.Aside)
 		c.announce(e)
+	case e.Admit != nil:
+		if c.view.admit(*e.Admit) {
+			c.announce(e)
+		}
 	case e.Finish != nil:
 		c.finished = true
 		c.announce(e)

@@ -20,6 +20,14 @@ type Entry struct {
 	Abandon  *checkpoint.Abandon
 	Aside    *Aside
 	Finish   *Finish
+	Admit    *Admit
+}
+
+// Admit takes a worker process in. Its id was never used before.
+type Admit struct {
+	Worker   determinant.WorkerID
+	Address  string
+	Instance string // names the start of the process
 }
 
 // Finish ends the job.
@@ -45,6 +53,8 @@ func (e Entry) String() string {
 		return e.Abandon.String()
 	case e.Aside != nil:
 		return fmt.Sprintf("set aside task %d, channel %d, sequence number %d", e.Aside.Task, e.Aside.Position.Channel, e.Aside.Position.Seq)
+	case e.Admit != nil:
+		return fmt.Sprintf("admit worker %d at %s", e.Admit.Worker, e.Admit.Address)
 	case e.Finish != nil:
 		return fmt.Sprintf("finish at %d %s", e.Finish.Epoch, e.Finish.Err)
 	}
@@ -93,14 +103,6 @@ type Report struct {
 	Checkpoint bool // wants a checkpoint soon, to free logs
 }
 
-// TaskFailure is the death of one task whose worker lives.
-type TaskFailure struct {
-	Task        determinant.TaskID
-	Incarnation determinant.Incarnation
-	Worker      determinant.WorkerID
-	Err         error
-}
-
 // Phase is a step of a recovery.
 type Phase uint8
 
@@ -112,13 +114,14 @@ const (
 	Restored                // the state is loaded and the task replays
 	Replayed                // the log ran out: the task makes its own choices
 	Recovered               // every consumer has resubscribed and none is ahead
+	FirstOutput             // something new left the task: a batch or write that goes beyond what the former life had sent
 	Suppressed              // not a phase: Elements of replayed output were not sent again
 	Written                 // not a phase: Elements were written to a causal sink
 )
 
 // String names the phase.
 func (p Phase) String() string {
-	return [...]string{"noticed", "decided", "collected", "restored", "replayed", "recovered", "suppressed", "written"}[p]
+	return [...]string{"noticed", "decided", "collected", "restored", "replayed", "recovered", "first output", "suppressed", "written"}[p]
 }
 
 // Observation is something that happened at a worker, for metrics and tests.

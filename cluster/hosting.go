@@ -25,6 +25,7 @@ type hosted struct {
 
 	ended      bool        // its end was reported; the task's goroutine only
 	recovering atomic.Bool // counts as failed until CaughtUp was reported
+	silent     atomic.Bool // nothing new has left the task in this life, and it is not the first
 	accused    bool        // a rollback was asked for in its name
 
 	// What follows is guarded by the worker's mu.
@@ -258,6 +259,13 @@ func (h *hosted) Taken(c determinant.ChannelID, next determinant.Seq) {
 	h.in[spec.Input].taken.Store(uint64(next))
 	if producer := h.w.places[spec.From].Load(); producer != 0 {
 		h.w.env.WakeLink(determinant.WorkerID(producer))
+	}
+}
+
+// sentSomething notes the first output of a new life that no former one had sent.
+func (h *hosted) sentSomething() {
+	if h.silent.Load() && !h.task.Replaying() && h.silent.CompareAndSwap(true, false) {
+		h.w.env.Observe(Observation{Task: h.task.ID(), Incarnation: h.inc, Phase: FirstOutput})
 	}
 }
 

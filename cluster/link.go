@@ -85,6 +85,7 @@ func (w *Worker) frames(peer determinant.WorkerID) []transport.Frame {
 				Channel: determinant.ChannelID(ch), Number: s.number, Producer: s.producer, Consumer: s.consumer, Batch: b,
 			})
 			bytes += len(b.Payload)
+			h.sentSomething()
 			w.env.WakeTask(h.task.ID()) // it may have been waiting for room
 		}
 	}

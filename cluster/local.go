@@ -133,7 +133,9 @@ func RunLocal(ctx context.Context, plan *operator.Plan, o LocalOptions) (Summary
 	if cerr := l.close(); err == nil {
 		err = cerr
 	}
-	return l.stats.summary(l), err
+	sum := l.stats.summary(l.job)
+	sum.Resumed, sum.Complete = l.resumed, l.complete
+	return sum, err
 }
 
 // open reads or makes the ledger, and starts coordinator and workers.

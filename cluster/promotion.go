@@ -167,6 +167,7 @@ func (w *Worker) build(t determinant.TaskID, inc determinant.Incarnation, log ca
 	_, life := v.base(t)
 	h := &hosted{w: w, inc: inc, base: epoch}
 	h.recovering.Store(v.Places[t].Recovering)
+	h.silent.Store(inc > 1)
 	meta := checkpoint.Meta{Task: t}
 	state := w.opts.State
 	err := state.MetaAt(t, epoch, life, &meta)

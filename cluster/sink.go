@@ -73,6 +73,7 @@ func (w *Worker) WriteSink(ctx context.Context, t determinant.TaskID) (bool, err
 	err = h.sink.store.Write(ctx, h.inc, write)
 	if err == nil {
 		w.env.Observe(Observation{Task: t, Incarnation: h.inc, Phase: Written, Elements: uint64(len(write.Records))})
+		h.sentSomething()
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()

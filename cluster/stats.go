@@ -39,6 +39,8 @@ type Recovery struct {
 	Restored    float64                 `json:"restored_ms"`
 	Replayed    float64                 `json:"replayed_ms"`
 	Recovered   float64                 `json:"caught_up_ms"`
+	FirstOutput float64                 `json:"first_output_ms"` // something left the task that had not been sent before
+	At          int64                   `json:"noticed_at"`      // when the failure was noticed, microseconds since the Unix epoch
 
 	noticed time.Time
 }
@@ -62,7 +64,7 @@ type stats struct {
 		sync.Mutex
 		sum        Summary
 		failedAt   []time.Time                // by task
-		open       map[determinant.TaskID]int // index of the task's unfinished recovery in sum.Recoveries
+		last       map[determinant.TaskID]int // index of the task's newest recovery in sum.Recoveries
 		generation determinant.Generation
 		incs       []determinant.Incarnation
 		base       []determinant.LogOffset
@@ -77,7 +79,7 @@ func newStats(tasks int) *stats {
 	s := &stats{started: time.Now()}
 	s.mu.failedAt = make([]time.Time, tasks)
 	s.mu.incs = make([]determinant.Incarnation, tasks)
-	s.mu.open = map[determinant.TaskID]int{}
+	s.mu.last = map[determinant.TaskID]int{}
 	s.mu.sum.Recoveries = []Recovery{}
 	return s
 }
@@ -126,10 +128,11 @@ func (s *stats) decided(t determinant.TaskID, inc determinant.Incarnation, rollb
 		noticed = now
 	}
 	s.mu.failedAt[t] = time.Time{}
-	s.mu.open[t] = len(s.mu.sum.Recoveries)
+	s.mu.last[t] = len(s.mu.sum.Recoveries)
 	s.mu.sum.Recoveries = append(s.mu.sum.Recoveries, Recovery{
 		Task: t, Incarnation: inc, Rollback: rollback, noticed: noticed,
 		Decided: since(noticed, now), Collected: -1, Restored: -1, Replayed: -1, Recovered: -1,
+		FirstOutput: -1, At: noticed.UnixMicro(),
 	})
 }
 
@@ -146,7 +149,7 @@ func (s *stats) observe(o Observation, now time.Time) {
 		s.mu.sum.RecordsOut += o.Elements
 		return
 	}
-	i, ok := s.mu.open[o.Task]
+	i, ok := s.mu.last[o.Task]
 	if !ok {
 		return
 	}
@@ -164,7 +167,8 @@ func (s *stats) observe(o Observation, now time.Time) {
 		r.Replayed = ms
 	case Recovered:
 		r.Recovered = ms
-		delete(s.mu.open, o.Task)
+	case FirstOutput:
+		r.FirstOutput = ms
 	}
 }
 
@@ -211,14 +215,14 @@ func (s *stats) freeze(l *Local) {
 	s.mu.sum.Seconds, s.mu.frozen = time.Since(s.started).Seconds(), true
 }
 
-func (s *stats) summary(l *Local) Summary {
+// summary is what was counted so far.
+func (s *stats) summary(job *Job) Summary {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	sum := s.mu.sum
-	sum.Resumed, sum.Complete = l.resumed, l.complete
 	sum.Recoveries = append([]Recovery{}, sum.Recoveries...)
 	for i := range sum.Recoveries {
-		info := l.job.Tasks[sum.Recoveries[i].Task].Info
+		info := job.Tasks[sum.Recoveries[i].Task].Info
 		sum.Recoveries[i].Name = taskName(info.Vertex, info.Index)
 	}
 	return sum
@@ -228,9 +232,15 @@ func (s *stats) progress(l *Local) Progress {
 	in, _ := s.measure(l)
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	recovering := 0
+	for _, i := range s.mu.last { //lint:sorted only counted
+		if r := &s.mu.sum.Recoveries[i]; !r.Rollback && r.Recovered < 0 {
+			recovering++
+		}
+	}
 	waiting, _ := l.waiting.Load().(string)
 	return Progress{
 		Seconds: time.Since(s.started).Seconds(), RecordsIn: in, RecordsOut: s.mu.sum.RecordsOut, Checkpoints: s.mu.sum.Checkpoints,
-		Kills: s.mu.sum.Kills, Recovering: len(s.mu.open), Rollbacks: s.mu.sum.Rollbacks, Waiting: waiting,
+		Kills: s.mu.sum.Kills, Recovering: recovering, Rollbacks: s.mu.sum.Rollbacks, Waiting: waiting,
 	}
 }

@@ -26,6 +26,7 @@ type View struct {
 	Complete   *checkpoint.Complete   // the last completed checkpoint; nil: none yet
 	Cut        *Cut                   // of the last global rollback; nil: none yet
 	Asides     []Aside
+	Members    []Admit // workers in processes of their own that are not dead, by id
 }
 
 // Aside is a record that the poison policy sets aside.
@@ -50,6 +51,7 @@ func (v *View) clone() View {
 	c := *v
 	c.Places = slices.Clone(v.Places)
 	c.Asides = slices.Clone(v.Asides)
+	c.Members = slices.Clone(v.Members)
 	return c
 }
 
@@ -102,8 +104,33 @@ func (v *View) place(d *standby.Decision) []determinant.TaskID {
 		}
 	}
 	v.Round, v.Generation, v.Dead, v.Hear = d.Round, d.Generation, d.Dead, d.Hear
+	v.Members = slices.DeleteFunc(slices.Clone(v.Members), func(m Admit) bool { return v.dead(m.Worker) })
 	v.Places = slices.Clone(d.Tasks)
 	return changed
+}
+
+// admit takes a worker in; false if its id was used before.
+func (v *View) admit(a Admit) bool {
+	for _, m := range v.Members {
+		if m.Worker >= a.Worker {
+			return false
+		}
+	}
+	if len(v.Dead) > 0 && v.Dead[len(v.Dead)-1] >= a.Worker {
+		return false
+	}
+	v.Members = append(slices.Clone(v.Members), a)
+	return true
+}
+
+// member finds a worker that is not dead.
+func (v *View) member(w determinant.WorkerID) (Admit, bool) {
+	for _, m := range v.Members {
+		if m.Worker == w {
+			return m, true
+		}
+	}
+	return Admit{}, false
 }
 
 // Cut is the checkpoint that a global rollback went back to.

@@ -1,0 +1,146 @@
+package cluster
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/vmihailenco/msgpack/v5"
+
+	"github.com/understudy-stream/understudy/determinant"
+	"github.com/understudy-stream/understudy/standby"
+)
+
+// Purposes of connections between processes, as the handshake names them.
+const (
+	purposeRaft    = "raft"    // between coordinators
+	purposeControl = "control" // from a worker to the leading coordinator
+	purposeClient  = "client"  // one request, one answer
+	purposeLink    = "link"    // between workers
+	purposeProbe   = "probe"   // whether this start of the process is still there: the handshake answers
+)
+
+// frameBody is the only kind of frame of control and client connections: one encoded up, down, request or reply.
+const frameBody = 1
+
+// up is what a worker says to the coordinator; one field is set.
+type up struct {
+	Register *register
+	Joined   *joined
+	Beat     *beat
+	Report   *Report
+	Observed *Observation
+	Link     *linkReport
+}
+
+// register opens a session. Worker is 0 for a process that has no id yet.
+type register struct {
+	Worker   determinant.WorkerID
+	Applied  uint64 // index of the last entry that it has applied
+	Instance string
+	Address  string
+	Host     string
+	Process  int
+	Build    string
+	Job      string // identity of the job's graph
+}
+
+// joined says that the worker has built itself on the view that it was given, and what its directory holds.
+type joined struct {
+	Held []standby.Held
+}
+
+// beat says that the worker lives, and how it is.
+type beat struct {
+	Metrics WorkerMetrics
+	Tasks   []TaskMetrics
+}
+
+// linkReport says that the link to a peer went down or came up again.
+type linkReport struct {
+	Peer  determinant.WorkerID
+	Up    bool
+	Cause string
+}
+
+// down is what the coordinator says to a worker; one field is set.
+type down struct {
+	Redirect *string // where the leader is; empty: nobody knows
+	Refused  *refusal
+	Welcome  *welcome
+	Entry    *Entry
+	Control  *Control
+	Leave    *leave
+	Cut      bool // break the links to all peers, for chaos
+}
+
+// welcome gives a worker its id and the view that entries follow on.
+type welcome struct {
+	Worker determinant.WorkerID
+	Run    string // name of this run of the job, which directories and sinks belong to
+	View   *View  // nil for a worker that has one
+}
+
+// reason is why a worker or coordinator must not go on.
+type reason uint8
+
+const (
+	reasonDead reason = iota + 1 // the worker was declared dead: it starts again as a new one
+	reasonOtherBuild
+	reasonOtherJob
+	reasonFinished
+	reasonFailed
+)
+
+// refusal ends a session for good.
+type refusal struct {
+	Reason reason
+	Text   string
+}
+
+// leave ends a worker's process.
+type leave struct {
+	Drained bool
+}
+
+// request is what a client asks; one field is set.
+type request struct {
+	Status     bool
+	Checkpoint bool
+	Stop       bool
+	Exit       bool // of one coordinator, after Stop
+	Mode       *determinant.Mode
+	Drain      determinant.WorkerID
+	Cut        determinant.WorkerID
+}
+
+// reply answers a request.
+type reply struct {
+	Redirect *string // where the leader is; empty: nobody knows
+	Err      string
+	Body     []byte
+}
+
+// encode gives the bytes of a protocol value.
+func encode(v any) []byte {
+	body, err := msgpack.Marshal(v)
+	if err != nil {
+		panic(fmt.Sprintf("cluster: assertion failed: %T cannot be encoded: %v", v, err))
+	}
+	return body
+}
+
+// errMalformed says that a peer, although it knows the secret, does not speak this protocol.
+var errMalformed = errors.New("cluster: malformed message")
+
+// decode is the inverse of encode. The value shares nothing with src.
+func decode(src []byte, v any) (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("%w: %v", errMalformed, r)
+		}
+	}()
+	if err := msgpack.Unmarshal(src, v); err != nil {
+		return fmt.Errorf("%w: %w", errMalformed, err)
+	}
+	return nil
+}
