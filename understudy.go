@@ -36,7 +36,7 @@ type (
 	Poison = task.Poison
 )
 
-// ParseChaos reads the form "kill=200ms,target=task,limit=10", of which only kill is required.
+// ParseChaos reads a form such as "kill=200ms,target=task,limit=10". Chaos has all that it may say.
 func ParseChaos(text string) (*Chaos, error) { return cluster.ParseChaos(text) }
 
 // Options are those of Run. The zero value is the default.
@@ -87,6 +87,9 @@ func (o *Options) Validate() error {
 		return errors.New("understudy: a budget is negative")
 	case o.Mode > GlobalRollback:
 		return fmt.Errorf("understudy: mode %v is not for use", o.Mode)
+	}
+	if o.Chaos != nil {
+		return o.Chaos.Validate(false)
 	}
 	return nil
 }

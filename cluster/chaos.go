@@ -4,70 +4,19 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
-	"strconv"
-	"strings"
 	"sync"
 	"time"
 
 	"github.com/understudy-stream/understudy/determinant"
 )
 
-// Target is what chaos kills.
-type Target string
-
-// The targets. A task is killed alone, as by a panic; a worker with everything in it, as by kill -9: tasks, standbys, logs.
-const (
-	TargetTask   Target = "task"
-	TargetWorker Target = "worker"
-)
-
-// Chaos kills at random, at a mean interval (exponentially distributed), so that recovery can be watched at work.
-type Chaos struct {
-	Kill   time.Duration
-	Target Target
-	Seed   uint64
-	Limit  int // kills at most; 0 means no bound
-}
-
-// ParseChaos reads the form "kill=200ms,target=task,limit=10", of which only kill is required.
-func ParseChaos(text string) (*Chaos, error) {
-	c := &Chaos{Target: TargetTask}
-	for part := range strings.SplitSeq(text, ",") {
-		key, value, _ := strings.Cut(part, "=")
-		switch key {
-		case "kill":
-			d, err := time.ParseDuration(value)
-			if err != nil || d <= 0 {
-				return nil, fmt.Errorf("cluster: chaos: kill=%q is not a positive duration such as 200ms", value)
-			}
-			c.Kill = d
-		case "target":
-			c.Target = Target(value)
-			if c.Target != TargetTask && c.Target != TargetWorker {
-				return nil, fmt.Errorf("cluster: chaos: target=%q: want task or worker", value)
-			}
-		case "limit":
-			n, err := strconv.Atoi(value)
-			if err != nil || n < 1 {
-				return nil, fmt.Errorf("cluster: chaos: limit=%q: want a number from 1", value)
-			}
-			c.Limit = n
-		default:
-			return nil, fmt.Errorf("cluster: chaos: unknown key %q: want kill=DURATION,target=task|worker,limit=N", key)
-		}
-	}
-	if c.Kill == 0 {
-		return nil, fmt.Errorf("cluster: chaos: %q names no kill=DURATION", text)
-	}
-	return c, nil
-}
-
 // startChaos kills until the returned function is called.
 func (l *Local) startChaos(ctx context.Context) (stop func()) {
 	c := l.opts.Chaos
-	if c == nil || l.complete {
+	if c == nil || c.Kill == 0 || l.complete {
 		return func() {}
 	}
+	targets := c.Targets(TargetTask)
 	ctx, cancel := context.WithCancel(ctx)
 	var running sync.WaitGroup
 	running.Go(func() {
@@ -80,7 +29,7 @@ func (l *Local) startChaos(ctx context.Context) (stop func()) {
 				return
 			case <-wait.C:
 			}
-			if c.Target == TargetWorker {
+			if targets[rng.IntN(len(targets))] == TargetWorker {
 				l.KillWorker(rng.IntN(l.opts.Workers))
 			} else {
 				l.KillTask(determinant.TaskID(rng.IntN(len(l.job.Tasks))))

@@ -92,11 +92,16 @@ func TestACloneOfAViewDoesNotChange(t *testing.T) {
 
 func TestChaosIsParsed(t *testing.T) {
 	for text, want := range map[string]Chaos{
-		"kill=200ms":               {Kill: 200e6, Target: TargetTask},
-		"kill=1s,target=worker":    {Kill: 1e9, Target: TargetWorker},
-		"target=task,kill=1500us":  {Kill: 1500e3, Target: TargetTask},
-		"kill=1s,kill=2s":          {Kill: 2e9, Target: TargetTask},
-		"target=worker,kill=1h30m": {Kill: 5400e9, Target: TargetWorker},
+		"kill=200ms":                             {Kill: 200e6},
+		"kill=1s,target=worker":                  {Kill: 1e9, Target: TargetWorker},
+		"target=task,kill=1500us":                {Kill: 1500e3, Target: TargetTask},
+		"kill=1s,kill=2s":                        {Kill: 2e9},
+		"target=worker,kill=1h30m":               {Kill: 5400e9, Target: TargetWorker},
+		"kill=1s,target=worker+two+all":          {Kill: 1e9, Target: "worker+two+all"},
+		"kill=1s,target=coordinator,seed=4":      {Kill: 1e9, Target: TargetCoordinator, Seed: 4},
+		"pause=5s,for=3s,link=2s,limit=7":        {Pause: 5e9, For: 3e9, Link: 2e9, Limit: 7},
+		"link=2s":                                {Link: 2e9},
+		"kill=1s,target=standby,pause=1s,seed=0": {Kill: 1e9, Target: TargetStandby, Pause: 1e9},
 	} {
 		got, err := ParseChaos(text)
 		require.NoError(t, err, text)
@@ -105,18 +110,26 @@ func TestChaosIsParsed(t *testing.T) {
 	for text, why := range map[string]string{
 		"":                       "unknown key",
 		"target=task":            "names no kill",
+		"seed=4":                 "names no kill",
+		"pause=1s,target=worker": "target=worker without kill",
+		"kill=1s,for=2s":         "for=2s without pause",
+		"kill=1s,pause=-1s":      "not a positive duration",
+		"link=1":                 "not a positive duration",
 		"kill=":                  "not a positive duration",
 		"kill=0s":                "not a positive duration",
 		"kill=-1s":               "not a positive duration",
 		"kill=fast":              "not a positive duration",
-		"kill=1s,target=planet":  "want task or worker",
-		"kill=1s,target=":        "want task or worker",
-		"kill=1s,seed=4":         "unknown key",
+		"kill=1s,target=planet":  "want task, worker",
+		"kill=1s,target=":        "want task, worker",
+		"kill=1s,seed=-4":        `seed="-4"`,
+		"kill=1s,limit=0":        `limit="0"`,
+		"kill=1s,target=two+one": "want task, worker",
+		"kill=1s,target=two+":    "want task, worker",
 		"kill=1s,":               "unknown key",
 		"kill = 1s":              "unknown key",
 		"kill=1s;target=worker":  "not a positive duration",
 		"kill=1s,Target=worker":  "unknown key",
-		"kill=1s,target=Worker ": "want task or worker",
+		"kill=1s,target=Worker ": "want task, worker",
 	} {
 		_, err := ParseChaos(text)
 		require.ErrorContains(t, err, why, "%q", text)
