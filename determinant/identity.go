@@ -25,8 +25,29 @@ type Seq uint64
 // Incarnation numbers the lives of one task. The ledger hands them out, always rising; the first is 1.
 type Incarnation uint64
 
-// LogOffset is a position in a task's determinant log, in bytes from the job's start.
+// LogOffset is a position in a task's determinant log, in bytes from the job's start. A life of the task that begins without
+// its predecessor's determinants begins another history, whose offsets are beyond all that any former life can have used:
+// see Anew.
 type LogOffset uint64
+
+// historyGap is how far apart two histories of a task begin that go on from the same checkpoint. What a life logs after a
+// checkpoint is held in memory until the next one, so it never fills the gap.
+const historyGap LogOffset = 1 << 40
+
+// Anew is where the log of a life begins that goes on from offset o, that of a checkpoint, without the determinants of the
+// lives since: lives says how many lives after the checkpoint's own it is. It is false when the offsets are used up.
+func (o LogOffset) Anew(lives uint64) (LogOffset, bool) {
+	if lives > uint64((math.MaxUint64-o)/historyGap) {
+		return o, false
+	}
+	return o + LogOffset(lives)*historyGap, true
+}
+
+// Beyond tells whether o belongs to a later history than p.
+func (o LogOffset) Beyond(p LogOffset) bool { return o > p && o-p > historyGap/2 }
+
+// Bytes is how many bytes of determinants lie between the job's start and o in the history that o belongs to.
+func (o LogOffset) Bytes() uint64 { return uint64(o % historyGap) }
 
 // Round numbers the decisions about failures. Answers that count come from one round.
 type Round uint64
