@@ -22,8 +22,11 @@ func (w *Worker) Apply(e Entry) {
 		w.decided(e.Decision)
 	case e.Assign != nil:
 		w.assigned(e.Assign)
+	case e.Release != nil:
+		w.released(e.Release)
 	case e.Recover != nil:
-		w.mu.view.Places[e.Recover.Task].Recovering = false
+		p := &w.mu.view.Places[e.Recover.Task]
+		p.Recovering, p.From = false, 0
 	case e.Start != nil:
 		w.resendAcks(e.Start.Epoch) // a barrier may have come, by a link or by a replay, before the word that it was started
 	case e.Complete != nil:

@@ -68,31 +68,29 @@ func (l *Local) KillWorker(dir int) {
 			l.stats.noticed(determinant.TaskID(t), now)
 		}
 	}
+	l.replace(w)
+}
+
+// replace stops a worker, which is declared dead, and starts another on its directory; false if the job was over before that.
+func (l *Local) replace(w *localWorker) bool {
 	if err := w.worker.Close(); err != nil {
-		l.log("closing a killed worker's stores", err)
+		l.log("closing a stopped worker's stores", err)
 	}
 	l.do(func() { l.coord.Dead(w.worker.ID()) })
 	if err := w.kill(); err != nil {
-		l.log("closing a killed worker's state", err)
+		l.log("closing a stopped worker's state", err)
 	}
-	done := make(chan struct{})
-	l.do(func() {
-		defer close(done)
-		if l.workers()[dir] != w {
+	return l.call(func() {
+		if l.workers()[w.dir] != w {
 			return // another kill of the same worker has replaced it
 		}
-		next, err := l.startWorker(dir)
+		next, err := l.startWorker(w.dir)
 		if err != nil {
 			l.finish(fmt.Errorf("cluster: a worker cannot be started again: %w", err))
 			return
 		}
 		l.coord.Join(next.worker.ID(), next.worker.Holdings())
 	})
-	select {
-	case <-done:
-	case <-l.finished: // after a ledger that broke no job is run any more
-	case <-l.events.done:
-	}
 }
 
 func taskName(vertex string, index int) string { return fmt.Sprintf("%s[%d]", vertex, index) }

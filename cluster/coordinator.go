@@ -49,7 +49,10 @@ type CoordinatorOptions struct {
 	Timeout     int64 // of a checkpoint, milliseconds
 	PoisonTries int   // identical failures of a record before the poison policy applies
 	SetAside    bool  // the policy: set the record aside; otherwise stop
-	Mutations   mutation.Set
+	// BalanceAfter is how long, in milliseconds, nothing may have gone wrong before tasks move to workers that have fewer.
+	// 0 means standby.DefaultBalanceAfter, negative never.
+	BalanceAfter int64
+	Mutations    mutation.Set
 }
 
 // Coordinator decides about checkpoints and deaths. It belongs to one goroutine. Its replicated state changes only by
@@ -98,7 +101,8 @@ func NewCoordinator(job *Job, v View, recovery standby.State, points checkpoint.
 		c.holds[t] = map[determinant.WorkerID]determinant.Epoch{}
 	}
 	c.decider = standby.NewDecider(standby.Config{
-		Topology: job.Topology, Standbys: o.Standbys, Mode: o.Mode, Depth: o.Depth, Mutations: o.Mutations,
+		Topology: job.Topology, Standbys: o.Standbys, Mode: o.Mode, Depth: o.Depth, BalanceAfter: o.BalanceAfter,
+		Mutations: o.Mutations,
 	}, recovery)
 	c.points = checkpoint.NewCoordinator(checkpoint.Config{
 		Sources: job.sources(), Interval: o.Interval, Timeout: o.Timeout, Mutations: o.Mutations,
@@ -147,6 +151,7 @@ func (c *Coordinator) Tick(now int64) {
 		c.checkpoints(checkpoint.Request{})
 	}
 	c.checkpoints(checkpoint.Tick{Now: now})
+	c.recovery(standby.Tick{Now: now})
 }
 
 // Report takes what a worker says.
@@ -199,6 +204,12 @@ func (c *Coordinator) carryOut(effects []standby.Effect) {
 			if len(e.Tasks) > 0 {
 				c.env.Waiting(fmt.Sprintf("tasks %v have no standby: there is no worker for one", e.Tasks))
 			}
+		case standby.WantCheckpoint:
+			c.checkpoints(checkpoint.Request{})
+		case standby.DrainWaits:
+			c.env.Waiting(e.String())
+		case standby.Drained:
+			c.env.Waiting("")
 		}
 	}
 }
@@ -209,6 +220,10 @@ func recoveryEntry(cmd standby.Command) Entry {
 		return Entry{Decision: &cmd}
 	case standby.AssignStandby:
 		return Entry{Assign: &cmd}
+	case standby.ReleaseStandby:
+		return Entry{Release: &cmd}
+	case standby.SetDraining:
+		return Entry{Drain: &cmd}
 	case standby.Recovered:
 		return Entry{Recover: &cmd}
 	}
@@ -257,6 +272,10 @@ func (c *Coordinator) Committed(e Entry) {
 		c.decided(e)
 	case e.Assign != nil:
 		c.applyRecovery(e, *e.Assign)
+	case e.Release != nil:
+		c.applyRecovery(e, *e.Release)
+	case e.Drain != nil:
+		c.applyRecovery(e, *e.Drain)
 	case e.Recover != nil:
 		c.applyRecovery(e, *e.Recover)
 	case e.Start != nil:
@@ -275,11 +294,8 @@ func (c *Coordinator) Committed(e Entry) {
 	case e.Finish != nil:
 		c.finished = true
 		c.announce(e)
-		var err error
-		if c.failed = e.Finish.Err != ""; c.failed {
-			err = errors.New(e.Finish.Err)
-		}
-		c.env.Finished(err)
+		c.failed = e.Finish.Err != ""
+		c.env.Finished(e.Finish.error())
 	}
 }
 
@@ -293,7 +309,8 @@ func (c *Coordinator) decided(e Entry) {
 	version := c.decider.Current().Basis
 	effects := c.decider.Step(standby.Committed{Command: *e.Decision})
 	if c.decider.Current().Basis != version {
-		if len(c.view.place(e.Decision)) > 0 {
+		changed := c.view.place(e.Decision)
+		if slices.ContainsFunc(changed, func(t determinant.TaskID) bool { return e.Decision.Tasks[t].From == 0 }) {
 			c.pace.failed(c.now)
 		}
 		for t := range c.holds {

@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/understudy-stream/understudy/causal"
@@ -14,6 +15,8 @@ type Entry struct {
 	Index    uint64
 	Decision *standby.Decision
 	Assign   *standby.AssignStandby
+	Release  *standby.ReleaseStandby
+	Drain    *standby.SetDraining
 	Recover  *standby.Recovered
 	Start    *checkpoint.Start
 	Complete *checkpoint.Complete
@@ -36,6 +39,14 @@ type Finish struct {
 	Err   string // empty: all input was processed
 }
 
+// error is the job's error; nil if all input was processed.
+func (f *Finish) error() error {
+	if f.Err == "" {
+		return nil
+	}
+	return errors.New(f.Err)
+}
+
 // String names what the entry says.
 func (e Entry) String() string {
 	switch {
@@ -43,6 +54,10 @@ func (e Entry) String() string {
 		return e.Decision.String()
 	case e.Assign != nil:
 		return e.Assign.String()
+	case e.Release != nil:
+		return e.Release.String()
+	case e.Drain != nil:
+		return e.Drain.String()
 	case e.Recover != nil:
 		return e.Recover.String()
 	case e.Start != nil:

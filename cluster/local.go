@@ -145,7 +145,7 @@ func (l *Local) open(ctx context.Context) error {
 		l.fs = checkpoint.MemoryFS()
 	}
 	if l.opts.Auto {
-		l.opts.Depth = l.autoDepth()
+		l.opts.Depth = autoDepth(l.job, l.opts.Standbys, l.opts.Workers)
 	}
 	var err error
 	l.ledger, err = openLedger(ctx, l.fs, l.opts.StateDir, l.job, l.opts.Mode, l.opts.Depth)
@@ -195,15 +195,15 @@ func (l *Local) open(ctx context.Context) error {
 	return <-started
 }
 
-// autoDepth is the least depth that covers the loss of any one worker where the tasks are first placed. Later placements may
-// need more; then the job rolls back.
-func (l *Local) autoDepth() determinant.Depth {
-	d := standby.NewDecider(standby.Config{Topology: l.job.Topology, Standbys: l.opts.Standbys}, standby.State{})
-	for i := range l.opts.Workers {
+// autoDepth is the least depth that covers the loss of any one of n workers where the tasks are first placed. Later placements
+// may need more; then the job rolls back.
+func autoDepth(job *Job, standbys, n int) determinant.Depth {
+	d := standby.NewDecider(standby.Config{Topology: job.Topology, Standbys: standbys}, standby.State{})
+	for i := range n {
 		d.Step(standby.Joined{Worker: determinant.WorkerID(i + 1)})
 	}
 	d.Step(standby.Leader{})
-	place := make([]determinant.WorkerID, len(l.job.Tasks))
+	place := make([]determinant.WorkerID, len(job.Tasks))
 	for _, effect := range d.Step(standby.Deploy{}) {
 		if p, ok := effect.(standby.Propose); ok {
 			if decision, ok := p.Command.(standby.Decision); ok {
@@ -213,7 +213,7 @@ func (l *Local) autoDepth() determinant.Depth {
 			}
 		}
 	}
-	return standby.AutoDepth(l.job.Topology, place, 1)
+	return standby.AutoDepth(job.Topology, place, 1)
 }
 
 // deploy starts the workers and, of a job that ran before, declares its former ones dead.

@@ -99,10 +99,10 @@ func openLedger(ctx context.Context, fs checkpoint.FS, dir string, job *Job, mod
 	if l.lock, err = fs.Lock(fs.PathJoin(dir, "lock")); err != nil {
 		return nil, fmt.Errorf("%w: %s: %w", ErrInUse, dir, err)
 	}
-	identity := fmt.Sprintf("%s-%016x", job.Plan.Name, job.Plan.Hash)
+	identity := identityOf(job)
 	read, err := l.read(job, identity)
 	if err == nil && !read {
-		err = l.begin(ctx, job, identity, mode, depth)
+		err = l.begin(ctx, job, mode, depth)
 	}
 	if err == nil {
 		err = l.compact()
@@ -114,21 +114,27 @@ func openLedger(ctx context.Context, fs checkpoint.FS, dir string, job *Job, mod
 }
 
 // begin makes the first state: the job's splits are listed once in its life.
-func (l *localLedger) begin(ctx context.Context, job *Job, identity string, mode determinant.Mode, depth determinant.Depth) error {
+func (l *localLedger) begin(ctx context.Context, job *Job, mode determinant.Mode, depth determinant.Depth) error {
+	splits, err := listSplits(ctx, job)
+	if err != nil {
+		return err
+	}
+	l.state = newLedgerState(job, rand.Text(), splits, mode, depth)
+	return nil
+}
+
+// listSplits asks every source for its splits.
+func listSplits(ctx context.Context, job *Job) ([][]string, error) {
 	splits := make([][]string, len(job.Plan.Vertices))
 	for v := range job.Plan.Vertices {
 		if list := job.Plan.Vertices[v].Source; list != nil {
 			var err error
 			if splits[v], err = list(ctx); err != nil {
-				return fmt.Errorf("cluster: source %q: %w", job.Plan.Vertices[v].Name, err)
+				return nil, fmt.Errorf("cluster: source %q: %w", job.Plan.Vertices[v].Name, err)
 			}
 		}
 	}
-	l.state = ledgerState{
-		Identity: identity, Run: rand.Text(), View: NewView(job, splits, mode, depth),
-		Recovery: standby.State{Mode: mode, Depth: depth}, Points: checkpoint.NewState(len(job.Tasks), mode, depth),
-	}
-	return nil
+	return splits, nil
 }
 
 // read reads the ledger file and applies its entries; false if there is none.

@@ -77,3 +77,24 @@ func notify(c chan struct{}) {
 	default:
 	}
 }
+
+// call runs a job after all earlier ones and waits for it; false if the mailbox was closed instead. It must not be called
+// from a job.
+func (b *mailbox) call(job func()) bool {
+	ran := make(chan struct{})
+	b.post(func() {
+		job()
+		close(ran)
+	})
+	select {
+	case <-ran:
+		return true
+	case <-b.done:
+	}
+	select {
+	case <-ran:
+		return true
+	default:
+		return false
+	}
+}

@@ -15,7 +15,6 @@ const (
 	purposeRaft    = "raft"    // between coordinators
 	purposeControl = "control" // from a worker to the leading coordinator
 	purposeClient  = "client"  // one request, one answer
-	purposeLink    = "link"    // between workers
 	purposeProbe   = "probe"   // whether this start of the process is still there: the handshake answers
 )
 

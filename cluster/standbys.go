@@ -34,6 +34,13 @@ func (w *Worker) assigned(a *standby.AssignStandby) {
 	}
 }
 
+// released forgets a standby that is not needed any more. What it holds stays on its disk.
+func (w *Worker) released(r *standby.ReleaseStandby) {
+	if p := &w.mu.view.Places[r.Task]; r.Incarnation == p.Incarnation {
+		p.Standbys = slices.DeleteFunc(slices.Clone(p.Standbys), func(id determinant.WorkerID) bool { return id == r.Worker })
+	}
+}
+
 // imageOf puts an image into an envelope. w.mu is held.
 func (w *Worker) imageOf(t determinant.TaskID, image []byte) *Image {
 	return &Image{Task: t, Generation: w.mu.view.Generation, Bytes: image}

@@ -67,6 +67,7 @@ type stats struct {
 		last       map[determinant.TaskID]int // index of the task's newest recovery in sum.Recoveries
 		generation determinant.Generation
 		incs       []determinant.Incarnation
+		far        map[determinant.TaskID]TaskMetrics // of tasks in other processes
 		base       []determinant.LogOffset
 		frozen     bool
 	}
@@ -181,6 +182,29 @@ func (s *stats) killed(target string) {
 	} else {
 		s.mu.sum.TaskKills++
 	}
+}
+
+// measured takes in what a worker in another process says of one of its tasks.
+func (s *stats) measured(m TaskMetrics) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.mu.far == nil {
+		s.mu.far = map[determinant.TaskID]TaskMetrics{}
+	}
+	old := s.mu.far[m.Task]
+	if m.Incarnation < old.Incarnation {
+		return
+	}
+	if m.Incarnation > old.Incarnation {
+		old.Written = 0
+	}
+	s.mu.sum.RecordsOut += m.Written - min(m.Written, old.Written)
+	if m.Source {
+		s.mu.sum.RecordsIn += m.Records - min(m.Records, old.Records)
+	}
+	s.mu.sum.DeterminantBytes += m.Log - min(m.Log, old.Log)
+	m.Records, m.Log = max(m.Records, old.Records), max(m.Log, old.Log)
+	s.mu.far[m.Task] = m
 }
 
 // measure reads the counters of the tasks that run now.

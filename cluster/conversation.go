@@ -1,0 +1,309 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/understudy-stream/understudy/determinant"
+	"github.com/understudy-stream/understudy/transport"
+)
+
+// leaderLink is the connection to the leader, as the worker holds it.
+type leaderLink struct {
+	conn *transport.Conn
+	out  *outbox
+}
+
+func (s *leaderLink) hangUp() { s.out.abort() }
+
+// register finds the leader and registers. It returns when it was let in or refused for good.
+func (l *life) register(ctx context.Context, r register) (*leaderLink, *welcome, error) {
+	n := l.node
+	host, err := os.Hostname()
+	if err != nil {
+		host = "" // it is for people only
+	}
+	r.Instance, r.Address, r.Host, r.Process = l.instance, n.address, host, os.Getpid()
+	r.Build, r.Job = n.opts.Build, identityOf(n.job)
+	notice := time.Now().Add(noLeaderNotice)
+	for {
+		var last error
+		for _, address := range n.opts.Coordinators {
+			s, w, err := l.registerAt(ctx, address, &r, maxRedirect)
+			if err == nil {
+				return s, w, nil
+			}
+			var refused *refusalError
+			if errors.As(err, &refused) || definite(err) || ctx.Err() != nil {
+				return nil, nil, err
+			}
+			last = err
+		}
+		if time.Now().After(notice) {
+			n.opts.Logger.Warn("no coordinator leads: checkpoints and recoveries wait, the data plane goes on", "error", last)
+			notice = time.Now().Add(noLeaderNotice)
+		}
+		wait := time.NewTimer(askPause)
+		select {
+		case <-ctx.Done():
+			wait.Stop()
+			return nil, nil, context.Cause(ctx)
+		case <-wait.C:
+		}
+	}
+}
+
+// refusalError is a coordinator's last word.
+type refusalError struct{ refusal }
+
+// Error is what the coordinator said.
+func (e *refusalError) Error() string { return "cluster: " + e.Text }
+
+// Is tells why.
+func (e *refusalError) Is(target error) bool {
+	switch target {
+	case errDeclaredDead:
+		return e.Reason == reasonDead
+	case ErrOtherBuild:
+		return e.Reason == reasonOtherBuild
+	case ErrWrongJob:
+		return e.Reason == reasonOtherJob
+	}
+	return false
+}
+
+// registerAt registers with one coordinator, or with the one that it names as the leader.
+func (l *life) registerAt(ctx context.Context, address string, r *register, redirects int) (*leaderLink, *welcome, error) {
+	dial, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	conn, _, err := l.node.opts.Security.Dial(dial, address, transport.Hello{
+		Purpose: purposeControl, Cluster: l.node.opts.Cluster, From: uint64(r.Worker), Instance: l.instance,
+	})
+	if err != nil {
+		return nil, nil, fmt.Errorf("cluster: coordinator at %s: %w", address, err)
+	}
+	stop := context.AfterFunc(ctx, func() { _ = conn.Close() }) // the reading below hears of it
+	defer stop()
+	var d down
+	if err = conn.Write(frameBody, encode(&up{Register: r})); err == nil {
+		if err = conn.SetReadDeadline(time.Now().Add(requestTimeout)); err == nil {
+			err = readDown(conn, &d)
+		}
+	}
+	if err == nil && d.Welcome != nil {
+		if err = conn.SetReadDeadline(time.Time{}); err == nil {
+			return &leaderLink{conn: conn, out: newOutbox(conn)}, d.Welcome, nil
+		}
+	}
+	_ = conn.Close() // whatever went wrong, it went wrong before
+	switch {
+	case err != nil:
+		return nil, nil, fmt.Errorf("cluster: coordinator at %s: %w", address, err)
+	case d.Refused != nil:
+		return nil, nil, l.refused(d.Refused)
+	case d.Redirect != nil && *d.Redirect != "" && redirects > 0:
+		return l.registerAt(ctx, *d.Redirect, r, redirects-1)
+	}
+	return nil, nil, errElsewhere
+}
+
+// refused turns a refusal into the error that the process ends with.
+func (l *life) refused(r *refusal) error {
+	if r.Reason == reasonFinished {
+		return errFinished
+	}
+	return &refusalError{refusal: *r}
+}
+
+// errFinished says that the job was finished before.
+var errFinished = errors.New("cluster: the job is finished")
+
+func readDown(conn *transport.Conn, d *down) error {
+	_, body, err := conn.Read()
+	if err != nil {
+		return err
+	}
+	return decode(body, d)
+}
+
+// converse speaks with one leader after the other until the life is over.
+func (l *life) converse(ctx context.Context, s *leaderLink) {
+	held := l.worker.Holdings()
+	for {
+		var running sync.WaitGroup
+		running.Go(s.out.run)
+		l.session.Store(s.out)
+		s.out.send(encode(&up{Joined: &joined{Held: held}}))
+		err := l.listen(ctx, s)
+		l.session.Store(nil)
+		s.hangUp()
+		running.Wait()
+		if ctx.Err() != nil || l.isOver() {
+			return
+		}
+		l.node.opts.Logger.Debug("the connection to the coordinator is gone", "cause", err)
+		s, _, err = l.register(ctx, register{Worker: l.worker.ID(), Applied: l.applied.Load()})
+		if err != nil {
+			l.ends(err)
+			return
+		}
+		if !l.control.call(func() {}) { // what was heard before is applied by now
+			return
+		}
+		l.session.Store(s.out)
+		held = l.worker.Register()
+	}
+}
+
+func (l *life) isOver() bool {
+	select {
+	case <-l.over:
+		return true
+	default:
+		return false
+	}
+}
+
+// listen handles what the leader says until the connection ends.
+func (l *life) listen(ctx context.Context, s *leaderLink) error {
+	stop := context.AfterFunc(ctx, s.hangUp)
+	defer stop()
+	for {
+		var d down
+		if err := readDown(s.conn, &d); err != nil {
+			return err
+		}
+		switch {
+		case d.Entry != nil:
+			l.entry(d.Entry)
+		case d.Control != nil:
+			m := *d.Control
+			l.control.post(func() { l.worker.Control(m) })
+		case d.Refused != nil:
+			l.ends(l.refused(d.Refused))
+			return nil
+		case d.Leave != nil && d.Leave.Drained:
+			l.ends(ErrDrained)
+			return nil
+		case d.Leave != nil:
+			l.ends(ErrStopped)
+			return nil
+		case d.Cut:
+			for _, p := range l.peers() {
+				l.mesh.Cut(p.ID)
+			}
+		}
+	}
+}
+
+// entry applies an entry of the ledger, in order, and does what follows for this process.
+func (l *life) entry(e *Entry) {
+	l.control.post(func() {
+		if e.Index <= l.applied.Load() {
+			return // it came again with a new connection
+		}
+		l.worker.Apply(*e)
+		l.applied.Store(e.Index)
+		switch {
+		case e.Admit != nil:
+			l.mesh.SetPeers(l.peers())
+		case e.Decision != nil:
+			if l.worker.DeclaredDead() {
+				l.ends(errDeclaredDead)
+				return
+			}
+			l.mesh.SetPeers(l.peers())
+		case e.Finish != nil:
+			if err := e.Finish.error(); err != nil {
+				l.ends(err)
+			} else {
+				l.ends(errFinished)
+			}
+		}
+	})
+}
+
+// heartbeat tells the leader that the worker lives, by going through its lock, and how it is.
+func (l *life) heartbeat(ctx context.Context) {
+	ticker := time.NewTicker(l.node.opts.Heartbeat)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+			l.say(&up{Beat: l.beat()})
+		}
+	}
+}
+
+// beat measures the worker.
+func (l *life) beat() *beat {
+	b := &beat{Tasks: l.worker.Measure()}
+	b.Metrics.InflightMemory, b.Metrics.InflightDisk = l.worker.opts.Budget.Used()
+	b.Metrics.DeterminantBytes = l.worker.Logs().Bytes()
+	b.Metrics.LinksDown = l.counters.down()
+	for i := range b.Tasks {
+		b.Tasks[i].Written = l.counters.of(b.Tasks[i].Task, b.Tasks[i].Incarnation)
+	}
+	return b
+}
+
+// taskCounters count what tasks wrote to their sinks, and links that are down.
+type taskCounters struct {
+	mu struct {
+		sync.Mutex
+		written []taskWritten // by task
+		downs   map[determinant.WorkerID]bool
+	}
+}
+
+type taskWritten struct {
+	inc     determinant.Incarnation
+	records uint64
+}
+
+func newTaskCounters(tasks int) *taskCounters {
+	c := &taskCounters{}
+	c.mu.written, c.mu.downs = make([]taskWritten, tasks), map[determinant.WorkerID]bool{}
+	return c
+}
+
+func (c *taskCounters) written(o Observation) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	w := &c.mu.written[o.Task]
+	if w.inc != o.Incarnation {
+		*w = taskWritten{inc: o.Incarnation}
+	}
+	w.records += o.Elements
+}
+
+func (c *taskCounters) of(t determinant.TaskID, inc determinant.Incarnation) uint64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.mu.written[t].inc != inc {
+		return 0
+	}
+	return c.mu.written[t].records
+}
+
+func (c *taskCounters) linked(peer determinant.WorkerID, isUp bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if isUp {
+		delete(c.mu.downs, peer)
+	} else {
+		c.mu.downs[peer] = true
+	}
+}
+
+func (c *taskCounters) down() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.mu.downs)
+}

@@ -1,0 +1,40 @@
+package cluster
+
+import (
+	"slices"
+
+	"github.com/understudy-stream/understudy/determinant"
+)
+
+// Members lists the other workers' processes that are not dead.
+func (w *Worker) Members() []Admit {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.DeleteFunc(slices.Clone(w.mu.view.Members), func(m Admit) bool { return m.Worker == w.id })
+}
+
+// DeclaredDead tells whether the ledger says that this worker is dead.
+func (w *Worker) DeclaredDead() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.mu.view.dead(w.id)
+}
+
+// Measure says how the tasks that run here do. It goes through the worker's lock: a worker that hangs measures nothing.
+func (w *Worker) Measure() []TaskMetrics {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	var all []TaskMetrics
+	for t := range w.tasks {
+		h := w.tasks[t].Load()
+		if h == nil {
+			continue
+		}
+		id := determinant.TaskID(t)
+		all = append(all, TaskMetrics{
+			Task: id, Incarnation: h.inc, Records: h.task.Records(), Log: uint64(w.mu.logs.Log(id).End()),
+			Replaying: h.task.Replaying(), Source: w.job.Plan.Vertices[w.job.Tasks[t].Vertex].Source != nil,
+		})
+	}
+	return all
+}

@@ -1,0 +1,235 @@
+package cluster
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/understudy-stream/understudy/determinant"
+	"github.com/understudy-stream/understudy/transport"
+)
+
+const (
+	requestTimeout = 10 * time.Second // for a client's request to arrive
+	maxWaiters     = 1024
+)
+
+// waiter is a request that is answered later.
+type waiter struct {
+	ready func(now time.Time) (reply, bool)
+	reply func(reply)
+}
+
+// serveClient answers one request.
+func (n *coordinatorNode) serveClient(c *transport.Conn) {
+	if err := c.SetReadDeadline(time.Now().Add(requestTimeout)); err != nil {
+		return
+	}
+	_, body, err := c.Read()
+	if err != nil {
+		return
+	}
+	var q request
+	if err := decode(body, &q); err != nil {
+		n.answer(c, reply{Err: err.Error()})
+		return
+	}
+	answer := make(chan reply, 1)
+	n.events.post(func() { n.requested(&q, func(r reply) { answer <- r }) })
+	select {
+	case r := <-answer:
+		n.answer(c, r)
+	case <-n.ctx.Done():
+	case <-n.ended:
+		select {
+		case r := <-answer: // the request may be what ended the node
+			n.answer(c, r)
+		default:
+		}
+	}
+}
+
+func (n *coordinatorNode) answer(c *transport.Conn, r reply) {
+	if err := c.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil {
+		return
+	}
+	if err := c.Write(frameBody, encode(&r)); err != nil {
+		n.opts.Logger.Debug("answering a client", "error", err)
+	}
+}
+
+// requested handles a client's request. answer is called once, now or later.
+func (n *coordinatorNode) requested(q *request, answer func(reply)) {
+	if q.Exit {
+		answer(reply{})
+		n.finish(ErrStopped)
+		return
+	}
+	if !n.leading || n.rep.coord == nil {
+		leader, self := n.raft.Leader()
+		if self {
+			leader = "" // it is about to lead
+		}
+		answer(reply{Redirect: &leader})
+		return
+	}
+	if q.Status {
+		s := n.status(time.Now())
+		answer(reply{Body: encode(&s)})
+		return
+	}
+	if f := n.rep.state.Finished; f != nil && !q.Stop {
+		answer(reply{Err: "the job is over"})
+		return
+	}
+	if len(n.waiters) == maxWaiters {
+		answer(reply{Err: "too many requests wait for an answer"})
+		return
+	}
+	switch {
+	case q.Checkpoint:
+		n.await(answer, n.nextCheckpoint())
+	case q.Stop:
+		n.opts.Logger.Info("a stop was asked for")
+		n.stopping = true
+		n.await(answer, n.stopped())
+	case q.Mode != nil:
+		if err := n.switchMode(*q.Mode); err != nil {
+			answer(reply{Err: err.Error()})
+			return
+		}
+		answer(reply{})
+	case q.Drain != 0:
+		n.drain(q.Drain, answer)
+	case q.Cut != 0:
+		n.cut(q.Cut, answer)
+	default:
+		answer(reply{Err: "a request of an unknown kind: the client is of another version"})
+	}
+}
+
+func (n *coordinatorNode) await(answer func(reply), ready func(now time.Time) (reply, bool)) {
+	n.waiters = append(n.waiters, &waiter{ready: ready, reply: answer})
+}
+
+// serveWaiters answers the requests whose time has come.
+func (n *coordinatorNode) serveWaiters(now time.Time) {
+	n.waiters = slices.DeleteFunc(n.waiters, func(w *waiter) bool {
+		r, ready := w.ready(now)
+		if ready {
+			w.reply(r)
+		}
+		return ready
+	})
+}
+
+// nextCheckpoint waits for a checkpoint that begins from now on.
+func (n *coordinatorNode) nextCheckpoint() func(time.Time) (reply, bool) {
+	s := n.rep.coord.points.State()
+	after := s.Started()
+	asked := s.Committed
+	n.rep.coord.Report(Report{Checkpoint: true})
+	return func(now time.Time) (reply, bool) {
+		if f := n.rep.state.Finished; f != nil {
+			return reply{Err: "the job is over"}, true
+		}
+		s := n.rep.coord.points.State()
+		if s.Committed > after {
+			status := n.checkpointStatus(now)
+			return reply{Body: encode(&status)}, true
+		}
+		if s.Committed > asked || !s.Open {
+			asked = s.Committed
+			n.rep.coord.Report(Report{Checkpoint: true})
+		}
+		return reply{}, false
+	}
+}
+
+// stopped waits for a checkpoint, and for some time at most, and then sends everybody away.
+func (n *coordinatorNode) stopped() func(time.Time) (reply, bool) {
+	deadline := time.Now().Add(stopTimeout)
+	done := n.nextCheckpoint()
+	return func(now time.Time) (reply, bool) {
+		deployed := n.rep.coord.decider.Task(0).Incarnation > 0
+		if _, ready := done(now); !ready && deployed && now.Before(deadline) {
+			return reply{}, false
+		}
+		n.left = true
+		for _, s := range n.sessions { //lint:sorted each is told by itself
+			s.send(encode(&down{Leave: &leave{}}))
+			s.out.finish()
+		}
+		return reply{}, true
+	}
+}
+
+func (n *coordinatorNode) cut(w determinant.WorkerID, answer func(reply)) {
+	s := n.sessions[w]
+	if s == nil {
+		answer(reply{Err: fmt.Sprintf("there is no live worker %d", w)})
+		return
+	}
+	s.send(encode(&down{Cut: true}))
+	answer(reply{})
+}
+
+// checkpointTimes is when checkpoints began and ended, as this process saw it.
+type checkpointTimes struct {
+	started, completed time.Time
+	took               time.Duration
+	bytes              int64
+}
+
+func (c *checkpointTimes) entry(e *Entry, now time.Time) {
+	switch {
+	case e.Start != nil:
+		c.started = now
+	case e.Complete != nil:
+		c.completed = now
+		if !c.started.IsZero() {
+			c.took = now.Sub(c.started)
+		}
+	}
+}
+
+// checkpointStatus is the last checkpoint and the one under way.
+func (n *coordinatorNode) checkpointStatus(now time.Time) CheckpointStatus {
+	points := n.rep.coord.points.State()
+	s := CheckpointStatus{
+		Committed: points.Committed, AgeMillis: -1, TookMillis: -1, Bytes: n.times.bytes, MissingTasks: []string{}, Unprotected: []string{},
+	}
+	if !n.times.completed.IsZero() {
+		s.AgeMillis, s.TookMillis = now.Sub(n.times.completed).Milliseconds(), n.times.took.Milliseconds()
+	}
+	if points.Open {
+		s.UnderWay = points.Started()
+		for _, t := range n.rep.coord.points.Missing() {
+			s.MissingTasks = append(s.MissingTasks, n.taskName(t))
+		}
+	}
+	for _, t := range n.rep.coord.decider.Unprotected() {
+		s.Unprotected = append(s.Unprotected, n.taskName(t))
+	}
+	return s
+}
+
+func (n *coordinatorNode) taskName(t determinant.TaskID) string {
+	info := n.job.Tasks[t].Info
+	return taskName(info.Vertex, info.Index)
+}
+
+// modes are the mode of the newest epoch, the one asked for, and the sharing depth.
+func (n *coordinatorNode) modes() (mode, wanted, depth string) {
+	points := n.rep.coord.points.State()
+	m, d := points.Boundary()
+	return m.String(), m.String(), d.String()
+}
+
+func (n *coordinatorNode) switchMode(m determinant.Mode) error {
+	return fmt.Errorf("mode %v: not built yet", m)
+}
+
+func (n *coordinatorNode) drain(w determinant.WorkerID, answer func(reply)) {
+	answer(reply{Err: fmt.Sprintf("draining worker %d: not built yet", w)})
+}

@@ -1,0 +1,383 @@
+package cluster
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/understudy-stream/understudy/determinant"
+	"github.com/understudy-stream/understudy/transport"
+)
+
+const (
+	maxOutbox    = 1 << 16 // messages to a worker that does not read
+	admitTimeout = time.Second
+	rateWindow   = 500 * time.Millisecond // over which rates are measured
+	writeTimeout = 10 * time.Second
+)
+
+// session is the connection of one worker to the leader.
+type session struct {
+	conn *transport.Conn
+	out  *outbox
+
+	// On the goroutine of events.
+	reg     register
+	worker  determinant.WorkerID // 0 until it is admitted
+	asked   time.Time            // when its admission was proposed last
+	metrics WorkerMetrics
+	tasks   map[determinant.TaskID]TaskMetrics
+	beaten  time.Time                     // when before was taken
+	before  map[determinant.TaskID]uint64 // records
+}
+
+// handle decides about an incoming connection by its purpose. Any goroutine.
+func (n *coordinatorNode) handle(h transport.Hello) (transport.Hello, func(*transport.Conn), error) {
+	mine := transport.Hello{Purpose: h.Purpose, Cluster: n.opts.Cluster, Instance: n.opts.Instance}
+	if h.Cluster != n.opts.Cluster {
+		return mine, nil, fmt.Errorf("%w: it is %q, not %q", ErrOtherCluster, n.opts.Cluster, h.Cluster)
+	}
+	switch h.Purpose {
+	case purposeRaft:
+		return mine, func(c *transport.Conn) { n.raft.Serve(c.Raw()) }, nil
+	case purposeControl:
+		return mine, n.serveWorker, nil
+	case purposeClient:
+		return mine, n.serveClient, nil
+	case purposeProbe:
+		return mine, func(c *transport.Conn) { n.closed(c.Close()) }, nil
+	}
+	return mine, nil, fmt.Errorf("cluster: a coordinator does not serve %q", h.Purpose)
+}
+
+// closed notes an error of closing what is no longer needed.
+func (n *coordinatorNode) closed(err error) {
+	if err != nil {
+		n.opts.Logger.Debug("closing a connection", "error", err)
+	}
+}
+
+// serveWorker reads what a worker says until its connection ends.
+func (n *coordinatorNode) serveWorker(c *transport.Conn) {
+	s := &session{conn: c, out: newOutbox(c), tasks: map[determinant.TaskID]TaskMetrics{}, before: map[determinant.TaskID]uint64{}}
+	n.serve.Go(s.out.run)
+	for {
+		_, body, err := c.Read()
+		if err != nil {
+			n.events.post(func() { n.lost(s, err) })
+			break
+		}
+		var u up
+		if err := decode(body, &u); err != nil {
+			n.events.post(func() { n.lost(s, err) })
+			break
+		}
+		n.events.post(func() { n.said(s, &u) })
+	}
+	s.close()
+}
+
+// said handles one message of a worker.
+func (n *coordinatorNode) said(s *session, u *up) {
+	if !n.leading || n.rep.coord == nil {
+		if u.Register != nil {
+			leader, _ := n.raft.Leader()
+			s.send(encode(&down{Redirect: &leader}))
+		}
+		s.out.finish()
+		return
+	}
+	if s.worker != 0 && n.sessions[s.worker] == s {
+		n.heard[s.worker] = time.Now()
+	}
+	switch {
+	case u.Register != nil:
+		n.register(s, u.Register)
+	case s.worker == 0 || n.sessions[s.worker] != s:
+		// a session that was replaced, or has not been let in
+	case u.Joined != nil:
+		n.join(s, u.Joined)
+	case u.Beat != nil:
+		n.beat(s, u.Beat)
+	case u.Report != nil:
+		n.report(s, u.Report)
+	case u.Observed != nil:
+		n.stats.observe(*u.Observed, time.Now())
+	case u.Link != nil:
+		n.linkSaid(s, u.Link)
+	}
+}
+
+// register lets a worker in: a new one by an entry of the ledger that gives it an id, a known one if nothing was declared
+// about it meanwhile.
+func (n *coordinatorNode) register(s *session, r *register) {
+	s.reg = *r
+	switch f := n.rep.state.Finished; {
+	case r.Job != identityOf(n.job):
+		n.refuse(s, reasonOtherJob, fmt.Sprintf("the cluster runs job %s, this worker has %s", identityOf(n.job), r.Job))
+		return
+	case r.Build != n.opts.Build:
+		n.refuse(s, reasonOtherBuild, fmt.Sprintf("the coordinator is build %.12s, this worker %.12s", n.opts.Build, r.Build))
+		return
+	case f != nil && f.Err != "":
+		n.refuse(s, reasonFailed, f.Err)
+		return
+	case f != nil:
+		n.refuse(s, reasonFinished, "the job is finished")
+		return
+	}
+	if r.Worker == 0 {
+		n.admitting[r.Instance] = s
+		n.proposeAdmission(s)
+		return
+	}
+	m, known := n.rep.coord.view.member(r.Worker)
+	missed, whole := n.rep.since(r.Applied)
+	if !known || m.Instance != r.Instance || n.gone[r.Worker] || !whole {
+		if known && m.Instance == r.Instance {
+			n.died(r.Worker)
+		}
+		n.refuse(s, reasonDead, fmt.Sprintf("worker %d was declared dead", r.Worker))
+		return
+	}
+	if old := n.sessions[r.Worker]; old != nil {
+		old.close()
+	}
+	s.worker = r.Worker
+	n.sessions[r.Worker], n.heard[r.Worker] = s, time.Now()
+	s.send(encode(&down{Welcome: &welcome{Worker: r.Worker, Run: n.rep.state.name()}}))
+	for i := range missed {
+		s.send(encode(&down{Entry: &missed[i]}))
+	}
+}
+
+func (n *coordinatorNode) refuse(s *session, why reason, text string) {
+	n.opts.Logger.Warn("a worker is refused", "address", s.reg.Address, "why", text)
+	s.send(encode(&down{Refused: &refusal{Reason: why, Text: text}}))
+	s.out.finish()
+}
+
+// proposeAdmission asks the ledger for an id that was never used.
+func (n *coordinatorNode) proposeAdmission(s *session) {
+	id := n.rep.lastWorker()
+	for _, other := range n.admitting { //lint:sorted a maximum
+		id = max(id, other.worker)
+	}
+	s.worker, s.asked = id+1, time.Now()
+	n.Propose(Entry{Admit: &Admit{Worker: s.worker, Address: s.reg.Address, Instance: s.reg.Instance}})
+}
+
+// readmit repeats the proposals that were lost or refused.
+func (n *coordinatorNode) readmit(now time.Time) {
+	for _, s := range n.admitting { //lint:sorted each gets an id of its own
+		if now.Sub(s.asked) > admitTimeout {
+			n.proposeAdmission(s)
+		}
+	}
+}
+
+// admitted welcomes a worker whose admission was committed.
+func (n *coordinatorNode) admitted(a *Admit) {
+	s := n.admitting[a.Instance]
+	n.heard[a.Worker] = time.Now()
+	if s == nil {
+		return // it has gone meanwhile; its silence will be noticed
+	}
+	delete(n.admitting, a.Instance)
+	s.worker = a.Worker
+	n.sessions[a.Worker] = s
+	v := n.rep.coord.View()
+	n.opts.Logger.Info("a worker joins", "worker", a.Worker, "address", a.Address)
+	s.send(encode(&down{Welcome: &welcome{Worker: a.Worker, Run: n.rep.state.name(), View: &v}}))
+}
+
+// join takes in a worker that is ready to host.
+func (n *coordinatorNode) join(s *session, j *joined) {
+	n.joined[s.worker] = true
+	n.rep.coord.Join(s.worker, j.Held)
+	n.rep.coord.Rejoin(s.worker)
+	n.declare()
+	n.deploy()
+}
+
+// deploy gives a new job its places once enough workers are there.
+func (n *coordinatorNode) deploy() {
+	if n.rep.coord.decider.Task(0).Incarnation > 0 {
+		return
+	}
+	if missing := n.opts.Workers - len(n.joined); missing > 0 {
+		n.why["deploy"] = fmt.Sprintf("%d of %d workers have joined", len(n.joined), n.opts.Workers)
+		return
+	}
+	delete(n.why, "deploy")
+	n.rep.coord.Deploy()
+}
+
+func (n *coordinatorNode) report(s *session, r *Report) {
+	switch {
+	case r.Failed != nil:
+		n.stats.noticed(r.Failed.Task, time.Now())
+		if !errors.Is(r.Failed.Err, ErrKilled) {
+			n.opts.Logger.Warn("a task failed", "task", r.Failed.Task, "worker", s.worker, "error", r.Failed.Err)
+		}
+	case r.AckFailed != nil:
+		n.opts.Logger.Warn("a checkpoint cannot be stored", "task", r.AckFailed.Task, "epoch", r.AckFailed.Epoch, "worker", s.worker, "error", r.AckFailed.Err)
+	case r.Rollback != nil:
+		n.opts.Logger.Warn("a rollback is needed", "task", r.Rollback.Task, "worker", s.worker, "cause", r.Rollback.Cause)
+	}
+	n.rep.coord.Report(*r)
+}
+
+// beat takes in a heartbeat.
+func (n *coordinatorNode) beat(s *session, b *beat) {
+	s.metrics = b.Metrics
+	now := time.Now()
+	if s.beaten.IsZero() {
+		s.beaten = now
+	}
+	window := now.Sub(s.beaten)
+	for _, m := range b.Tasks {
+		old := s.tasks[m.Task]
+		m.PerSecond = old.PerSecond
+		if window >= rateWindow && old.Incarnation == m.Incarnation {
+			m.PerSecond = float64(m.Records-min(m.Records, s.before[m.Task])) / window.Seconds()
+		}
+		s.tasks[m.Task] = m
+		n.stats.measured(m)
+	}
+	if window >= rateWindow {
+		s.beaten = now
+		for t, m := range s.tasks { //lint:sorted each is copied by itself
+			s.before[t] = m.Records
+		}
+	}
+}
+
+// linkSaid notes a link that went down or came up. That it went down is a reason to look after the peer at once.
+func (n *coordinatorNode) linkSaid(s *session, l *linkReport) {
+	name := linkName{low: min(s.worker, l.Peer), high: max(s.worker, l.Peer)}
+	if l.Up {
+		delete(n.downs, name)
+		return
+	}
+	m, known := n.rep.coord.view.member(l.Peer)
+	if !known {
+		return
+	}
+	if _, noted := n.downs[name]; !noted {
+		n.downs[name] = time.Now()
+		n.probe(m)
+	}
+}
+
+// lost takes note of a connection's end, which is a reason to look after the worker at once.
+func (n *coordinatorNode) lost(s *session, cause error) {
+	if n.admitting[s.reg.Instance] == s {
+		delete(n.admitting, s.reg.Instance)
+	}
+	if s.worker == 0 || n.sessions[s.worker] != s {
+		return
+	}
+	delete(n.sessions, s.worker)
+	delete(n.joined, s.worker)
+	if m, known := n.rep.coord.view.member(s.worker); known && n.leading {
+		n.opts.Logger.Debug("a worker's connection is gone", "worker", s.worker, "cause", cause)
+		n.probe(m)
+	}
+}
+
+// connectionRefused tells whether nobody listens there.
+func connectionRefused(err error) bool {
+	return errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, syscall.ECONNRESET)
+}
+
+func (s *session) send(body []byte) { s.out.send(body) }
+
+func (s *session) close() { s.out.abort() }
+
+// outbox writes messages to a connection on a goroutine of its own, so that nobody waits for a slow peer.
+type outbox struct {
+	conn *transport.Conn
+	wake chan struct{}
+	mu   struct {
+		sync.Mutex
+		queue    [][]byte
+		finished bool // nothing more comes: the connection ends behind what is queued
+		aborted  bool
+	}
+}
+
+func newOutbox(c *transport.Conn) *outbox {
+	return &outbox{conn: c, wake: make(chan struct{}, 1)}
+}
+
+// send queues a message. A peer that reads nothing for too long is cut off.
+func (o *outbox) send(body []byte) {
+	o.mu.Lock()
+	switch {
+	case o.mu.finished || o.mu.aborted:
+	case len(o.mu.queue) == maxOutbox:
+		o.mu.aborted = true
+	default:
+		o.mu.queue = append(o.mu.queue, body)
+	}
+	o.mu.Unlock()
+	notify(o.wake)
+}
+
+// finish closes the connection when all that is queued is written.
+func (o *outbox) finish() {
+	o.mu.Lock()
+	o.mu.finished = true
+	o.mu.Unlock()
+	notify(o.wake)
+}
+
+// abort closes the connection now, a write under way included.
+func (o *outbox) abort() {
+	o.mu.Lock()
+	o.mu.aborted = true
+	o.mu.Unlock()
+	o.hangUp()
+	notify(o.wake)
+}
+
+// hangUp closes the connection. It is closed more than once, and the reading end hears of it: the error says nothing new.
+func (o *outbox) hangUp() { _ = o.conn.Close() }
+
+// run writes until finish, abort or an error, and closes the connection.
+func (o *outbox) run() {
+	defer o.hangUp()
+	for range o.wake {
+		for {
+			o.mu.Lock()
+			queue, finished, aborted := o.mu.queue, o.mu.finished, o.mu.aborted
+			o.mu.queue = nil
+			o.mu.Unlock()
+			if aborted || len(queue) == 0 && finished {
+				return
+			}
+			if len(queue) == 0 {
+				break
+			}
+			if o.write(queue) != nil {
+				o.abort()
+				return
+			}
+		}
+	}
+}
+
+func (o *outbox) write(queue [][]byte) error {
+	if err := o.conn.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil {
+		return err
+	}
+	for _, body := range queue {
+		if err := o.conn.Queue(frameBody, body); err != nil {
+			return err
+		}
+	}
+	return o.conn.Flush()
+}

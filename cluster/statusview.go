@@ -1,0 +1,94 @@
+package cluster
+
+import (
+	"slices"
+	"time"
+
+	"github.com/understudy-stream/understudy/determinant"
+)
+
+// status is all that this coordinator knows, as the leader.
+func (n *coordinatorNode) status(now time.Time) Status {
+	c := n.rep.coord
+	view := &c.view
+	mode, wanted, depth := n.modes()
+	s := Status{
+		Cluster: n.opts.Cluster, Job: n.job.Plan.Name, Run: n.rep.state.name(), State: n.jobState(), Waiting: n.waiting(),
+		Mode: mode, ModeWanted: wanted, Depth: depth, Generation: uint64(view.Generation),
+		Checkpoint: n.checkpointStatus(now), Workers: []WorkerStatus{}, Tasks: []TaskStatus{}, Summary: n.stats.summary(n.job),
+	}
+	if f := n.rep.state.Finished; f != nil {
+		s.Err = f.Err
+	}
+	for i, a := range n.opts.Coordinators {
+		s.Coordinators = append(s.Coordinators, CoordinatorStatus{Address: a, Leader: i == n.self})
+	}
+	primaries, standbys := map[determinant.WorkerID]int{}, map[determinant.WorkerID]int{}
+	for t := range view.Places {
+		s.Tasks = append(s.Tasks, n.taskStatus(determinant.TaskID(t)))
+		primaries[view.Places[t].Worker]++
+		for _, w := range view.Places[t].Standbys {
+			standbys[w]++
+		}
+	}
+	for _, m := range view.Members {
+		w := n.workerStatus(m, now)
+		w.Tasks, w.Standbys = primaries[m.Worker], standbys[m.Worker]
+		s.Workers = append(s.Workers, w)
+	}
+	return s
+}
+
+func (n *coordinatorNode) jobState() JobState {
+	f := n.rep.state.Finished
+	switch {
+	case f != nil && f.Err != "":
+		return JobFailed
+	case f != nil:
+		return JobFinished
+	case n.stopping:
+		return JobStopping
+	case n.rep.coord.decider.Task(0).Incarnation == 0:
+		return JobForming
+	}
+	return JobRunning
+}
+
+// waiting lists why something does not go on, in a stable order.
+func (n *coordinatorNode) waiting() []string {
+	why := []string{}
+	for _, text := range n.why { //lint:sorted sorted below
+		if text != "" {
+			why = append(why, text)
+		}
+	}
+	slices.Sort(why)
+	return why
+}
+
+func (n *coordinatorNode) taskStatus(t determinant.TaskID) TaskStatus {
+	p := n.rep.coord.view.Places[t]
+	s := TaskStatus{
+		Task: t, Name: n.taskName(t), Worker: p.Worker, Incarnation: p.Incarnation, Recovering: p.Recovering, Standbys: []StandbyStatus{},
+	}
+	committed := n.rep.coord.view.committed()
+	for _, w := range p.Standbys {
+		epoch := n.rep.coord.holds[t][w]
+		s.Standbys = append(s.Standbys, StandbyStatus{Worker: w, Epoch: epoch, Ready: epoch == committed})
+	}
+	if session := n.sessions[p.Worker]; session != nil {
+		s.Metrics = session.tasks[t]
+	}
+	return s
+}
+
+func (n *coordinatorNode) workerStatus(m Admit, now time.Time) WorkerStatus {
+	s := WorkerStatus{Worker: m.Worker, Address: m.Address, State: WorkerSilent, HeardMillis: -1}
+	if at, ok := n.heard[m.Worker]; ok {
+		s.HeardMillis = now.Sub(at).Milliseconds()
+	}
+	if session := n.sessions[m.Worker]; session != nil {
+		s.State, s.Process, s.Host, s.Metrics = WorkerLive, session.reg.Process, session.reg.Host, session.metrics
+	}
+	return s
+}
