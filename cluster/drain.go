@@ -106,4 +106,3 @@ func (l *Local) call(f func()) bool {
 	}
 	return false
 }
-

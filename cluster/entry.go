@@ -123,15 +123,15 @@ type Phase uint8
 
 // The phases of a recovery, in order.
 const (
-	Noticed    Phase = iota // the failure was reported
-	Decided                 // the decision was applied by the host
-	Collected               // every answer is in
-	Restored                // the state is loaded and the task replays
-	Replayed                // the log ran out: the task makes its own choices
-	Recovered               // every consumer has resubscribed and none is ahead
-	FirstOutput             // something new left the task: a batch or write that goes beyond what the former life had sent
-	Suppressed              // not a phase: Elements of replayed output were not sent again
-	Written                 // not a phase: Elements were written to a causal sink
+	Noticed     Phase = iota // the failure was reported
+	Decided                  // the decision was applied by the host
+	Collected                // every answer is in
+	Restored                 // the state is loaded and the task replays
+	Replayed                 // the log ran out: the task makes its own choices
+	Recovered                // every consumer has resubscribed and none is ahead
+	FirstOutput              // something new left the task: a batch or write that goes beyond what the former life had sent
+	Suppressed               // not a phase: Elements of replayed output were not sent again
+	Written                  // not a phase: Elements were written to a causal sink
 )
 
 // String names the phase.

@@ -19,7 +19,11 @@ type Placement struct {
 	// Recovering: the task counts as failed. Its host collects its log before it starts, if it has not started yet. A task
 	// whose incarnation is new but that is not recovering starts from the decision's checkpoint with an empty log.
 	Recovering bool
-	Standbys   []determinant.WorkerID // sorted; Invariant: never holds Worker
+	// From is the worker that ran the task until a planned hand-over took it away, and answers for it with its whole log since
+	// the checkpoint; 0: nobody does. Such a task is not lost, although it recovers: see Decider.mustRollBack.
+	// Invariant: From lives, is not Worker, and is 0 unless Recovering.
+	From     determinant.WorkerID
+	Standbys []determinant.WorkerID // sorted; Invariant: never holds Worker
 }
 
 // Decision is one fence. A worker applies decisions in the ledger's order, each whole between two network writes; from
@@ -49,6 +53,19 @@ type AssignStandby struct {
 	Worker      determinant.WorkerID
 }
 
+// ReleaseStandby takes a standby from a task: others hold its state.
+type ReleaseStandby struct {
+	Task        determinant.TaskID
+	Incarnation determinant.Incarnation
+	Worker      determinant.WorkerID
+}
+
+// SetDraining says that a worker is to be freed of everything that it does, or that it may be used again.
+type SetDraining struct {
+	Worker determinant.WorkerID
+	On     bool
+}
+
 // Recovered ends a recovery: the task's log ran out, every consumer has resubscribed and none is ahead of it.
 type Recovered struct {
 	Task        determinant.TaskID
@@ -72,10 +89,12 @@ type Checkpoint struct {
 	Holders [][]determinant.WorkerID
 }
 
-func (Decision) command()      {}
-func (AssignStandby) command() {}
-func (Recovered) command()     {}
-func (Checkpoint) command()    {}
+func (Decision) command()       {}
+func (AssignStandby) command()  {}
+func (ReleaseStandby) command() {}
+func (SetDraining) command()    {}
+func (Recovered) command()      {}
+func (Checkpoint) command()     {}
 
 // String gives the decision in one line, tasks that wait or recover included.
 func (d Decision) String() string {
@@ -101,12 +120,28 @@ func (p Placement) String() string {
 	if p.Recovering {
 		s += ", recovering"
 	}
+	if p.From != 0 {
+		s += fmt.Sprintf(", handed over by %d", p.From)
+	}
 	return s
 }
 
 // String gives the command in one line.
 func (a AssignStandby) String() string {
 	return fmt.Sprintf("assign standby of task %d #%d to %d", a.Task, a.Incarnation, a.Worker)
+}
+
+// String gives the command in one line.
+func (r ReleaseStandby) String() string {
+	return fmt.Sprintf("release standby of task %d #%d on %d", r.Task, r.Incarnation, r.Worker)
+}
+
+// String gives the command in one line.
+func (c SetDraining) String() string {
+	if !c.On {
+		return fmt.Sprintf("stop draining worker %d", c.Worker)
+	}
+	return fmt.Sprintf("drain worker %d", c.Worker)
 }
 
 // String gives the command in one line.

@@ -10,11 +10,14 @@ import (
 
 // Config is what a Decider knows of its job.
 type Config struct {
-	Topology  *Topology
-	Standbys  int               // wanted for each task; 0 means 1, negative means none
-	Mode      determinant.Mode  // of the first epoch
-	Depth     determinant.Depth // of the first epoch; 0 means full
-	Mutations mutation.Set      // for tests
+	Topology *Topology
+	Standbys int               // wanted for each task; 0 means 1, negative means none
+	Mode     determinant.Mode  // of the first epoch
+	Depth    determinant.Depth // of the first epoch; 0 means full
+	// BalanceAfter is how long, in milliseconds, nothing may have gone wrong before tasks are moved from the worker that has
+	// most to the one that has least, one at a time. 0 means DefaultBalanceAfter, negative never.
+	BalanceAfter int64
+	Mutations    mutation.Set // for tests
 }
 
 // EnsureDefaults replaces zero values by defaults.
@@ -25,6 +28,9 @@ func (c *Config) EnsureDefaults() {
 	c.Standbys = max(c.Standbys, 0)
 	if c.Depth == 0 {
 		c.Depth = determinant.Full
+	}
+	if c.BalanceAfter == 0 {
+		c.BalanceAfter = DefaultBalanceAfter
 	}
 }
 
@@ -46,8 +52,14 @@ type Decider struct {
 	caught   []determinant.Incarnation
 	reported [][]report // by task, sorted by worker
 
+	wishes  []Drain       // not in the ledger yet; one per worker, by worker
+	drains  []DrainStatus // by worker
+	balance balance
+	time    time
+	wanting determinant.Epoch // a checkpoint after this one was asked for, plus one; 0: none
+
 	deciding    *Decision // in flight. Invariant: nil while inFlight is not empty
-	inFlight    []Command // AssignStandby and Recovered in flight
+	inFlight    []Command // all others in flight
 	unprotected []determinant.TaskID
 	history     history
 }
@@ -95,10 +107,13 @@ func (d *Decider) Current() Decision {
 	}
 }
 
-// Live lists the workers that count as alive, sorted: those that the newest decision hears, those that have a place, and
-// those that have joined since, without those reported dead. A new leader watches all of them.
+// Live lists the workers that count as alive, sorted: those that the newest decision hears, those that have a place or are
+// drained of theirs, and those that have joined since, without those reported dead. A new leader watches all of them.
 func (d *Decider) Live() []determinant.WorkerID {
 	live := slices.Concat(d.state.Hear, d.joined)
+	for _, l := range d.state.Draining {
+		live = append(live, l.Worker)
+	}
 	for _, p := range d.state.Tasks {
 		live = append(live, p.Standbys...)
 		if p.Worker != 0 {
@@ -133,12 +148,19 @@ func (d *Decider) Step(ev Event) []Effect {
 		}
 	case Holding:
 		d.onHolding(ev.Worker, Held{Task: ev.Task, Epoch: ev.Epoch})
+	case Drain:
+		d.onDrain(ev)
+	case Tick:
+		if !d.time.tick(ev.Now, d.config.BalanceAfter) {
+			return nil
+		}
 	case Checkpoint:
 		return d.Step(Committed{Command: ev})
 	case Committed:
 		out = d.onCommitted(ev.Command)
 	case Leader:
 		d.deciding, d.inFlight, d.unprotected = nil, nil, nil
+		d.drains, d.balance, d.time, d.wanting = nil, balance{}, time{}, 0
 		out = d.waits()
 	}
 	return append(out, d.advance()...)
@@ -199,7 +221,7 @@ func (d *Decider) onCommitted(c Command) []Effect {
 			d.settle()
 			return d.waits()
 		}
-	case AssignStandby, Recovered:
+	case AssignStandby, ReleaseStandby, SetDraining, Recovered:
 		d.inFlight = slices.DeleteFunc(d.inFlight, func(f Command) bool { return f == c })
 	case Checkpoint:
 		for t := range d.reported {
@@ -246,19 +268,21 @@ func (d *Decider) whyWait() string {
 
 // advance proposes what is due. A decision goes alone: what else is in flight would take its basis away.
 func (d *Decider) advance() []Effect {
-	if d.deciding != nil {
-		return nil
-	}
-	if d.due() {
-		if len(d.inFlight) > 0 {
-			return nil
-		}
+	out := append(d.moveForBalance(), d.watchDrains()...)
+	switch {
+	case d.deciding != nil:
+	case !d.due():
+		out = append(out, d.proposeDraining()...)
+		out = append(out, d.proposeRecovered()...)
+		out = append(out, d.proposeStandbys()...)
+		out = append(out, d.proposeReleases()...)
+	case len(d.inFlight) == 0:
 		next := d.plan()
 		d.deciding = &next
 		d.history.add("proposed %v", next)
-		return []Effect{Propose{Command: next}}
+		out = append(out, Propose{Command: next})
 	}
-	return append(d.proposeRecovered(), d.proposeStandbys()...)
+	return out
 }
 
 // due tells whether anything calls for a decision.
@@ -266,16 +290,16 @@ func (d *Decider) due() bool {
 	if len(d.suspects) > 0 || len(d.failed) > 0 || d.wanted != nil {
 		return true
 	}
-	live := d.Live()
+	live, usable := d.Live(), d.usable()
 	for _, p := range d.state.Tasks {
 		switch {
-		case p.Incarnation == 0 && d.deploy && len(live) > 0:
+		case p.Incarnation == 0 && d.deploy && len(usable) > 0:
 			return true
 		case p.Incarnation > 0 && p.Worker == 0 && slices.ContainsFunc(live, func(w determinant.WorkerID) bool { return d.holds(w, p.Task) }):
 			return true
 		}
 	}
-	return false
+	return len(d.handOvers()) > 0
 }
 
 // holds tells whether worker w has the committed state of task t. Everyone has the empty state.
@@ -308,32 +332,45 @@ func (d *Decider) proposeRecovered() []Effect {
 	return out
 }
 
-// proposeStandbys replaces standbys that are missing and says when it cannot.
+// proposeStandbys replaces standbys that are missing and says when it cannot. Those on draining workers do not count: they
+// are to go.
 func (d *Decider) proposeStandbys() []Effect {
 	var out []Effect
 	var unprotected []determinant.TaskID
-	live := d.Live()
+	usable := d.usable()
 	load := loads(d.state.Tasks)
 	taken := make([][]determinant.WorkerID, len(d.state.Tasks)) // primary, standbys and those in flight
+	lasting := make([]int, len(d.state.Tasks))                  // standbys that are not to go
 	for t, p := range d.state.Tasks {
 		taken[t] = append(slices.Clone(p.Standbys), p.Worker)
+		lasting[t] = len(d.lasting(p))
 	}
 	for _, c := range d.inFlight {
 		if a, ok := c.(AssignStandby); ok {
 			taken[a.Task] = append(taken[a.Task], a.Worker)
+			lasting[a.Task]++
 			load.add(a.Worker)
 		}
 	}
+	assign := func(p Placement, w determinant.WorkerID) {
+		taken[p.Task] = append(taken[p.Task], w)
+		lasting[p.Task]++
+		load.add(w)
+		out = append(out, d.propose(AssignStandby{Task: p.Task, Incarnation: p.Incarnation, Worker: w})...)
+	}
+	if m := d.balance.move; m != nil && !slices.Contains(taken[m.task], m.to) {
+		assign(d.state.Tasks[m.task], m.to)
+	}
 	for t, p := range d.state.Tasks {
-		for p.Worker != 0 && len(taken[t]) <= d.config.Standbys {
-			w := load.least(without(live, taken[t]))
+		for p.Worker != 0 && lasting[t] < d.standbysOf(p) {
+			w := load.least(without(usable, taken[t]))
 			if w == 0 {
-				unprotected = append(unprotected, p.Task)
+				if len(taken[t]) <= d.config.Standbys {
+					unprotected = append(unprotected, p.Task)
+				}
 				break
 			}
-			taken[t] = append(taken[t], w)
-			load.add(w)
-			out = append(out, d.propose(AssignStandby{Task: p.Task, Incarnation: p.Incarnation, Worker: w})...)
+			assign(p, w)
 		}
 	}
 	if !slices.Equal(unprotected, d.unprotected) {

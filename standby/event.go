@@ -51,6 +51,15 @@ type (
 		Task   determinant.TaskID
 		Epoch  determinant.Epoch
 	}
+	// Drain asks that a worker is freed of all its tasks and standbys, without any failure, or with Off that it may be used again. The wish
+	// is volatile until SetDraining is committed: who asked asks again after a change of leader, unless Drains lists it. A
+	// worker that dies, or is not known to be alive, is not drained.
+	Drain struct {
+		Worker determinant.WorkerID
+		Off    bool
+	}
+	// Tick: the time is Now, in milliseconds since any fixed point. What waits for time goes on.
+	Tick struct{ Now int64 }
 	// Committed: the ledger applies this command here. The event applies it to this Decider as well.
 	Committed struct{ Command Command }
 	// Leader: this process leads from now on, or the fate of a proposal is unknown. What is in flight is forgotten and
@@ -65,6 +74,8 @@ func (TaskFailed) event()     {}
 func (RollbackWanted) event() {}
 func (CaughtUp) event()       {}
 func (Holding) event()        {}
+func (Drain) event()          {}
+func (Tick) event()           {}
 func (Committed) event()      {}
 func (Leader) event()         {}
 func (Checkpoint) event()     {}
@@ -83,11 +94,23 @@ type (
 	}
 	// Unprotected lists the tasks that have fewer standbys than wanted and nobody to be one; sent when the list changes.
 	Unprotected struct{ Tasks []determinant.TaskID }
+	// WantCheckpoint: a planned hand-over waits for a checkpoint, so that the replay is short.
+	WantCheckpoint struct{}
+	// DrainWaits: what the drain of a worker waits for; sent when that changes.
+	DrainWaits struct {
+		Worker determinant.WorkerID
+		Why    string
+	}
+	// Drained: nothing depends on the worker any more, and it may be stopped. Said again by a new leader.
+	Drained struct{ Worker determinant.WorkerID }
 )
 
-func (Propose) effect()     {}
-func (Wait) effect()        {}
-func (Unprotected) effect() {}
+func (Propose) effect()        {}
+func (Wait) effect()           {}
+func (Unprotected) effect()    {}
+func (WantCheckpoint) effect() {}
+func (DrainWaits) effect()     {}
+func (Drained) effect()        {}
 
 // String gives the effect in one line.
 func (p Propose) String() string { return fmt.Sprintf("propose %v", p.Command) }
@@ -97,3 +120,14 @@ func (w Wait) String() string { return fmt.Sprintf("wait task %d: %s", w.Task, w
 
 // String gives the effect in one line.
 func (u Unprotected) String() string { return fmt.Sprintf("unprotected tasks %v", u.Tasks) }
+
+// String gives the effect in one line.
+func (WantCheckpoint) String() string { return "want a checkpoint" }
+
+// String gives the effect in one line.
+func (w DrainWaits) String() string {
+	return fmt.Sprintf("drain of worker %d waits: %s", w.Worker, w.Why)
+}
+
+// String gives the effect in one line.
+func (d Drained) String() string { return fmt.Sprintf("worker %d is drained", d.Worker) }

@@ -18,7 +18,8 @@ func (d *Decider) plan() Decision {
 		Collect: s.Mode.Logs(), Mode: s.Mode, Depth: s.Depth, Basis: s.Version,
 	}
 	struck := d.strike(&next)
-	why, rollback := d.mustRollBack(struck)
+	moved := d.move(&next)
+	why, rollback := d.mustRollBack(&next, struck)
 	if rollback {
 		next.Rollback = true
 		next.Generation++
@@ -26,12 +27,12 @@ func (d *Decider) plan() Decision {
 		for t := range next.Tasks {
 			if p := &next.Tasks[t]; p.Incarnation > 0 {
 				p.Incarnation = s.Tasks[t].Incarnation + 1
-				p.Recovering = false
+				p.Recovering, p.From = false, 0
 			}
 		}
 	}
 	d.place(&next)
-	next.Cause = d.cause(&next, why)
+	next.Cause = d.cause(&next, moved, why)
 	return next
 }
 
@@ -49,7 +50,10 @@ func (d *Decider) strike(next *Decision) (struck []bool) {
 		if struck[t] {
 			p.Incarnation++
 			p.Recovering = true
-			p.Worker = 0
+			p.Worker, p.From = 0, 0
+		}
+		if slices.Contains(next.Dead, p.From) {
+			p.From = 0
 		}
 		p.Standbys = without(p.Standbys, next.Dead)
 	}
@@ -58,13 +62,24 @@ func (d *Decider) strike(next *Decision) (struck []bool) {
 
 // mustRollBack tells whether local recovery is out of the question, and why. Tasks that still recover count as failed: what
 // they knew, they have lost until they have replayed it.
-func (d *Decider) mustRollBack(struck []bool) (why string, rollback bool) {
+//
+// A task that was handed over does not, as long as its former worker and its new one live. Whatever its former life chose, and
+// whatever of upstream logs it was chosen on, is in the former worker's store: that worker applied the fence between two
+// network writes, drops nothing of it before a checkpoint covers it, and answers in every round. Whatever its new life
+// chooses is in the new worker's. With both, the task is as good as live. If the former one dies, nobody says whether the new one has
+// its answer yet; if the new one dies, or the task fails there, it may have made choices of its own. Either way the task
+// has failed from then on.
+func (d *Decider) mustRollBack(next *Decision, struck []bool) (why string, rollback bool) {
 	if w := d.wanted; w != nil {
 		return fmt.Sprintf("task %d wants it: %s", w.Task, w.Cause), true
 	}
 	failed := slices.Clone(struck)
-	for t, p := range d.state.Tasks {
-		if p.Recovering && !d.config.Mutations.Has(mutation.RecoveringCountsAsLive) {
+	for t, p := range next.Tasks {
+		from := p.From
+		if d.config.Mutations.Has(mutation.FormerWorkerForgotten) {
+			from = d.state.Tasks[t].From
+		}
+		if p.Recovering && from == 0 && !d.config.Mutations.Has(mutation.RecoveringCountsAsLive) {
 			failed[t] = true
 		}
 	}
@@ -92,6 +107,7 @@ func (d *Decider) mustRollBack(struck []bool) (why string, rollback bool) {
 // has it, or, if nobody has it, none for now. First deployments go anywhere.
 func (d *Decider) place(next *Decision) {
 	load := loads(next.Tasks)
+	usable := d.usable()
 	for t := range next.Tasks {
 		p := &next.Tasks[t]
 		if p.Worker == 0 {
@@ -99,7 +115,7 @@ func (d *Decider) place(next *Decision) {
 			case p.Incarnation > 0:
 				p.Worker = d.pick(p, d.state.Tasks[t].Worker, next.Hear, load)
 			case d.deploy:
-				if p.Worker = load.least(next.Hear); p.Worker != 0 {
+				if p.Worker = load.least(usable); p.Worker != 0 {
 					p.Incarnation = 1
 				}
 			}
@@ -111,11 +127,14 @@ func (d *Decider) place(next *Decision) {
 	}
 }
 
-// pick chooses the host of a task that lost its own, 0 if there is none. The former host, if it lives, comes last.
+// pick chooses the host of a task that lost its own, 0 if there is none. The former host, if it lives, comes last among those
+// that may be used, and draining workers come after all others: a task that waits is worse than a drain that does.
 func (d *Decider) pick(p *Placement, former determinant.WorkerID, live []determinant.WorkerID, load *load) determinant.WorkerID {
 	holders := slices.DeleteFunc(slices.Clone(live), func(w determinant.WorkerID) bool { return !d.holds(w, p.Task) })
-	standbys := slices.DeleteFunc(slices.Clone(holders), func(w determinant.WorkerID) bool { return !slices.Contains(p.Standbys, w) })
-	for _, choice := range [][]determinant.WorkerID{standbys, without(holders, []determinant.WorkerID{former}), holders} {
+	usable := slices.DeleteFunc(slices.Clone(holders), d.state.drains)
+	standbys := slices.DeleteFunc(slices.Clone(usable), func(w determinant.WorkerID) bool { return !slices.Contains(p.Standbys, w) })
+	others := []determinant.WorkerID{former}
+	for _, choice := range [][]determinant.WorkerID{standbys, without(usable, others), usable, without(holders, others), holders} {
 		if w := load.least(choice); w != 0 {
 			return w
 		}
@@ -124,13 +143,16 @@ func (d *Decider) pick(p *Placement, former determinant.WorkerID, live []determi
 }
 
 // cause says in one line what a decision answers.
-func (d *Decider) cause(next *Decision, rollback string) string {
+func (d *Decider) cause(next *Decision, moved []handOver, rollback string) string {
 	var parts []string
 	if len(d.suspects) > 0 {
 		parts = append(parts, fmt.Sprintf("workers %v died", d.suspects))
 	}
 	for _, f := range d.failed {
 		parts = append(parts, fmt.Sprintf("task %d failed: %s", f.Task, f.Cause))
+	}
+	for _, h := range moved {
+		parts = append(parts, fmt.Sprintf("task %d is handed over by worker %d: %s", h.task, d.state.Tasks[h.task].Worker, h.why))
 	}
 	if next.Rollback {
 		parts = append(parts, "rollback: "+rollback)
@@ -184,17 +206,29 @@ func (l *load) add(w determinant.WorkerID) {
 	l.count[at]++
 }
 
+// of counts the things on w.
+func (l *load) of(w determinant.WorkerID) int {
+	if at, found := slices.BinarySearch(l.workers, w); found {
+		return l.count[at]
+	}
+	return 0
+}
+
 // least gives the least loaded of the workers, the lowest id among equals, 0 if there are none.
-func (l *load) least(workers []determinant.WorkerID) determinant.WorkerID {
-	var best determinant.WorkerID
-	fewest := 0
+func (l *load) least(workers []determinant.WorkerID) (best determinant.WorkerID) {
 	for _, w := range workers {
-		n := 0
-		if at, found := slices.BinarySearch(l.workers, w); found {
-			n = l.count[at]
+		if best == 0 || l.of(w) < l.of(best) || l.of(w) == l.of(best) && w < best {
+			best = w
 		}
-		if best == 0 || n < fewest || n == fewest && w < best {
-			best, fewest = w, n
+	}
+	return best
+}
+
+// most gives the most loaded of the workers, the lowest id among equals, 0 if there are none.
+func (l *load) most(workers []determinant.WorkerID) (best determinant.WorkerID) {
+	for _, w := range workers {
+		if best == 0 || l.of(w) > l.of(best) || l.of(w) == l.of(best) && w < best {
+			best = w
 		}
 	}
 	return best

@@ -1,6 +1,7 @@
 package standby
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 
@@ -20,8 +21,15 @@ type State struct {
 	Dead       []determinant.WorkerID
 	Hear       []determinant.WorkerID // of the newest decision, without those that are dead
 	Tasks      []Placement            // by id; Incarnation 0: never deployed
+	Draining   []Draining             // workers that are to do nothing any more, by id. Invariant: none is among Dead
 	// Holders lists for each task who has its state of Checkpoint, as the commit of that checkpoint said.
 	Holders [][]determinant.WorkerID
+}
+
+// Draining is a worker that gets no new tasks or standbys and is freed of those that it has.
+type Draining struct {
+	Worker determinant.WorkerID
+	Since  determinant.Epoch // committed checkpoint when the drain began; the hand-over waits for a later one
 }
 
 // clone copies the state so that nothing is shared that anybody changes.
@@ -30,6 +38,7 @@ func (s *State) clone() State {
 	c.Dead = slices.Clone(s.Dead)
 	c.Hear = slices.Clone(s.Hear)
 	c.Tasks = clonePlacements(s.Tasks)
+	c.Draining = slices.Clone(s.Draining)
 	c.Holders = make([][]determinant.WorkerID, len(s.Holders))
 	for t := range s.Holders {
 		c.Holders[t] = slices.Clone(s.Holders[t])
@@ -64,6 +73,10 @@ func (d *Decider) apply(c Command) bool {
 		return d.state.decide(c, &d.history)
 	case AssignStandby:
 		return d.state.assign(c)
+	case ReleaseStandby:
+		return d.state.release(c)
+	case SetDraining:
+		return d.state.setDraining(c)
 	case Recovered:
 		return d.state.recovered(c)
 	case Checkpoint:
@@ -89,10 +102,14 @@ func (s *State) decide(c Decision, h *history) bool {
 		if p.Worker != 0 && slices.Contains(p.Standbys, p.Worker) {
 			h.panic("decision puts a standby beside its primary: %v", p)
 		}
+		if p.From != 0 && (!p.Recovering || p.Worker == 0 || p.Worker == p.From || slices.Contains(c.Dead, p.From)) {
+			h.panic("decision counts on a worker that cannot answer: %v", p)
+		}
 	}
 	s.Round, s.Generation, s.RollbackTo = c.Round, c.Generation, c.RollbackTo
 	s.Dead, s.Hear = slices.Clone(c.Dead), slices.Clone(c.Hear)
 	s.Tasks = clonePlacements(c.Tasks)
+	s.Draining = slices.DeleteFunc(s.Draining, func(l Draining) bool { return slices.Contains(c.Dead, l.Worker) })
 	for t := range s.Holders {
 		s.Holders[t] = without(s.Holders[t], c.Dead)
 	}
@@ -104,7 +121,7 @@ func (s *State) assign(c AssignStandby) bool {
 		return false
 	}
 	p := &s.Tasks[c.Task]
-	if c.Incarnation != p.Incarnation || c.Worker == p.Worker || slices.Contains(s.Dead, c.Worker) {
+	if c.Incarnation != p.Incarnation || c.Worker == p.Worker || slices.Contains(s.Dead, c.Worker) || s.drains(c.Worker) {
 		return false
 	}
 	at, found := slices.BinarySearch(p.Standbys, c.Worker)
@@ -115,6 +132,39 @@ func (s *State) assign(c AssignStandby) bool {
 	return true
 }
 
+func (s *State) release(c ReleaseStandby) bool {
+	if int(c.Task) >= len(s.Tasks) {
+		return false
+	}
+	p := &s.Tasks[c.Task]
+	at, found := slices.BinarySearch(p.Standbys, c.Worker)
+	if c.Incarnation != p.Incarnation || !found {
+		return false
+	}
+	p.Standbys = slices.Delete(p.Standbys, at, at+1)
+	return true
+}
+
+func (s *State) setDraining(c SetDraining) bool {
+	at, found := slices.BinarySearchFunc(s.Draining, c.Worker, func(l Draining, w determinant.WorkerID) int {
+		return cmp.Compare(l.Worker, w)
+	})
+	switch {
+	case c.On == found || c.Worker == 0 || slices.Contains(s.Dead, c.Worker):
+		return false
+	case c.On:
+		s.Draining = slices.Insert(s.Draining, at, Draining{Worker: c.Worker, Since: s.Checkpoint})
+	default:
+		s.Draining = slices.Delete(s.Draining, at, at+1)
+	}
+	return true
+}
+
+// drains tells whether a worker is to do nothing any more.
+func (s *State) drains(w determinant.WorkerID) bool {
+	return slices.ContainsFunc(s.Draining, func(l Draining) bool { return l.Worker == w })
+}
+
 func (s *State) recovered(c Recovered) bool {
 	if int(c.Task) >= len(s.Tasks) {
 		return false
@@ -123,7 +173,7 @@ func (s *State) recovered(c Recovered) bool {
 	if c.Incarnation != p.Incarnation || !p.Recovering || p.Worker == 0 {
 		return false
 	}
-	p.Recovering = false
+	p.Recovering, p.From = false, 0
 	return true
 }
 

@@ -35,6 +35,7 @@ const (
 	SplitMoves
 	AtLeastOnceCheckpointKept
 	DeterminantsOff
+	FormerWorkerForgotten
 	end
 )
 
@@ -44,6 +45,7 @@ var names = [...]string{
 	"old-round-counts", "only-dead-log-collected", "old-acks-count", "sink-acknowledges-early", "input-across-barrier",
 	"truncate-before-commit", "restore-uncommitted", "shortest-path", "recovering-counts-as-live", "local-rule-off",
 	"time-goes-back", "output-before-determinants", "split-moves", "at-least-once-checkpoint-kept", "determinants-off",
+	"former-worker-forgotten",
 }
 
 // Has tells whether any of m is in the set.

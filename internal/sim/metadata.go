@@ -176,6 +176,9 @@ func (m *metadata) follow(e *cluster.Entry) {
 	case e.Assign != nil:
 		p := &m.places[e.Assign.Task]
 		p.Standbys = append(slices.Clone(p.Standbys), e.Assign.Worker)
+	case e.Release != nil:
+		p := &m.places[e.Release.Task]
+		p.Standbys = slices.DeleteFunc(slices.Clone(p.Standbys), func(id determinant.WorkerID) bool { return id == e.Release.Worker })
 	case e.Recover != nil:
 		m.places[e.Recover.Task].Recovering = false
 	case e.Start != nil:

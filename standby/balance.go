@@ -1,0 +1,164 @@
+package standby
+
+import (
+	"slices"
+
+	"github.com/understudy-stream/understudy/determinant"
+)
+
+// DefaultBalanceAfter is the default of Config.BalanceAfter.
+const DefaultBalanceAfter = 5000
+
+const (
+	movesPerCalm = 5  // for balance: at most so many tasks move in the time of Config.BalanceAfter
+	looksPerCalm = 50 // at the time
+	calmsPerMove = 12 // after so many times Config.BalanceAfter a move that could not be made is called off
+	defaultLook  = 100
+)
+
+// time is what ticks said, in milliseconds. It is coarse: most ticks change nothing.
+type time struct {
+	now   int64
+	known bool
+}
+
+// tick takes the time; false if it is too soon to look again.
+func (t *time) tick(now, balanceAfter int64) bool {
+	look := int64(defaultLook)
+	if balanceAfter > 0 {
+		look = max(1, balanceAfter/looksPerCalm)
+	}
+	if t.known && now-t.now < look {
+		return false
+	}
+	t.now, t.known = now, true
+	return true
+}
+
+// balance evens out how many tasks workers have. After a worker has joined, or all have come back, some may run many and others
+// none. Tasks then move by planned hand-overs, one at a time: each makes the spread smaller, so this ends.
+type balance struct {
+	trouble int64 // when there was any last
+	even    int64 // when there was nothing to even out last
+	moved   int64 // when the last move was over
+	move    *move
+}
+
+// move is a task that is to go to another worker, when that has its state.
+type move struct {
+	task        determinant.TaskID
+	incarnation determinant.Incarnation
+	from, to    determinant.WorkerID
+	began       int64
+	ready       bool              // the worker had the state, and a further checkpoint was asked for
+	since       determinant.Epoch // committed checkpoint at that time
+}
+
+// moveForBalance plans the next move, if the tasks have been uneven for long enough while nothing was wrong.
+func (d *Decider) moveForBalance() []Effect {
+	b, after := &d.balance, d.config.BalanceAfter
+	if after < 0 || !d.time.known {
+		return nil
+	}
+	if b.trouble == 0 || d.troubled() {
+		b.trouble = d.time.now
+	}
+	from, to := d.extremes()
+	if b.even == 0 || from == 0 {
+		b.even = d.time.now
+	}
+	if b.trouble == d.time.now || b.even == d.time.now {
+		b.move = nil
+		return nil
+	}
+	if b.move != nil && !b.move.holds(d) {
+		b.move, b.moved = nil, d.time.now
+	}
+	if b.move == nil {
+		if !d.calm() || d.time.now-b.even < after || d.time.now-b.moved < after/movesPerCalm || d.recovers() {
+			return nil
+		}
+		b.move = d.chooseMove(from, to)
+	}
+	m := b.move
+	if m.ready || !d.hasStandby(m.task, m.to) {
+		return nil
+	}
+	m.ready, m.since = true, d.state.Checkpoint
+	return d.wantCheckpoint()
+}
+
+// calm tells whether nothing was wrong for so long that things of no hurry may be done.
+func (d *Decider) calm() bool {
+	return d.config.BalanceAfter >= 0 && d.time.known && d.time.now-d.balance.trouble >= d.config.BalanceAfter
+}
+
+// due lists the task that can move now: its new worker holds a checkpoint that was taken for this, so the replay is short.
+func (b *balance) due(d *Decider) []handOver {
+	m := b.move
+	if m == nil || !m.holds(d) || !m.ready || d.state.Checkpoint <= m.since || !d.hasStandby(m.task, m.to) || d.recovers() {
+		return nil
+	}
+	return []handOver{{task: m.task, to: m.to, why: "it has most to do"}}
+}
+
+// holds tells whether a move still makes sense.
+func (m *move) holds(d *Decider) bool {
+	p := d.state.Tasks[m.task]
+	return p.Incarnation == m.incarnation && p.Worker == m.from && slices.Contains(d.usable(), m.to) &&
+		d.time.now-m.began < calmsPerMove*d.config.BalanceAfter
+}
+
+// hasStandby tells whether w is a standby of task t and holds its committed state.
+func (d *Decider) hasStandby(t determinant.TaskID, w determinant.WorkerID) bool {
+	return slices.Contains(d.state.Tasks[t].Standbys, w) && d.holds(w, t)
+}
+
+// extremes names the worker that runs most tasks and the one that runs fewest; none if they differ by one task at most.
+func (d *Decider) extremes() (most, least determinant.WorkerID) {
+	primaries := &load{}
+	for _, p := range d.state.Tasks {
+		primaries.add(p.Worker)
+	}
+	usable := d.usable()
+	most, least = primaries.most(usable), primaries.least(usable)
+	if primaries.of(most)-primaries.of(least) <= 1 {
+		return 0, 0
+	}
+	return most, least
+}
+
+// troubled tells whether anything goes on that is more urgent than balance. A task that was handed over and replays is none.
+func (d *Decider) troubled() bool {
+	if len(d.suspects)+len(d.failed)+len(d.state.Draining)+len(d.wishes) > 0 || d.wanted != nil || !d.state.Mode.Logs() {
+		return true
+	}
+	return slices.ContainsFunc(d.state.Tasks, func(p Placement) bool { return p.Worker == 0 || p.Recovering && p.From == 0 })
+}
+
+func (d *Decider) recovers() bool {
+	return slices.ContainsFunc(d.state.Tasks, func(p Placement) bool { return p.Recovering })
+}
+
+// chooseMove picks a task of worker from: one that worker to is a standby of already, if there is one.
+func (d *Decider) chooseMove(from, to determinant.WorkerID) *move {
+	var best *move
+	rank := -1
+	for _, p := range d.state.Tasks {
+		if p.Worker != from {
+			continue
+		}
+		r := 0
+		if d.holds(to, p.Task) {
+			r++
+		}
+		if slices.Contains(p.Standbys, to) {
+			r += 2
+		}
+		if r > rank {
+			rank = r
+			best = &move{task: p.Task, incarnation: p.Incarnation, from: from, to: to, began: d.time.now}
+		}
+	}
+	return best
+}
