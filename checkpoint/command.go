@@ -9,7 +9,7 @@ import (
 	"github.com/understudy-stream/understudy/determinant"
 )
 
-// Command is a decision about checkpoints that the ledger commits: Start, Complete or Abandon.
+// Command is a decision about checkpoints that the ledger commits: Start, Complete, Abandon or Switch.
 type Command interface {
 	fmt.Stringer
 	command() byte // the tag of the byte form
@@ -34,6 +34,13 @@ type Abandon struct {
 	Epoch determinant.Epoch
 }
 
+// Switch asks that epochs have this mode and sharing depth from the next boundary on where that can be. What a barrier opens
+// is what its Start says; a Switch only waits for one.
+type Switch struct {
+	Mode  determinant.Mode
+	Depth determinant.Depth
+}
+
 // TaskState is what a completed checkpoint has of one task.
 type TaskState struct {
 	Task        determinant.TaskID
@@ -47,10 +54,12 @@ type TaskState struct {
 func (Start) command() byte    { return 1 }
 func (Complete) command() byte { return 2 }
 func (Abandon) command() byte  { return 3 }
+func (Switch) command() byte   { return 4 }
 
 func (c Start) epoch() determinant.Epoch    { return c.Epoch }
 func (c Complete) epoch() determinant.Epoch { return c.Epoch }
 func (c Abandon) epoch() determinant.Epoch  { return c.Epoch }
+func (c Switch) epoch() determinant.Epoch   { return 0 } // it names none
 
 // String gives the command in one line.
 func (c Start) String() string {
@@ -71,6 +80,9 @@ func (c Complete) String() string {
 
 // String gives the command in one line.
 func (c Abandon) String() string { return fmt.Sprintf("abandon %d", c.Epoch) }
+
+// String gives the command in one line.
+func (c Switch) String() string { return fmt.Sprintf("switch to %s depth %s", c.Mode, c.Depth) }
 
 // EncodeCommand gives the byte form of a command for the ledger: a tag byte and msgpack. Equal commands have equal bytes.
 func EncodeCommand(c Command) ([]byte, error) {
@@ -95,6 +107,8 @@ func DecodeCommand(src []byte) (Command, error) {
 		c, err = decodeAs[Complete](src[1:])
 	case Abandon{}.command():
 		c, err = decodeAs[Abandon](src[1:])
+	case Switch{}.command():
+		c, err = decodeAs[Switch](src[1:])
 	default:
 		err = fmt.Errorf("unknown tag %d", src[0])
 	}

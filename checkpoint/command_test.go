@@ -11,6 +11,7 @@ import (
 var commands = []Command{
 	Start{Epoch: 3, Mode: determinant.AtLeastOnce, Depth: 2},
 	Abandon{Epoch: 9},
+	Switch{Mode: determinant.GlobalRollback, Depth: 7},
 	Complete{Epoch: 4, Tasks: []TaskState{
 		{Task: 0, Incarnation: 2, Log: 77, Holders: []determinant.WorkerID{1, 5}},
 		{Task: 1, Incarnation: 1, Ended: true, External: &determinant.Cursor{Next: 8, Epoch: 5, Bytes: 3, CRC: 1}},

@@ -39,8 +39,7 @@ type Coordinator struct {
 	progress  int64 // when the timeout of the checkpoint under way last began anew
 
 	requested bool
-	mode      determinant.Mode  // of the epoch that the next Start opens
-	depth     determinant.Depth //
+	wish      *Switch // not committed yet; nil: none
 
 	proposed   Command // awaited; nil: none
 	proposedAt int64
@@ -65,7 +64,6 @@ func NewCoordinator(c Config, s State) *Coordinator {
 		acks: make([][]Ack, n), passed: make([]determinant.Epoch, len(c.Sources)),
 	}
 	co.state.Mutations = c.Mutations
-	co.mode, co.depth = co.state.Boundary()
 	co.lives = slices.Clone(co.state.Incarnations)
 	return co
 }
@@ -83,10 +81,7 @@ func (c *Coordinator) Step(ev Event) []Effect {
 	case Request:
 		c.requested = true
 	case SwitchMode:
-		c.mode = ev.Mode
-		if ev.Depth != 0 {
-			c.depth = ev.Depth
-		}
+		c.wishFor(ev)
 	case Ack:
 		c.acknowledge(ev)
 	case Failed:
@@ -98,7 +93,7 @@ func (c *Coordinator) Step(ev Event) []Effect {
 	case Leader:
 		out = c.lead()
 	case Deposed:
-		c.leader, c.proposed = false, nil
+		c.leader, c.proposed, c.wish = false, nil, nil
 	}
 	if !c.leader {
 		return nil
@@ -117,6 +112,17 @@ func (c *Coordinator) tick(now int64) []Effect {
 	return c.triggers(nil)
 }
 
+// wishFor has a wish committed, unless it is what is committed already and nothing else is on its way.
+func (c *Coordinator) wishFor(ev SwitchMode) {
+	mode, depth := c.state.Goal()
+	wish := Switch{Mode: ev.Mode, Depth: cmp.Or(ev.Depth, depth)}
+	_, inFlight := c.proposed.(Switch)
+	c.wish = nil
+	if ev.Mode <= determinant.None && (inFlight || wish != Switch{Mode: mode, Depth: depth}) {
+		c.wish = &wish
+	}
+}
+
 // lead begins a reign: what the last leader was told is asked for again.
 func (c *Coordinator) lead() []Effect {
 	c.leader, c.over, c.proposed, c.timed = true, false, nil, false
@@ -129,7 +135,7 @@ func (c *Coordinator) lead() []Effect {
 
 // place takes new incarnations, standbys and recoveries.
 func (c *Coordinator) place(p Placed) []Effect {
-	c.state.Place(p.Incarnations)
+	c.state.Place(p.Incarnations, slices.Contains(p.Recovering, true))
 	for t, standbys := range p.Standbys {
 		c.standbys[t] = slices.Clone(standbys)
 	}
@@ -200,17 +206,20 @@ func (c *Coordinator) committed(cmd Command) []Effect {
 	if !c.state.Apply(cmd) {
 		return nil
 	}
+	if s, ok := cmd.(Switch); ok {
+		if c.wish != nil && *c.wish == s {
+			c.wish = nil
+		}
+		return nil
+	}
 	c.proposed, c.broken = nil, false
 	for t := range c.acks {
 		c.acks[t] = nil
 	}
-	switch cmd := cmd.(type) {
+	switch cmd.(type) {
 	case Start:
 		c.lastStart, c.progress = c.now, c.now
 		c.requested = false
-		if !c.leader {
-			c.mode, c.depth = cmd.Mode, cmd.Depth
-		}
 	case Complete:
 		return c.done(nil)
 	}
@@ -263,12 +272,22 @@ func (c *Coordinator) propose(out []Effect) []Effect {
 
 // decide names the next command, or nil.
 func (c *Coordinator) decide() Command {
-	if !c.state.Open {
-		if c.state.Ended() || !c.due() || c.anyRecovering() && !c.mode.Logs() {
-			return nil
+	if c.state.Open {
+		if cmd := c.conclude(); cmd != nil {
+			return cmd
 		}
-		return Start{Epoch: c.state.Started() + 1, Mode: c.mode, Depth: c.depth}
 	}
+	switch {
+	case c.wish != nil:
+		return *c.wish
+	case c.state.Open:
+		return nil
+	}
+	return c.next()
+}
+
+// conclude names the command that ends the checkpoint under way, or nil.
+func (c *Coordinator) conclude() Command {
 	e := c.state.Started()
 	switch {
 	case c.state.Void, c.broken:
@@ -279,6 +298,21 @@ func (c *Coordinator) decide() Command {
 		return Abandon{Epoch: e}
 	}
 	return nil
+}
+
+// next names the checkpoint to start, or nil. A change of mode is reason enough; while it has to wait for a recovery,
+// checkpoints go on as they are if they may.
+func (c *Coordinator) next() Command {
+	mode, depth := c.state.Goal()
+	due := c.due() || c.state.Wanted != nil
+	if !c.state.mayStart(mode) {
+		mode, _ = c.state.Boundary()
+		due = c.due() && c.state.mayStart(mode)
+	}
+	if !due || c.state.Ended() {
+		return nil
+	}
+	return Start{Epoch: c.state.Started() + 1, Mode: mode, Depth: depth}
 }
 
 func (c *Coordinator) due() bool {

@@ -109,6 +109,8 @@ func (c *chaos) commit(cmd Command) {
 	}
 	e := cmd.epoch()
 	switch cmd := cmd.(type) {
+	case Start:
+		c.checkStart(cmd, &before)
 	case Complete:
 		c.checkComplete(cmd, &before)
 		c.note(e, "completed")
@@ -120,6 +122,14 @@ func (c *chaos) commit(cmd Command) {
 		c.state = real
 	}
 	c.append(Committed{cmd})
+}
+
+// checkStart: while a task recovers, nothing starts unless all epochs are and stay exactly-once.
+func (c *chaos) checkStart(cmd Start, before *State) {
+	mode, _ := before.Recovery()
+	if slices.Contains(c.recover, true) && max(mode, cmd.Mode) != determinant.ExactlyOnce {
+		c.fail("started %d in mode %s after %s while a task recovers", cmd.Epoch, cmd.Mode, mode)
+	}
 }
 
 func (c *chaos) note(e determinant.Epoch, how string) {
@@ -169,7 +179,7 @@ func (c *chaos) place(die func(t int) bool) {
 	if c.state.Open && mode != determinant.ExactlyOnce && !slices.Equal(incs, c.state.Incarnations) {
 		c.spoiled[c.state.Started()] = true
 	}
-	c.state.Place(incs)
+	c.state.Place(incs, slices.Contains(c.recover, true))
 	c.append(Placed{Incarnations: incs, Standbys: slices.Clone(c.standbys), Recovering: slices.Clone(c.recover)})
 }
 
@@ -243,7 +253,7 @@ func (c *chaos) act() {
 	case n < 92:
 		c.place(func(int) bool { return true })
 	case n < 93:
-		c.step(SwitchMode{Mode: determinant.Mode(c.pick(3))})
+		c.step(SwitchMode{Mode: determinant.Mode(c.pick(3)), Depth: determinant.Depth(c.pick(3))})
 	case n < 94:
 		c.step(Failed{Task: 1, Incarnation: c.state.Incarnations[1], Epoch: c.state.Started()})
 	case n < 96:
@@ -262,6 +272,7 @@ func (c *chaos) act() {
 func (c *chaos) settle() {
 	c.place(func(int) bool { return false })
 	clear(c.recover)
+	c.state.Place(c.state.Incarnations, false)
 	c.append(Placed{Incarnations: c.state.Incarnations, Standbys: c.standbys, Recovering: c.recover})
 	goal := c.completed + 2
 	for range 200 {
@@ -278,6 +289,9 @@ func (c *chaos) settle() {
 	}
 	if c.completed < goal {
 		c.fail("no checkpoint completes without faults")
+	}
+	if c.state.Wanted != nil {
+		c.fail("%v waits although nothing is in its way", *c.state.Wanted)
 	}
 	for i, r := range c.replicas {
 		c.catchUp(i)
@@ -304,7 +318,7 @@ func TestChaos(t *testing.T) {
 
 // TestChaosFindsMutants: the checker above notices when a rule is missing.
 func TestChaosFindsMutants(t *testing.T) {
-	for _, m := range []mutation.Set{mutation.OldAcksCount, mutation.AtLeastOnceCheckpointKept} {
+	for _, m := range []mutation.Set{mutation.OldAcksCount, mutation.AtLeastOnceCheckpointKept, mutation.StartWhileRecovering} {
 		t.Run(m.String(), func(t *testing.T) {
 			for seed := range uint64(500) {
 				c := newChaos(rand.New(rand.NewPCG(seed, 0)).IntN, m)

@@ -11,8 +11,9 @@ type Tick struct{ Now int64 }
 // Request asks for a checkpoint as soon as possible.
 type Request struct{}
 
-// SwitchMode asks that epochs have this mode from the next boundary on. Depth 0 leaves the sharing depth as it is.
-// The wish lives until it is started: after a change of leader, ask again.
+// SwitchMode asks that epochs have this mode from the next boundary on, which comes as soon as it can. Depth 0 leaves the
+// sharing depth as it is. The wish is safe once the ledger has committed it (State.Goal); before that, a change of leader may
+// lose it.
 type SwitchMode struct {
 	Mode  determinant.Mode
 	Depth determinant.Depth

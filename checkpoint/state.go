@@ -19,7 +19,9 @@ type State struct {
 	Since        []Attempt                 // checkpoints started after Committed; Invariant: Since[i].Epoch == Committed+1+i
 	Open         bool                      // the last of Since is under way; Invariant: all others are abandoned
 	Void         bool                      // the one under way may only be abandoned; Invariant: implies Open
+	Wanted       *Switch                   // what the next epochs are to be like; nil: like the newest. Never written to
 	Incarnations []determinant.Incarnation // of every task, now
+	Recovering   bool                      // some task recovers
 	Mutations    mutation.Set              `msgpack:"-"`
 }
 
@@ -65,6 +67,28 @@ func (s *State) Recovery() (determinant.Mode, determinant.Depth) {
 	return mode, depth
 }
 
+// Goal returns the mode and depth that were asked for: those of epoch Started()+1 unless a Switch waits.
+func (s *State) Goal() (determinant.Mode, determinant.Depth) {
+	if s.Wanted != nil {
+		return s.Wanted.Mode, s.Wanted.Depth
+	}
+	return s.Boundary()
+}
+
+// mayStart tells whether a checkpoint may start that opens an epoch in that mode.
+//
+// While a task recovers, all epochs after the committed checkpoint must be exactly-once, the new one included. Otherwise a
+// recovery that began with determinants could be asked to go on without, and its consumers, who kept their numbering, would
+// wait for what never comes. And in a recovery without determinants a consumer could pass a barrier of the life that died
+// and be asked for it in the numbering of the new one.
+func (s *State) mayStart(mode determinant.Mode) bool {
+	if !s.Recovering || s.Mutations.Has(mutation.StartWhileRecovering) {
+		return true
+	}
+	weakest, _ := s.Recovery()
+	return max(weakest, mode) == determinant.ExactlyOnce
+}
+
 // Ended tells whether checkpoint Committed found every task at its end: the job is over.
 func (s *State) Ended() bool {
 	for _, t := range s.Tasks {
@@ -75,15 +99,15 @@ func (s *State) Ended() bool {
 	return len(s.Tasks) > 0
 }
 
-// Place takes the incarnations that a committed decision gives to the tasks. Where recovery is not causal, a new life
-// makes the checkpoint under way void: it would pair states of two histories.
-func (s *State) Place(incarnations []determinant.Incarnation) {
+// Place takes the incarnations that a committed decision gives to the tasks, and whether any task recovers. Where recovery
+// is not causal, a new life makes the checkpoint under way void: it would pair states of two histories.
+func (s *State) Place(incarnations []determinant.Incarnation, recovering bool) {
 	if s.Open && !slices.Equal(s.Incarnations, incarnations) && !s.Mutations.Has(mutation.AtLeastOnceCheckpointKept) {
 		if mode, _ := s.Recovery(); mode != determinant.ExactlyOnce {
 			s.Void = true
 		}
 	}
-	s.Incarnations = slices.Clone(incarnations)
+	s.Incarnations, s.Recovering = slices.Clone(incarnations), recovering
 }
 
 // Apply takes a committed command and tells whether it counts. One that does not changes nothing and must have no effect
@@ -96,13 +120,31 @@ func (s *State) Apply(c Command) bool {
 		return s.complete(c)
 	case Abandon:
 		return s.abandon(c)
+	case Switch:
+		return s.want(c)
 	}
 	return false
 }
 
-func (s *State) start(c Start) bool {
-	if s.Open || c.Epoch != s.Started()+1 {
+// want takes a wish. It stays until an epoch is opened that fulfils it, or another takes its place.
+func (s *State) want(c Switch) bool {
+	if c.Mode > determinant.None || c.Depth == 0 {
 		return false
+	}
+	mode, depth := s.Boundary()
+	s.Wanted = &c
+	if c == (Switch{Mode: mode, Depth: depth}) {
+		s.Wanted = nil
+	}
+	return true
+}
+
+func (s *State) start(c Start) bool {
+	if s.Open || c.Epoch != s.Started()+1 || !s.mayStart(c.Mode) {
+		return false
+	}
+	if s.Wanted != nil && *s.Wanted == (Switch{Mode: c.Mode, Depth: c.Depth}) {
+		s.Wanted = nil
 	}
 	s.Since = append(s.Since, Attempt{Epoch: c.Epoch, Mode: c.Mode, Depth: c.Depth})
 	s.Open = true

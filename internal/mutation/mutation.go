@@ -36,6 +36,10 @@ const (
 	AtLeastOnceCheckpointKept
 	DeterminantsOff
 	FormerWorkerForgotten
+	StartWhileRecovering
+	NewestModeCounts
+	HistoriesOverlap
+	DepthRaisedLate
 	end
 )
 
@@ -45,7 +49,7 @@ var names = [...]string{
 	"old-round-counts", "only-dead-log-collected", "old-acks-count", "sink-acknowledges-early", "input-across-barrier",
 	"truncate-before-commit", "restore-uncommitted", "shortest-path", "recovering-counts-as-live", "local-rule-off",
 	"time-goes-back", "output-before-determinants", "split-moves", "at-least-once-checkpoint-kept", "determinants-off",
-	"former-worker-forgotten",
+	"former-worker-forgotten", "start-while-recovering", "newest-mode-counts", "histories-overlap", "depth-raised-late",
 }
 
 // Has tells whether any of m is in the set.
