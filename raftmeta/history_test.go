@@ -1,3 +1,0 @@
-package raftmeta
-
-import _ "github.com/anishathalye/porcupine"
