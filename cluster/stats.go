@@ -32,6 +32,7 @@ type Recovery struct {
 	Task        determinant.TaskID      `json:"task"`
 	Name        string                  `json:"name"`
 	Incarnation determinant.Incarnation `json:"incarnation"`
+	From        determinant.WorkerID    `json:"from"` // the worker of the life before; 0: not known
 	Rollback    bool                    `json:"rollback"`
 	LogBytes    int                     `json:"log_bytes"`
 	Decided     float64                 `json:"decided_ms"`
@@ -67,6 +68,7 @@ type stats struct {
 		last       map[determinant.TaskID]int // index of the task's newest recovery in sum.Recoveries
 		generation determinant.Generation
 		incs       []determinant.Incarnation
+		place      []determinant.WorkerID             // by task, the last one
 		far        map[determinant.TaskID]TaskMetrics // of tasks in other processes
 		base       []determinant.LogOffset
 		frozen     bool
@@ -80,6 +82,7 @@ func newStats(tasks int) *stats {
 	s := &stats{started: time.Now()}
 	s.mu.failedAt = make([]time.Time, tasks)
 	s.mu.incs = make([]determinant.Incarnation, tasks)
+	s.mu.place = make([]determinant.WorkerID, tasks)
 	s.mu.last = map[determinant.TaskID]int{}
 	s.mu.sum.Recoveries = []Recovery{}
 	return s
@@ -115,6 +118,9 @@ func (s *stats) entry(e *Entry, now time.Time) {
 					s.decided(p.Task, p.Incarnation, rollback, now)
 				}
 			}
+			if p.Worker != 0 {
+				s.mu.place[p.Task] = p.Worker
+			}
 		}
 	}
 }
@@ -131,7 +137,7 @@ func (s *stats) decided(t determinant.TaskID, inc determinant.Incarnation, rollb
 	s.mu.failedAt[t] = time.Time{}
 	s.mu.last[t] = len(s.mu.sum.Recoveries)
 	s.mu.sum.Recoveries = append(s.mu.sum.Recoveries, Recovery{
-		Task: t, Incarnation: inc, Rollback: rollback, noticed: noticed,
+		Task: t, Incarnation: inc, From: s.mu.place[t], Rollback: rollback, noticed: noticed,
 		Decided: since(noticed, now), Collected: -1, Restored: -1, Replayed: -1, Recovered: -1,
 		FirstOutput: -1, At: noticed.UnixMicro(),
 	})
