@@ -107,11 +107,18 @@ func NewCoordinator(job *Job, v View, recovery standby.State, points checkpoint.
 	c.points = checkpoint.NewCoordinator(checkpoint.Config{
 		Sources: job.sources(), Interval: o.Interval, Timeout: o.Timeout, Mutations: o.Mutations,
 	}, points)
+	c.placed() // not only when it leads: what both say of incarnations is the same at every replica
 	return c
 }
 
 // View is what the ledger says, for a worker that joins: it gets every entry after View().Index.
 func (c *Coordinator) View() View { return c.view.clone() }
+
+// Replicated is what every coordinator that has applied the same entries holds alike: all that NewCoordinator needs to make
+// another.
+func (c *Coordinator) Replicated() (View, standby.State, checkpoint.State) {
+	return c.view.clone(), c.decider.State(), c.points.State()
+}
 
 // Lead begins to act on what happens.
 func (c *Coordinator) Lead() {
@@ -285,8 +292,11 @@ func (c *Coordinator) Committed(e Entry) {
 	case e.Abandon != nil:
 		c.pointed(e, *e.Abandon)
 	case e.Aside != nil:
-		c.view.Asides = append(c.view.Asides, *e.Aside)
-		c.announce(e)
+		if !c.view.isAside(e.Aside) {
+			c.poisons[e.Aside.Task] = poisoned{} // lives that began before do not count as ones that failed all the same
+			c.view.Asides = append(c.view.Asides, *e.Aside)
+			c.announce(e)
+		}
 	case e.Admit != nil:
 		if c.view.admit(*e.Admit) {
 			c.announce(e)
@@ -456,7 +466,7 @@ func (c *Coordinator) poisoned(t determinant.TaskID, p *task.Poison) error {
 	if have.tries < c.opts.PoisonTries {
 		return nil
 	}
-	if !c.opts.SetAside || !p.Known || have.tries > c.opts.PoisonTries {
+	if !c.opts.SetAside || !p.Known || c.view.isAside(&Aside{Task: t, Position: p.Position, Record: p.Record}) {
 		return fmt.Errorf("user code failed %d times at the same place: %w", have.tries, p)
 	}
 	c.ledger.Propose(Entry{Aside: &Aside{Task: t, Position: p.Position, Record: p.Record, Operator: p.Operator, Err: p.Err.Error()}})

@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"bytes"
 	"errors"
 	"slices"
 
@@ -162,6 +163,13 @@ func (v *View) fence(t determinant.TaskID) operator.Fence {
 
 // live tells whether a worker is none of the dead.
 func (v *View) live(w determinant.WorkerID) bool { return w != 0 && !v.dead(w) }
+
+// isAside tells whether a record is set aside already. Without recorded choices it is known by its bytes.
+func (v *View) isAside(a *Aside) bool {
+	return slices.ContainsFunc(v.Asides, func(b Aside) bool {
+		return a.Task == b.Task && (a.Position == b.Position || !v.Mode.Logs() && bytes.Equal(a.Record, b.Record))
+	})
+}
 
 // asides are the records of task t to be set aside.
 func (v *View) asides(t determinant.TaskID) []task.Poison {

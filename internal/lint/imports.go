@@ -97,7 +97,7 @@ var modules = []module{
 		reason: "it draws inputs for properties in tests"},
 	{prefix: "github.com/anishathalye/porcupine", testsOnly: true,
 		reason: "it checks histories that tests record"},
-	{prefix: "github.com/vmihailenco/msgpack", dirs: []string{"operator", "standby", "checkpoint", "cluster", "raftmeta", "connector", "cmd"},
+	{prefix: "github.com/vmihailenco/msgpack", dirs: []string{"operator", "standby", "checkpoint", "cluster", "raftmeta", "connector", "cmd", "internal/sim"},
 		reason: "reflective coding is for a user's values, commands of the ledger and control messages, never on a record's way"},
 	{prefix: "github.com/prometheus/", dirs: []string{root, "cluster", "cmd"},
 		reason: "engine packages call hooks; the face turns them into metrics"},

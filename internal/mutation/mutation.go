@@ -40,6 +40,9 @@ const (
 	NewestModeCounts
 	HistoriesOverlap
 	DepthRaisedLate
+	CollectionMissesOneWorker
+	PromotionWithoutCommit
+	RelinkKeepsCursor
 	end
 )
 
@@ -50,6 +53,7 @@ var names = [...]string{
 	"truncate-before-commit", "restore-uncommitted", "shortest-path", "recovering-counts-as-live", "local-rule-off",
 	"time-goes-back", "output-before-determinants", "split-moves", "at-least-once-checkpoint-kept", "determinants-off",
 	"former-worker-forgotten", "start-while-recovering", "newest-mode-counts", "histories-overlap", "depth-raised-late",
+	"collection-misses-one-worker", "promotion-without-commit", "relink-keeps-cursor",
 }
 
 // Has tells whether any of m is in the set.

@@ -59,6 +59,13 @@ func (c *checks) delivered(p *process, t *task.Task, l *life, input int, b *infl
 	}
 }
 
+// arrives counts what comes from those who were declared dead.
+func (c *checks) arrives(p *process, m *transport.Message) {
+	if slices.Contains(p.dead, m.From) {
+		c.world.result.Zombies++
+	}
+}
+
 // received checks that the logs of a worker come with what their determinants were chosen on.
 func (c *checks) received(p *process, _ *transport.Message) {
 	w := c.world
@@ -133,6 +140,9 @@ func (w *World) checkReport(p *process, r *cluster.Report) {
 	if r.AckFailed != nil {
 		w.trace("worker %d cannot keep an image: task %d epoch %d: %s", p.id, r.AckFailed.Task, r.AckFailed.Epoch, r.AckFailed.Err)
 	}
+	if r.Checkpoint {
+		w.result.Gates++
+	}
 	if r.Failed == nil && r.Rollback == nil {
 		return
 	}
@@ -141,7 +151,7 @@ func (w *World) checkReport(p *process, r *cluster.Report) {
 	text := ""
 	if r.Failed != nil {
 		t, inc, text = r.Failed.Task, r.Failed.Incarnation, r.Failed.Err.Error()
-		if errors.Is(r.Failed.Err, cluster.ErrKilled) || errors.Is(r.Failed.Err, errTorn) || errors.Is(r.Failed.Err, task.ErrReopened) {
+		if errors.Is(r.Failed.Err, cluster.ErrKilled) || errors.Is(r.Failed.Err, errTorn) || errors.Is(r.Failed.Err, task.ErrReopened) || planted(r.Failed.Err) {
 			return
 		}
 	} else {

@@ -31,7 +31,7 @@ func (w *World) enrich(ctx operator.Context, r record) (record, error) {
 		v, _ := binary.Uvarint(answer)
 		r.Value, r.Key = small(mix(r.Value, v)), v%8
 	}
-	return r, nil
+	return r, w.fails(r.ID)
 }
 
 // lookup is a call to the outside, for AsyncMap.

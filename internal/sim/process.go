@@ -1,12 +1,12 @@
 package sim
 
 import (
+	"fmt"
 	"slices"
 
 	"github.com/understudy-stream/understudy/checkpoint"
 	"github.com/understudy-stream/understudy/cluster"
 	"github.com/understudy-stream/understudy/determinant"
-	"github.com/understudy-stream/understudy/inflightlog"
 	"github.com/understudy-stream/understudy/internal/mutation"
 	"github.com/understudy-stream/understudy/operator"
 	"github.com/understudy-stream/understudy/task"
@@ -15,18 +15,21 @@ import (
 // process is one start of a worker. It is the worker's Environment: it queues what the worker wants done, and the scheduler
 // does it when the seed says so.
 type process struct {
-	world  *World
-	id     determinant.WorkerID
-	dir    *dir
-	worker *cluster.Worker
-	state  *checkpoint.Store
-	skew   int64 // of its clock, milliseconds
+	world    *World
+	id       determinant.WorkerID // 0 until the ledger has admitted it
+	instance string
+	dir      *dir
+	worker   *cluster.Worker // nil until it has been welcomed
+	state    *checkpoint.Store
+	session  *session // nil: it looks for a leader
+	skew     int64    // of its clock, milliseconds
 
 	alive       bool
-	suspected   bool // cut off from the coordinator, which will declare it dead
+	suspected   bool // is to be declared dead although it is alive
+	detectAt    int  // step at which its death, or silence, is noticed
+	cutOffUntil int  // it reaches no coordinator before this step
 	pausedUntil int
 	diskUntil   int
-	detectAt    int // step at which its death, or silence, is noticed
 
 	inbox []arrival // entries of the ledger, in order
 	disk  []func()  // run in order
@@ -35,14 +38,8 @@ type process struct {
 
 	index      uint64 // of the last entry applied
 	generation determinant.Generation
+	dead       []determinant.WorkerID // as of that entry
 	planted    *plantedPair
-	unlinked   map[determinant.WorkerID]bool // peers to which the stream broke, until Relink
-}
-
-// arrival is an entry on its way.
-type arrival struct {
-	entry cluster.Entry
-	ready int
 }
 
 // call is an external call under way.
@@ -51,38 +48,44 @@ type call struct {
 	done func([]byte, error)
 }
 
-// startProcess starts a worker on a directory. It knows everything up to now and will be sent every entry from now on.
+// startProcess starts a worker's process on a directory. It asks a coordinator for a place.
 func (w *World) startProcess(d *dir) *process {
-	state, err := checkpoint.OpenStore("worker", checkpoint.StoreOptions{FS: d.open(), Identity: "sim", Mutations: w.opts.Mutations})
+	w.started++
+	p := &process{world: w, instance: fmt.Sprintf("process %d", w.started), dir: d, alive: true, skew: w.rng.Int64N(200)}
+	d.user = p
+	w.processes = append(w.processes, p)
+	return p
+}
+
+// open builds the worker on what the ledger says. It knows everything up to now and is sent every entry from now on.
+func (p *process) open(id determinant.WorkerID, view cluster.View) bool {
+	w, d := p.world, p.dir
+	var err error
+	p.state, err = checkpoint.OpenStore("worker", checkpoint.StoreOptions{FS: d.open(), Identity: "sim", Mutations: w.opts.Mutations})
 	if err != nil {
 		w.violate("store-open", "directory %d: %v", d.number, err)
-		return nil
+		return false
 	}
-	w.metadata.lastWorker++
-	p := &process{
-		world: w, id: w.metadata.lastWorker, dir: d, state: state, alive: true, skew: w.rng.Int64N(200),
-		unlinked: map[determinant.WorkerID]bool{},
-	}
-	d.user = p
 	mutations := w.opts.Mutations
-	if p.id%3 != 1 {
+	if id%3 != 1 {
 		mutations &^= mutation.FenceMissingAtWorker // missing at one, here and there
 	}
-	view := w.metadata.coordinator.View()
-	p.index, p.generation = view.Index, view.Generation
-	p.worker = cluster.NewWorker(p.id, w.job, view, p, cluster.Options{
-		Clock: func() int64 { return w.now + p.skew }, Entropy: w.rng.Uint64, State: state,
+	p.id, p.index, p.generation, p.dead = id, view.Index, view.Generation, view.Dead
+	p.worker = cluster.NewWorker(id, w.job, view, p, cluster.Options{
+		Clock: func() int64 { return w.now + p.skew }, Entropy: w.rng.Uint64, State: p.state,
 		Calls:  func(determinant.TaskID) task.Calls { return p },
-		Budget: inflightlog.NewBudget(1<<30, 0, 1<<30, nil), OpenSink: w.openSink,
+		Budget: w.newBudget(), LogBudget: w.plan.logBudget, DeadLetter: w.deadLetter(), OpenSink: w.openSink,
 		Window: w.plan.window, MaxElements: w.plan.elements, MaxUnsent: w.plan.unsent, Slice: w.plan.slice,
 		Pick: w.rng.IntN, Probe: &probe{p}, Mutations: mutations,
 	})
 	if w.opts.Interleave {
 		p.worker.Logs().Between = p.plant
 	}
-	w.processes = append(w.processes, p)
-	w.trace("worker %d starts on directory %d, holds %v", p.id, d.number, p.worker.Holdings())
-	return p
+	w.trace("worker %d starts as %s on directory %d at entry %d, holds %v", id, p.instance, d.number, p.index, p.worker.Holdings())
+	for _, q := range w.ready() {
+		w.connection(p.id, q.id)
+	}
+	return true
 }
 
 func (w *World) openSink(t determinant.TaskID) (operator.CausalStore, error) { return w.stores[t], nil }
@@ -102,14 +105,14 @@ func (p *process) WakeLink(determinant.WorkerID) {}
 func (p *process) WakeSink(determinant.TaskID) {}
 
 // Tell is part of cluster.Environment.
-func (p *process) Tell(to determinant.WorkerID, m cluster.Control) {
-	p.world.control = append(p.world.control, &letter{from: p.id, to: to, control: m, ready: p.world.step + p.world.tail()})
+func (p *process) Tell(to determinant.WorkerID, c cluster.Control) {
+	p.world.letters = append(p.world.letters, &letter{p.id, to, c, p.world.step + p.world.tail()})
 }
 
 // Report is part of cluster.Environment.
 func (p *process) Report(r cluster.Report) {
 	p.world.checkReport(p, &r)
-	p.world.reports = append(p.world.reports, &letter{from: p.id, report: r, ready: p.world.step + p.world.tail()})
+	p.tellLeader(&notice{report: r})
 }
 
 // Disk is part of cluster.Environment.
@@ -130,33 +133,48 @@ func (p *process) Observe(o cluster.Observation) {
 
 // applyNext hands the worker the next entry that has arrived.
 func (p *process) applyNext() {
-	if len(p.inbox) == 0 || p.inbox[0].ready > p.world.step {
+	w := p.world
+	if p.worker == nil && w.chance(100) {
+		p.hangUp() // it has waited long enough
+	}
+	if p.worker == nil || len(p.inbox) == 0 || p.inbox[0].ready > w.step {
 		return
 	}
-	e := p.inbox[0].entry
+	e := carry(w, p.inbox[0].entry)
 	p.inbox = p.inbox[1:]
+	if e.Index <= p.index {
+		return // told by a former coordinator
+	}
+	if e.Index != p.index+1 {
+		w.violate("session", "worker %d has applied %d entries and is sent entry %d", p.id, p.index, e.Index)
+		return
+	}
 	if e.Decision != nil && slices.Contains(e.Decision.Dead, p.id) {
-		p.world.trace("worker %d learns that it was declared dead", p.id)
-		p.world.kill(p)
+		w.trace("worker %d learns that it was declared dead", p.id)
+		w.kill(p)
 		return
 	}
 	p.worker.Apply(e)
 	p.index = e.Index
 	if e.Decision != nil {
-		p.generation = e.Decision.Generation
+		p.generation, p.dead = e.Decision.Generation, e.Decision.Dead
 	}
 }
 
 // declared tells whether the ledger says that the process is dead.
-func (p *process) declared() bool { return slices.Contains(p.world.metadata.dead, p.id) }
+func (p *process) declared() bool { return p.id != 0 && slices.Contains(p.world.metadata.dead, p.id) }
 
-// sound tells whether what the process does counts: it lives, and nobody thinks otherwise.
-func (p *process) sound() bool { return p.alive && !p.suspected && !p.declared() }
+// sound tells whether what the process does counts: it lives, and the ledger does not say otherwise.
+func (p *process) sound() bool { return p.alive && p.worker != nil && !p.declared() }
 
 // shut closes what a test must not leak.
 func (p *process) shut() {
 	if p.alive {
 		p.alive = false
+		p.hangUp()
+		if p.worker == nil {
+			return
+		}
 		if err := p.worker.Close(); err != nil {
 			panic(err)
 		}

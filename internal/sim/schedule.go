@@ -15,6 +15,9 @@ func (w *World) tick() {
 	w.faults.tick()
 	w.act()
 	w.checks.tick()
+	if w.step%64 > 0 {
+		return
+	}
 	switch quiet := w.faults.quiet(); {
 	case w.opts.NoCheckpoints && quiet >= w.opts.Settle:
 		w.over = true
@@ -33,12 +36,14 @@ func (w *World) act() {
 		w.writeLink()
 	case x < 62:
 		w.deliver()
+	case x < 65:
+		w.deliverLetters()
 	case x < 68:
-		w.deliverControl()
+		w.deliverOrders()
 	case x < 74:
-		w.deliverReport()
+		w.deliverNotices()
 	case x < 79:
-		w.metadata.commit()
+		w.metadata.step()
 	case x < 85:
 		w.applyEntry()
 	case x < 90:
@@ -56,9 +61,22 @@ func (w *World) act() {
 	}
 }
 
-// pickProcess picks one that acts now; nil if there is none.
+// pickProcess picks a worker that acts now; nil if it finds none.
 func (w *World) pickProcess() *process {
-	list := w.running()
+	if p := w.pickAny(); p != nil && p.worker != nil {
+		return p
+	}
+	return nil
+}
+
+// pickAny picks a process that acts now, also one that has no worker yet; nil if it finds none.
+func (w *World) pickAny() *process {
+	var list []*process
+	for _, p := range w.processes {
+		if p.alive && p.pausedUntil <= w.step {
+			list = append(list, p)
+		}
+	}
 	if len(list) == 0 {
 		return nil
 	}
@@ -131,11 +149,14 @@ func (w *World) torn(writer *process, n int) int {
 }
 
 func (w *World) applyEntry() {
-	p := w.pickProcess()
-	if p == nil || p.suspected {
-		return // cut off from the coordinator
+	p := w.pickAny()
+	switch {
+	case p == nil:
+	case p.session == nil:
+		p.connect()
+	default:
+		p.applyNext()
 	}
-	p.applyNext()
 }
 
 func (w *World) diskJob() {

@@ -117,6 +117,7 @@ func (s *store) cut(c *operator.Cut) {
 func (s *store) Write(_ context.Context, inc determinant.Incarnation, w operator.StoreWrite) error {
 	unfenced := s.world.mutated(mutation.FenceMissingAtSink)
 	if inc < s.fence && !unfenced {
+		s.world.result.Refused++
 		return operator.ErrFenced
 	}
 	if s.world.mutated(mutation.FenceMissingAtStoreRead) {
@@ -132,6 +133,7 @@ func (s *store) Write(_ context.Context, inc determinant.Incarnation, w operator
 	writer := s.world.writing
 	s.world.meanwhile(s)
 	if inc < s.fence && !unfenced {
+		s.world.result.Refused++
 		return operator.ErrFenced
 	}
 	torn := s.world.torn(writer, len(w.Records))

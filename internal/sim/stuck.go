@@ -11,7 +11,10 @@ import (
 func (w *World) stuck() string {
 	var b strings.Builder
 	m := w.metadata
-	fmt.Fprintf(&b, "the job does not end: checkpoint %d, under way %v, %d proposals, waiting %q", m.checkpoint, m.saving, len(m.proposals), m.waiting)
+	fmt.Fprintf(&b, "the job does not end: checkpoint %d, under way %v, %d proposals, term %d", m.checkpoint, m.saving, len(m.proposals), m.term)
+	for _, r := range m.replicas {
+		fmt.Fprintf(&b, "\n  coordinator %d: down %v, leads %v, term %d, applied %d of %d, waits %q", r.number, r.down, r.leads, r.term, r.applied, len(m.entries), r.waiting)
+	}
 	for t, place := range m.places {
 		fmt.Fprintf(&b, "\n  %v", place)
 		p := w.process(place.Worker)
@@ -34,8 +37,11 @@ func (w *World) stuck() string {
 		}
 	}
 	for _, at := range w.pairs {
-		if n := len(w.links[at].queue); n > 0 {
-			fmt.Fprintf(&b, "\n  link %d to %d: %d messages", at.from, at.to, n)
+		c := w.connections[at]
+		for i := range c.ends {
+			if e := &c.ends[i]; len(e.queue) > 0 || !e.open {
+				fmt.Fprintf(&b, "\n  connection %v end %d: %d messages, stream %d, open %v", at, i, len(e.queue), e.stream, e.open)
+			}
 		}
 	}
 	return b.String()

@@ -7,6 +7,8 @@ import (
 	"runtime/debug"
 	"slices"
 
+	"github.com/cespare/xxhash/v2"
+
 	"github.com/understudy-stream/understudy/cluster"
 	"github.com/understudy-stream/understudy/determinant"
 	"github.com/understudy-stream/understudy/internal/mutation"
@@ -23,6 +25,7 @@ type Options struct {
 	Standbys  int               // per task; 0: the seed chooses
 	Faults    int               // 0: the seed chooses; negative: none
 	Kinds     FaultKind         // which faults; 0: all
+	Balance   int64             // after so many virtual milliseconds without failures tasks move to even them out; 0: never
 	Mutations mutation.Set
 	Trace     io.Writer // nil: no trace
 	// Script, if set, runs after every step instead of the seed's faults, until it returns true.
@@ -44,6 +47,13 @@ type Result struct {
 	Decisions   int
 	Rollbacks   int
 	Checkpoints int
+	Elections   int // of coordinators
+	Relinks     int // streams that an end began
+	Zombies     int // messages of workers that were declared dead, at workers that knew
+	Refused     int // writes of such workers' tasks to a store
+	Asides      int // records set aside
+	Spills      int // files of spilled batches
+	Gates       int // checkpoints that workers asked for to free memory
 	Lines       int // visible records at the end
 	Violation   *Violation
 }
@@ -54,13 +64,21 @@ func (r *Result) add(o Result) {
 	r.Decisions += o.Decisions
 	r.Rollbacks += o.Rollbacks
 	r.Checkpoints += o.Checkpoints
+	r.Elections += o.Elections
+	r.Relinks += o.Relinks
+	r.Zombies += o.Zombies
+	r.Refused += o.Refused
+	r.Asides += o.Asides
+	r.Spills += o.Spills
+	r.Gates += o.Gates
 	r.Lines += o.Lines
 }
 
 // String gives the counts.
 func (r Result) String() string {
-	return fmt.Sprintf("%d steps, %d faults, %d decisions, %d rollbacks, %d checkpoints, %d visible records",
-		r.Steps, r.Faults, r.Decisions, r.Rollbacks, r.Checkpoints, r.Lines)
+	return fmt.Sprintf("%d steps, %d faults, %d decisions, %d rollbacks, %d checkpoints, %d elections, %d streams begun anew, "+
+		"%d messages and %d writes of zombies, %d records set aside, %d files spilled, %d checkpoints for memory, %d visible records",
+		r.Steps, r.Faults, r.Decisions, r.Rollbacks, r.Checkpoints, r.Elections, r.Relinks, r.Zombies, r.Refused, r.Asides, r.Spills, r.Gates, r.Lines)
 }
 
 // Violation is a broken promise.
@@ -88,6 +106,14 @@ type plan struct {
 	slice    int
 	haste    int // of the network: messages are delayed in one of so many cases
 	disk     int // weight of disk jobs: low is a slow disk
+
+	coordinators int
+	mesh         bool  // workers have connections that are made, and can break
+	encoded      bool  // what crosses a process's border is encoded
+	memory       int64 // bytes of sent output kept in memory, the rest is spilled; 0: no bound
+	spill        int64 // bytes of it kept on disk
+	logBudget    int64 // bytes of determinants; 0: no bound
+	poison       int   // user code fails on one of so many records; 0: on none
 }
 
 // World is one run.
@@ -102,16 +128,21 @@ type World struct {
 	want   []uint64 // ids that must be visible
 	stores []*store
 
-	processes []*process // by the order of their start
-	dirs      []*dir
-	links     map[pair]*link
-	pairs     []pair // the keys of links, in the order of their making
-	control   []*letter
-	reports   []*letter
-	metadata  *metadata
-	faults    faults
-	history   *history
-	checks    checks
+	processes   []*process // by the order of their start
+	started     int        // processes so far
+	dirs        []*dir
+	connections map[pair]*connection
+	pairs       []pair        // the keys of connections, in the order of their making
+	unsettled   []*connection // that are about to be noticed as broken, or made again
+	letters     []*letter     // between workers
+	orders      []*order      // from coordinators to workers
+	notices     []*notice     // from workers to coordinators
+	metadata    *metadata
+	faults      faults
+	history     *history
+	checks      checks
+	aside       []uint64 // ids of records that were set aside
+	flaky       int      // 1: the next call of user code that can fail does; 2: it did
 
 	writing *process // whose sink is being written
 	inside  bool     // a store's Write lets the world go on
@@ -157,8 +188,9 @@ func newWorld(o Options) *World {
 	if o.Depth == 0 {
 		o.Depth = determinant.Full
 	}
-	w := &World{opts: o, rng: rand.New(rand.NewPCG(o.Seed, 20240711)), now: epoch, links: map[pair]*link{}}
+	w := &World{opts: o, rng: rand.New(rand.NewPCG(o.Seed, 20240711)), now: epoch, connections: map[pair]*connection{}}
 	w.plan = w.makePlan()
+	w.makeCluster()
 	if o.Standbys != 0 {
 		w.plan.standbys = o.Standbys
 	}
@@ -199,12 +231,38 @@ func (w *World) makePlan() plan {
 	}
 }
 
-// start opens the first workers and deploys the job.
+// makeCluster fixes what kind of cluster it is, by a stream of its own.
+func (w *World) makeCluster() {
+	r := w.stream("cluster")
+	pick := func(n ...int) int { return n[r.IntN(len(n))] }
+	p := &w.plan
+	p.coordinators = pick(1, 3, 3)
+	p.mesh = r.IntN(4) > 0
+	p.encoded = r.IntN(4) == 0
+	if r.IntN(4) == 0 {
+		p.memory, p.spill = int64(pick(1, 500, 2000)), int64(pick(10_000, 1<<30))
+	}
+	if r.IntN(6) == 0 {
+		p.logBudget = int64(pick(1000, 3000))
+	}
+	if r.IntN(6) == 0 {
+		p.poison = 41
+	}
+}
+
+// stream gives random numbers that depend on the seed and on what they are for alone: what is new in the simulator draws
+// from one of its own, and seeds go on doing what they did.
+func (w *World) stream(name string) *rand.Rand {
+	return rand.New(rand.NewPCG(w.opts.Seed, xxhash.Sum64String(name)))
+}
+
+// start opens the first workers. The job is deployed when they have joined.
 func (w *World) start() {
 	n := w.opts.Workers
 	if n == 0 {
 		n = 3 + w.rng.IntN(3)
 	}
+	w.metadata.workers = n
 	for range n {
 		w.dirs = append(w.dirs, newDir(w, len(w.dirs)))
 	}
@@ -212,12 +270,6 @@ func (w *World) start() {
 	for _, d := range w.dirs {
 		w.startProcess(d)
 	}
-	c := w.metadata.coordinator
-	c.Lead()
-	for _, p := range w.processes {
-		c.Join(p.worker.ID(), p.worker.Holdings())
-	}
-	c.Deploy()
 }
 
 func (w *World) close() {
@@ -271,20 +323,20 @@ func (w *World) storeOf(name string, index int) *store {
 	panic(fmt.Sprintf("sim: no store %s[%d]", name, index))
 }
 
-// process finds a running process by its worker's id; nil if it is gone.
+// process finds a live worker by its id; nil if it is gone.
 func (w *World) process(id determinant.WorkerID) *process {
-	i := slices.IndexFunc(w.processes, func(p *process) bool { return p.id == id && p.alive })
+	i := slices.IndexFunc(w.processes, func(p *process) bool { return p.id == id && p.alive && p.worker != nil })
 	if i < 0 {
 		return nil
 	}
 	return w.processes[i]
 }
 
-// running lists the processes that act now.
-func (w *World) running() []*process {
+// ready lists the workers that live, those that pause among them.
+func (w *World) ready() []*process {
 	var list []*process
 	for _, p := range w.processes {
-		if p.alive && p.pausedUntil <= w.step {
+		if p.alive && p.worker != nil {
 			list = append(list, p)
 		}
 	}
