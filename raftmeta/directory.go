@@ -56,6 +56,26 @@ func makeDir(fs vfs.FS, dir string) error {
 	return nil
 }
 
+// tempSuffix is of files that are being written.
+const tempSuffix = ".tmp"
+
+// writeFile makes a file that is there wholly or not at all.
+func writeFile(fs vfs.FS, dir, name string, content []byte) error {
+	temp := fs.PathJoin(dir, name+tempSuffix)
+	f, err := fs.Create(temp, vfs.WriteCategoryUnspecified)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(content)
+	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	if err := fs.Rename(temp, fs.PathJoin(dir, name)); err != nil {
+		return err
+	}
+	return syncDir(fs, dir)
+}
+
 func syncDir(fs vfs.FS, dir string) error {
 	d, err := fs.OpenDir(dir)
 	if err != nil {

@@ -48,7 +48,6 @@ func (i identity) digest() [sha256.Size]byte {
 const (
 	identityTitle = "understudy coordinator 1"
 	identityFile  = "IDENTITY"
-	identityTemp  = "IDENTITY.tmp"
 	lockFile      = "LOCK"
 	storeDir      = "log"
 
@@ -108,23 +107,6 @@ func readIdentity(fs vfs.FS, dir string) (identity, error) {
 	return decodeIdentity(text)
 }
 
-// writeIdentity makes the directory this node's.
-func writeIdentity(fs vfs.FS, dir string, i identity) error {
-	temp := fs.PathJoin(dir, identityTemp)
-	f, err := fs.Create(temp, vfs.WriteCategoryUnspecified)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(i.encode())
-	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return err
-	}
-	if err := fs.Rename(temp, fs.PathJoin(dir, identityFile)); err != nil {
-		return err
-	}
-	return syncDir(fs, dir)
-}
-
 // refuseForeign says no to a directory that holds anything, but not a node's log.
 func refuseForeign(fs vfs.FS, dir string) error {
 	names, err := fs.List(dir)
@@ -137,8 +119,9 @@ func refuseForeign(fs vfs.FS, dir string) error {
 	if slices.Contains(names, identityFile) {
 		return nil
 	}
+	ours := []string{identityFile, lockFile, progressFile, storeDir}
 	for _, name := range names {
-		if name != lockFile && name != storeDir && name != identityTemp {
+		if !slices.Contains(ours, strings.TrimSuffix(name, tempSuffix)) {
 			return fmt.Errorf("%w: %s has no %s, but it is not empty: %q", ErrOtherCluster, dir, identityFile, name)
 		}
 	}

@@ -9,29 +9,52 @@ import (
 	"github.com/hashicorp/raft"
 )
 
-// load reads all but the snapshot's state, and checks that it belongs together. fresh says that there is nothing.
+// load reads everything, and checks that it belongs together and that no change is gone. fresh says that there is nothing.
 func (s *store) load(who identity) (fresh bool, err error) {
-	text, err := get(s.db, []byte{keyIdentity})
+	told, there, err := readProgress(s.fs, s.dir)
 	if err != nil {
 		return false, err
 	}
-	if text == nil {
-		return true, s.mustBeEmpty()
+	text, err := get(s.db, []byte{keyIdentity})
+	if err == nil && text == nil {
+		fresh, err = true, s.mustBeEmpty()
+	} else if err == nil {
+		err = s.loadAll(who, text)
 	}
+	switch {
+	case err != nil:
+	case s.changes < told:
+		err = fmt.Errorf("%w: the store's last %d changes, of %d, are gone", ErrCorrupt, told-s.changes, told)
+	case !fresh && !there:
+		err = fmt.Errorf("%w: there is a log, but no %s", ErrCorrupt, progressFile)
+	}
+	if err != nil {
+		return false, fmt.Errorf("%w (%s)", err, s.dir)
+	}
+	return fresh, nil
+}
+
+func (s *store) loadAll(who identity, text []byte) error {
 	have, err := decodeIdentity(text)
 	if err != nil {
-		return false, err
+		return err
 	}
 	if err := have.matches(who); err != nil {
-		return false, err
+		return err
 	}
 	if err := s.loadPromises(); err != nil {
-		return false, err
+		return err
 	}
 	if err := s.loadEntries(); err != nil {
-		return false, err
+		return err
 	}
-	return false, s.checkLog()
+	if err := s.checkLog(); err != nil {
+		return err
+	}
+	if s.mu.snapshot.Index > 0 {
+		_, _, err = s.Open(s.mu.snapshot.ID) // checks the state
+	}
+	return err
 }
 
 func (s *store) mustBeEmpty() error {
@@ -51,12 +74,19 @@ func (s *store) loadPromises() error {
 	if err != nil {
 		return err
 	}
+	b, err := get(s.db, []byte{keyChanges})
+	if err != nil {
+		return err
+	}
+	changes := reader{b: b}
+	if s.changes = changes.uvarint(); changes.bad {
+		return fmt.Errorf("%w: number of changes is %x", ErrCorrupt, b)
+	}
 	r := reader{b: term}
 	if s.mu.term = r.uvarint(); r.bad || len(r.b) > 0 || s.mu.term == 0 {
 		return fmt.Errorf("%w: term is %x", ErrCorrupt, term)
 	}
-	b, err := get(s.db, []byte{keyVote})
-	if err != nil {
+	if b, err = get(s.db, []byte{keyVote}); err != nil {
 		return err
 	}
 	if b != nil {

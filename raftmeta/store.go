@@ -17,6 +17,7 @@ import (
 // Keys of the store.
 const (
 	keyIdentity = 'i' // the identity file's text
+	keyChanges  = 'n' // how many changes there were, this one included
 	keyTerm     = 't' // the highest term that the node has heard of
 	keyVote     = 'v' // its last vote: term and candidate
 	keyEntry    = 'e' // and the index, 8 bytes, big-endian: an entry of the log
@@ -35,6 +36,10 @@ type store struct {
 	lock  io.Closer
 	db    *pebble.DB
 	fault *fault
+
+	progress *progress
+	changing sync.Mutex // makes one change follow the other; not held with mu
+	changes  uint64     // guarded by changing
 
 	mu struct {
 		sync.RWMutex
@@ -83,31 +88,59 @@ func (s *store) open(who identity) error {
 	if err != nil {
 		return fmt.Errorf("%w (%s)", err, s.dir)
 	}
-	if err := s.openPebble(known); err != nil {
+	if known {
+		return s.reopen(who)
+	}
+	return s.begin(who)
+}
+
+// reopen opens what a node has left. It looks first: Pebble opened for writing replays its WAL, damaged or not, and then
+// removes it.
+func (s *store) reopen(who identity) error {
+	if err := s.openPebble(true); err != nil {
 		return err
 	}
 	fresh, err := s.load(who)
 	if err != nil {
-		return fmt.Errorf("%w (%s)", err, s.dir)
+		return err
 	}
-	if fresh && known {
-		return fmt.Errorf("%w: %s is a node's, but its log is gone; a node that forgot its votes must not vote", ErrCorrupt, s.dir)
+	if fresh {
+		return fmt.Errorf("%w: the log of %s is gone; a node that forgot its votes must not vote", ErrCorrupt, s.dir)
+	}
+	if err := s.closePebble(); err != nil {
+		return err
+	}
+	if s.progress, err = openProgress(s.fs, s.dir); err != nil {
+		return err
+	}
+	return s.openPebble(false)
+}
+
+// begin makes the directory a node's, or goes on with that where a crash ended it. The identity file comes last, so that
+// a directory without it has never taken part in anything.
+func (s *store) begin(who identity) error {
+	if err := s.openPebble(false); err != nil {
+		return err
+	}
+	fresh, err := s.load(who)
+	if err != nil {
+		return err
+	}
+	if s.progress, err = openProgress(s.fs, s.dir); err != nil {
+		return err
 	}
 	if fresh {
 		if err := s.bootstrap(who); err != nil {
 			return fmt.Errorf("raftmeta: begin %s: %w", s.dir, err)
 		}
 	}
-	if !known {
-		// Last, so that a directory without it has never taken part in anything.
-		if err := writeIdentity(s.fs, s.dir, who); err != nil {
-			return fmt.Errorf("raftmeta: write identity of %s: %w", s.dir, err)
-		}
+	if err := writeFile(s.fs, s.dir, identityFile, who.encode()); err != nil {
+		return fmt.Errorf("raftmeta: write identity of %s: %w", s.dir, err)
 	}
 	return nil
 }
 
-func (s *store) openPebble(mustExist bool) error {
+func (s *store) openPebble(readOnly bool) error {
 	cache := pebble.NewCache(256 << 10)
 	defer cache.Unref()
 	o := &pebble.Options{
@@ -119,7 +152,8 @@ func (s *store) openPebble(mustExist bool) error {
 		CompactionConcurrencyRange:  func() (int, int) { return 1, 1 },
 		DisableTableStats:           true,
 		MaxOpenFiles:                64,
-		ErrorIfNotExists:            mustExist,
+		ErrorIfNotExists:            readOnly,
+		ReadOnly:                    readOnly,
 		Logger:                      s.fault,
 		EventListener: &pebble.EventListener{
 			BackgroundError: s.fault.backgroundError,
@@ -164,7 +198,16 @@ func put(b *pebble.Batch, key, value []byte) { _ = b.Set(key, seal(key, value), 
 
 // commit makes the batch durable.
 func (s *store) commit(b *pebble.Batch) error {
-	return s.fault.run(func() error { return b.Commit(pebble.Sync) })
+	s.changing.Lock()
+	defer s.changing.Unlock()
+	put(b, []byte{keyChanges}, binary.AppendUvarint(nil, s.changes+1))
+	err := s.fault.run(func() error { return errors.Join(b.Commit(pebble.Sync), s.progress.write(s.changes+1)) })
+	if err != nil {
+		s.fault.fail(err) // of the progress; what failed in Pebble is there already
+		return err
+	}
+	s.changes++
+	return nil
 }
 
 // get reads a value, which is the caller's; nil if there is none.
@@ -193,13 +236,27 @@ func (s *store) close() error {
 	if s.fault.check() != nil {
 		return nil
 	}
-	if s.db != nil {
-		if err := s.fault.run(s.db.Close); err != nil {
+	if s.progress != nil {
+		if err := s.progress.close(); err != nil {
 			return fmt.Errorf("raftmeta: close %s: %w", s.dir, err)
 		}
+	}
+	if err := s.closePebble(); err != nil {
+		return err
 	}
 	if err := s.lock.Close(); err != nil {
 		return fmt.Errorf("raftmeta: unlock %s: %w", s.dir, err)
 	}
+	return nil
+}
+
+func (s *store) closePebble() error {
+	if s.db == nil {
+		return nil
+	}
+	if err := s.fault.run(s.db.Close); err != nil {
+		return fmt.Errorf("raftmeta: close %s: %w", s.dir, err)
+	}
+	s.db = nil
 	return nil
 }

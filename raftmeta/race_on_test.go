@@ -1,0 +1,6 @@
+//go:build race
+
+package raftmeta
+
+// Under the race detector everything takes ten times as long.
+const crashSeeds = 4
