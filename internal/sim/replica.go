@@ -36,7 +36,9 @@ func (r *replica) running() bool { return !r.down && r.pausedUntil <= r.metadata
 // rebuild makes the coordinator anew from what is replicated: all else is forgotten.
 func (r *replica) rebuild(s replicated) {
 	m, w := r.metadata, r.metadata.world
+	applied := s.applied
 	s = carry(w, s)
+	s.applied = applied
 	interval, balance := w.plan.interval, w.opts.Balance
 	if balance == 0 {
 		balance = -1
@@ -44,7 +46,7 @@ func (r *replica) rebuild(s replicated) {
 	if w.opts.NoCheckpoints {
 		interval = 0
 	}
-	r.applied, r.snapshot = s.applied, s
+	r.applied, r.snapshot = applied, s
 	r.index, r.dead = s.View.Index, s.View.Dead
 	r.coordinator = cluster.NewCoordinator(w.job, s.View, s.Recovery, s.Points, r, r, cluster.CoordinatorOptions{
 		Mode: w.opts.Mode, Depth: w.opts.Depth, Standbys: w.plan.standbys, Interval: interval, Timeout: w.plan.timeout,
