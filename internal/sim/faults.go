@@ -36,7 +36,8 @@ const (
 	KillCluster                               // every process dies, coordinators too
 	FailCode                                  // user code fails, once
 	endOfKinds
-	AllKinds = endOfKinds - 1
+	Poison   FaultKind = 1 << 63 // user code fails on some records, each time: in some worlds, from the start
+	AllKinds           = endOfKinds - 1 | Poison
 )
 
 // linkFaults need connections that can break.
@@ -151,16 +152,17 @@ func (f *faults) recover() {
 	})
 }
 
+// allowed tells whether there may be faults of a kind.
+func (w *World) allowed(k FaultKind) bool {
+	return w.opts.Faults >= 0 && (w.opts.Kinds == 0 || w.opts.Kinds&k != 0)
+}
+
 // strike makes one fault of a kind that the seed picks among those allowed.
 func (f *faults) strike() {
 	w := f.world
-	kinds := w.opts.Kinds
-	if kinds == 0 {
-		kinds = AllKinds
-	}
 	var choice []FaultKind
 	for k := KillWorker; k < endOfKinds; k <<= 1 {
-		if kinds&k != 0 {
+		if w.allowed(k) {
 			choice = append(choice, k)
 		}
 	}

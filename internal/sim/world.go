@@ -245,7 +245,7 @@ func (w *World) makeCluster() {
 	if r.IntN(6) == 0 {
 		p.logBudget = int64(pick(1000, 3000))
 	}
-	if r.IntN(6) == 0 {
+	if r.IntN(6) == 0 && w.allowed(Poison) {
 		p.poison = 41
 	}
 }
