@@ -40,6 +40,7 @@ type coordinatorNode struct {
 	serve  sync.WaitGroup
 
 	once   sync.Once
+	opened chan struct{} // closed when raft is there
 	ended  chan struct{}
 	result error
 
@@ -109,7 +110,7 @@ func (o *CoordinatorNodeOptions) ensureDefaults(job string) {
 
 func newCoordinatorNode(job *Job, o CoordinatorNodeOptions) *coordinatorNode {
 	n := &coordinatorNode{
-		job: job, opts: o, events: newMailbox(), stats: newStats(len(job.Tasks)), ended: make(chan struct{}),
+		job: job, opts: o, events: newMailbox(), stats: newStats(len(job.Tasks)), opened: make(chan struct{}), ended: make(chan struct{}),
 		sessions: map[determinant.WorkerID]*session{}, admitting: map[string]*session{},
 		heard: map[determinant.WorkerID]time.Time{}, joined: map[determinant.WorkerID]bool{}, gone: map[determinant.WorkerID]bool{},
 		downs: map[linkName]time.Time{}, why: map[string]string{},
@@ -148,6 +149,7 @@ func (n *coordinatorNode) open() error {
 	if err != nil {
 		return fmt.Errorf("cluster: coordinator: %w", err)
 	}
+	close(n.opened)
 	if n.opts.Listening != nil {
 		n.opts.Listening(address)
 	}

@@ -39,6 +39,11 @@ func (n *coordinatorNode) handle(h transport.Hello) (transport.Hello, func(*tran
 	if h.Cluster != n.opts.Cluster {
 		return mine, nil, fmt.Errorf("%w: it is %q, not %q", ErrOtherCluster, n.opts.Cluster, h.Cluster)
 	}
+	select {
+	case <-n.opened:
+	case <-n.ctx.Done():
+		return mine, nil, errClosed
+	}
 	switch h.Purpose {
 	case purposeRaft:
 		return mine, func(c *transport.Conn) { n.raft.Serve(c.Raw()) }, nil
