@@ -5,6 +5,8 @@ import (
 	"runtime"
 	"sync"
 	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
 // stall is how long a write to disk may take. One that takes twice as long has failed: a leader that waits for its disk
@@ -14,15 +16,16 @@ const stall = 10 * time.Second
 
 // fault is the end of a node: the first thing that went wrong with its disk or its machine. It is also what turns
 // Pebble's way of dying (a fatal log line, a panic, a flush that is tried again for ever) into an error: it is the Logger of
-// the store's Pebble and hears of its background errors. A goroutine of Pebble that meets the fault ends; the database
-// is never touched again, its locks may stay taken, and its directory stays locked until the process ends.
+// the store's Pebble and hears of its background errors. A goroutine of Pebble that meets the fault ends or waits, maybe with
+// a lock, and the database is not touched again but to close it.
 type fault struct {
-	once   sync.Once
-	failed chan struct{} // closed once err is set
-	err    error
+	once    sync.Once
+	failed  chan struct{} // closed once err is set
+	err     error
+	closing chan struct{} // closed when the store is about to be closed after a fault
 }
 
-func newFault() *fault { return &fault{failed: make(chan struct{})} }
+func newFault() *fault { return &fault{failed: make(chan struct{}), closing: make(chan struct{})} }
 
 func (f *fault) fail(err error) {
 	f.once.Do(func() {
@@ -84,7 +87,40 @@ func (f *fault) Fatalf(format string, args ...any) {
 	runtime.Goexit()
 }
 
+// backgroundError holds back a flush or a compaction, which would be tried again at once, until the store is closed.
 func (f *fault) backgroundError(err error) {
 	f.fail(err)
-	runtime.Goexit()
+	<-f.closing
+}
+
+// pebbleFS is the file system as Pebble sees it. Pebble ends the process if it cannot sync a directory, on a goroutine of its
+// own too; here the goroutine ends instead.
+type pebbleFS struct {
+	vfs.FS
+	fault *fault
+}
+
+// OpenDir opens a directory to sync it.
+func (p pebbleFS) OpenDir(name string) (vfs.File, error) {
+	f, err := p.FS.OpenDir(name)
+	if err != nil {
+		return nil, err
+	}
+	return directory{f, p.fault}, nil
+}
+
+// Unwrap returns the file system below.
+func (p pebbleFS) Unwrap() vfs.FS { return p.FS }
+
+type directory struct {
+	vfs.File
+	fault *fault
+}
+
+// Sync makes what was done to the directory durable.
+func (d directory) Sync() error {
+	if err := d.File.Sync(); err != nil {
+		d.fault.Fatalf("sync a directory: %w", err)
+	}
+	return nil
 }

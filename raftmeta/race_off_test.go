@@ -2,4 +2,7 @@
 
 package raftmeta
 
-const crashSeeds = 40
+const (
+	crashSeeds = 40
+	failures   = 200
+)

@@ -3,4 +3,7 @@
 package raftmeta
 
 // Under the race detector everything takes ten times as long.
-const crashSeeds = 4
+const (
+	crashSeeds = 4
+	failures   = 20
+)

@@ -8,6 +8,8 @@ import (
 	"io"
 	"os"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -37,6 +39,7 @@ type store struct {
 	db    *pebble.DB
 	fault *fault
 
+	opened   atomic.Bool
 	progress *progress
 	changing sync.Mutex // makes one change follow the other; not held with mu
 	changes  uint64     // guarded by changing
@@ -144,12 +147,12 @@ func (s *store) openPebble(readOnly bool) error {
 	cache := pebble.NewCache(256 << 10)
 	defer cache.Unref()
 	o := &pebble.Options{
-		FS:                          s.fs,
+		FS:                          pebbleFS{s.fs, s.fault},
 		Cache:                       cache,
 		MemTableSize:                1 << 20,
 		MemTableStopWritesThreshold: 4,
 		FormatMajorVersion:          pebble.FormatNewest, // with it, damage in the middle of a WAL is told from its end
-		CompactionConcurrencyRange:  func() (int, int) { return 1, 1 },
+		CompactionConcurrencyRange:  s.compactions,
 		DisableTableStats:           true,
 		MaxOpenFiles:                64,
 		ErrorIfNotExists:            readOnly,
@@ -161,6 +164,7 @@ func (s *store) openPebble(readOnly bool) error {
 		},
 	}
 	o.Experimental.FileCacheShards = 1
+	s.opened.Store(false)
 	path := s.fs.PathJoin(s.dir, storeDir)
 	err := s.fault.run(func() (err error) {
 		s.db, err = pebble.Open(path, o)
@@ -168,11 +172,21 @@ func (s *store) openPebble(readOnly bool) error {
 	})
 	switch {
 	case err == nil:
+		s.opened.Store(true)
 		return nil
 	case errors.Is(err, pebble.ErrDBDoesNotExist), pebble.IsCorruptionError(err):
 		return fmt.Errorf("%w: %s: %w", ErrCorrupt, path, err)
 	}
 	return fmt.Errorf("raftmeta: open %s: %w", path, err)
+}
+
+// compactions is how many of them Pebble may run. Hardly any while it is being opened: if opening fails, Pebble takes from those under
+// way what they need, which ends the process.
+func (s *store) compactions() (low, high int) {
+	if s.opened.Load() {
+		return 1, 1
+	}
+	return 0, 1 // of none, Pebble would take a share
 }
 
 // bootstrap makes the first entry of the log, the configuration, which is the same on all nodes.
@@ -203,8 +217,8 @@ func (s *store) commit(b *pebble.Batch) error {
 	put(b, []byte{keyChanges}, binary.AppendUvarint(nil, s.changes+1))
 	err := s.fault.run(func() error { return errors.Join(b.Commit(pebble.Sync), s.progress.write(s.changes+1)) })
 	if err != nil {
-		s.fault.fail(err) // of the progress; what failed in Pebble is there already
-		return err
+		s.fault.fail(err) // if it is of the progress; what failed in Pebble is there already
+		return s.fault.check()
 	}
 	s.changes++
 	return nil
@@ -231,23 +245,13 @@ func corruptOr(err error) error {
 	return fmt.Errorf("raftmeta: read: %w", err)
 }
 
-// close closes the store. One that failed keeps its directory locked until the process ends.
+// close closes the store.
 func (s *store) close() error {
 	if s.fault.check() != nil {
+		s.abandon()
 		return nil
 	}
-	if s.progress != nil {
-		if err := s.progress.close(); err != nil {
-			return fmt.Errorf("raftmeta: close %s: %w", s.dir, err)
-		}
-	}
-	if err := s.closePebble(); err != nil {
-		return err
-	}
-	if err := s.lock.Close(); err != nil {
-		return fmt.Errorf("raftmeta: unlock %s: %w", s.dir, err)
-	}
-	return nil
+	return errors.Join(s.closePebble(), s.unlock())
 }
 
 func (s *store) closePebble() error {
@@ -260,3 +264,41 @@ func (s *store) closePebble() error {
 	s.db = nil
 	return nil
 }
+
+func (s *store) unlock() error {
+	var err error
+	if s.progress != nil {
+		err = s.progress.close()
+	}
+	if err := errors.Join(err, s.lock.Close()); err != nil {
+		return fmt.Errorf("raftmeta: close %s: %w", s.dir, err)
+	}
+	return nil
+}
+
+// abandon closes a store that has failed, as far as that is possible. Where Pebble hangs, its goroutines and the lock stay
+// until the process ends.
+func (s *store) abandon() {
+	close(s.fault.closing)
+	closed := make(chan struct{})
+	go func() {
+		defer func() {
+			if recover() == nil {
+				close(closed)
+			}
+		}()
+		if s.db != nil {
+			_ = s.db.Close() // its error is the fault once more
+		}
+	}()
+	late := time.NewTimer(abandonAfter)
+	defer late.Stop()
+	select {
+	case <-closed:
+		_ = s.unlock()
+	case <-late.C:
+	}
+}
+
+// abandonAfter is how long closing a store that has failed may take.
+const abandonAfter = 2 * time.Second

@@ -113,9 +113,9 @@ func diskOf(t testing.TB, fs vfs.FS, dir string) disk {
 	return d
 }
 
-func (d disk) write(t testing.TB) vfs.FS {
+func (d disk) write(t testing.TB) *vfs.MemFS {
 	t.Helper()
-	fs := vfs.NewMem()
+	fs := vfs.NewCrashableMem()
 	for path, content := range d {
 		require.NoError(t, fs.MkdirAll(fs.PathDir(path), 0o755))
 		f, err := fs.Create(path, vfs.WriteCategoryUnspecified)
