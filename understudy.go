@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/understudy-stream/understudy/cluster"
+	"github.com/understudy-stream/understudy/cluster/supervisor"
 	"github.com/understudy-stream/understudy/determinant"
 	"github.com/understudy-stream/understudy/internal/mutation"
 	"github.com/understudy-stream/understudy/operator"
@@ -43,7 +44,8 @@ func ParseChaos(text string) (*Chaos, error) { return cluster.ParseChaos(text) }
 type Options struct {
 	// Parallelism is how many tasks run an operator that does not say so itself. Default 1.
 	Parallelism int
-	// Workers is how many workers share the job's tasks in this process. Default 3. A task's standby is on another worker.
+	// Workers is how many workers share the job's tasks: in this process with Run, as processes with RunCluster. For RunCoordinator
+	// it is how many must have joined before the job begins. Default 3. A task's standby is on another worker.
 	Workers int
 	Mode    Mode
 	// SharingDepth is how many hops downstream determinants are handed on: 0 means full, which survives the death of any set
@@ -68,10 +70,20 @@ type Options struct {
 	Logger      *slog.Logger   // default: nothing is logged
 	Progress    func(Progress) // called a few times per second
 	Chaos       *Chaos
+	// HeartbeatTimeout is how long a worker process may be silent before it is declared dead. Default 2 s. A process whose
+	// connection is closed is noticed at once.
+	HeartbeatTimeout time.Duration
+	Processes        Processes // of RunCluster
 }
 
-// Validate tells what is wrong with the options.
-func (o *Options) Validate() error {
+// Validate tells what is wrong with the options of Run.
+func (o *Options) Validate() error { return o.validate(false) }
+
+// ValidateCluster tells what is wrong with the options of RunCluster, RunCoordinator and RunWorker.
+func (o *Options) ValidateCluster() error { return o.validate(true) }
+
+// validate tells what is wrong with the options of a job that runs in this process, or on processes.
+func (o *Options) validate(processes bool) error {
 	switch {
 	case o.Parallelism < 0:
 		return fmt.Errorf("understudy: parallelism %d is negative", o.Parallelism)
@@ -79,6 +91,8 @@ func (o *Options) Validate() error {
 		return fmt.Errorf("understudy: %d workers", o.Workers)
 	case o.SharingDepth < 0 || o.SharingDepth >= int(determinant.Full):
 		return fmt.Errorf("understudy: sharing depth %d: want 0 for full, or 1 to %d", o.SharingDepth, determinant.Full-1)
+	case o.HeartbeatTimeout < 0:
+		return fmt.Errorf("understudy: heartbeat timeout %v is negative", o.HeartbeatTimeout)
 	case o.CheckpointInterval < 0:
 		return fmt.Errorf("understudy: checkpoint interval %v is negative", o.CheckpointInterval)
 	case o.CheckpointInterval > 0 && o.CheckpointInterval < time.Millisecond:
@@ -88,8 +102,11 @@ func (o *Options) Validate() error {
 	case o.Mode > GlobalRollback:
 		return fmt.Errorf("understudy: mode %v is not for use", o.Mode)
 	}
+	if processes && o.StateDir == "" {
+		return errors.New("understudy: processes need a state directory")
+	}
 	if o.Chaos != nil {
-		return o.Chaos.Validate(false)
+		return o.Chaos.Validate(processes)
 	}
 	return nil
 }
@@ -104,19 +121,12 @@ func Run(ctx context.Context, job *operator.Job, o Options) (Summary, error) {
 	if err != nil {
 		return Summary{}, err
 	}
-	depth := determinant.Full
-	if o.SharingDepth > 0 {
-		depth = determinant.Depth(o.SharingDepth)
+	if s, err := supervisor.ReadSettings(o.StateDir); o.StateDir != "" && err == nil {
+		return Summary{}, fmt.Errorf("%w: job %q runs on several processes there", cluster.ErrWrongJob, s.Job)
 	}
-	if o.Logger != nil {
-		for _, v := range plan.Vertices {
-			if len(v.AtLeastOnce) > 0 {
-				o.Logger.Warn("effects of these operators may be seen twice after a failure", "operators", v.AtLeastOnce)
-			}
-		}
-	}
+	warnOfRepeats(plan, &o)
 	return cluster.RunLocal(ctx, plan, cluster.LocalOptions{
-		Workers: o.Workers, Mode: o.Mode, Depth: depth, Auto: o.AutoDepth, Standbys: o.Standbys,
+		Workers: o.Workers, Mode: o.Mode, Depth: o.depth(), Auto: o.AutoDepth, Standbys: o.Standbys,
 		CheckpointInterval: o.CheckpointInterval, StateDir: o.StateDir,
 		InflightMemory: o.InflightMemory, InflightDisk: o.InflightDisk,
 		PoisonTries: o.PoisonTries, DeadLetter: o.DeadLetter, Logger: o.Logger, Progress: o.Progress, Chaos: o.Chaos,

@@ -9,8 +9,11 @@ import (
 	"syscall"
 )
 
-// Environment is the variable in which a child process finds its assignment.
-const Environment = "UNDERSTUDY_ASSIGNMENT"
+// Environment variables.
+const (
+	Environment    = "UNDERSTUDY_ASSIGNMENT" // in which a child process finds its assignment
+	SecretVariable = "UNDERSTUDY_SECRET"     // in which commands look for the cluster's secret
+)
 
 // Role is what a process of a cluster does.
 type Role string
@@ -90,6 +93,11 @@ func (a *Assignment) environ() (string, error) {
 		return "", fmt.Errorf("supervisor: assignment of %s: %w", a.Name, err)
 	}
 	return Environment + "=" + string(text), nil
+}
+
+// credentials are those of the whole cluster.
+func (a *Assignment) credentials() Credentials {
+	return Credentials{Secret: a.secret, CA: a.CA, Certificate: a.Certificate, Key: a.Key}
 }
 
 // report is what a child tells its parent, a line of JSON each.

@@ -13,6 +13,8 @@ import (
 	"os/signal"
 	"strings"
 	"syscall"
+
+	"github.com/understudy-stream/understudy/cluster"
 )
 
 // Exit codes of a child.
@@ -24,13 +26,6 @@ const (
 // maxReportedError bounds the text of an error in a report.
 const maxReportedError = 8 << 10
 
-// Node is what a child's work gets beside the assignment.
-type Node struct {
-	Secret    []byte
-	Logger    *slog.Logger // its lines are passed on by the parent's logger
-	Listening func(address string)
-}
-
 // Classes tells errors apart. An error that is none of these may be another one next time.
 type Classes struct {
 	Stopped []error // the cluster was told to stop
@@ -40,20 +35,20 @@ type Classes struct {
 
 // Serve does the work of the assignment in this process and ends it. It does not return: what the program would do when the
 // call comes back, such as removing directories, is the parent's affair.
-func (a *Assignment) Serve(c Classes, work func(context.Context, Node) error) {
+func (a *Assignment) Serve(c Classes, work func(context.Context, cluster.NodeOptions) error) {
 	os.Exit(a.serve(c, work))
 }
 
-func (a *Assignment) serve(c Classes, work func(context.Context, Node) error) int {
+func (a *Assignment) serve(c Classes, work func(context.Context, cluster.NodeOptions) error) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	secret, err := a.watchParent()
+	err := a.watchParent()
+	var o cluster.NodeOptions
 	if err == nil {
-		err = work(ctx, Node{
-			Secret:    secret,
-			Logger:    slog.New(slog.NewJSONHandler(os.Stderr, &slog.HandlerOptions{Level: a.Level})),
-			Listening: func(address string) { a.report(report{Listening: address}) },
-		})
+		o, err = a.options()
+	}
+	if err == nil {
+		err = work(ctx, o)
 	}
 	e := &ended{Kind: c.kind(err)}
 	if err != nil {
@@ -68,15 +63,26 @@ func (a *Assignment) serve(c Classes, work func(context.Context, Node) error) in
 	return exitFailed
 }
 
+// options are those of a process of the cluster. What it logs is passed on by the parent's logger.
+func (a *Assignment) options() (cluster.NodeOptions, error) {
+	credentials := a.credentials()
+	security, err := credentials.Security()
+	return cluster.NodeOptions{
+		Cluster: a.Cluster, Listen: a.Listen, StateDir: a.StateDir, Coordinators: a.Coordinators, Security: security,
+		Logger:    slog.New(slog.NewJSONHandler(os.Stderr, &slog.HandlerOptions{Level: a.Level})),
+		Listening: func(address string) { a.report(report{Listening: address}) },
+	}, err
+}
+
 // watchParent reads the cluster's secret and from then on ends this process when the parent has ended.
-func (a *Assignment) watchParent() (secret []byte, err error) {
+func (a *Assignment) watchParent() error {
 	r := bufio.NewReader(a.lifeline)
 	line, err := r.ReadString('\n')
 	if err == nil {
-		secret, err = base64.StdEncoding.DecodeString(strings.TrimSuffix(line, "\n"))
+		a.secret, err = base64.StdEncoding.DecodeString(strings.TrimSuffix(line, "\n"))
 	}
 	if err != nil {
-		return nil, fmt.Errorf("supervisor: %s cannot read the cluster's secret from its parent: %w", a.Name, err)
+		return fmt.Errorf("supervisor: %s cannot read the cluster's secret from its parent: %w", a.Name, err)
 	}
 	if !a.Outlive {
 		go func() {
@@ -84,7 +90,7 @@ func (a *Assignment) watchParent() (secret []byte, err error) {
 			os.Exit(exitOrphan)
 		}()
 	}
-	return secret, nil
+	return nil
 }
 
 // report tells the parent something. A parent that is gone does not want to know.

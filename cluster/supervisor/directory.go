@@ -1,7 +1,6 @@
 package supervisor
 
 import (
-	"bytes"
 	"crypto/rand"
 	"encoding/json"
 	"errors"
@@ -17,13 +16,9 @@ import (
 
 // Errors of a state directory.
 var (
-	ErrInUse       = errors.New("supervisor: the state directory is in use by another process")
-	ErrOtherShape  = errors.New("supervisor: the state directory belongs to another cluster")
-	ErrShortSecret = fmt.Errorf("supervisor: a secret has at least %d bytes", MinSecret)
+	ErrInUse      = errors.New("supervisor: the state directory is in use by another process")
+	ErrOtherShape = errors.New("supervisor: the state directory belongs to another cluster")
 )
-
-// MinSecret is how many bytes a secret has at least.
-const MinSecret = 16
 
 // Names in the state directory of a run.
 const (
@@ -60,19 +55,6 @@ func ReadSettings(dir string) (Settings, error) {
 		return s, fmt.Errorf("supervisor: %s: %w", filepath.Join(dir, settingsName), err)
 	}
 	return s, nil
-}
-
-// ReadSecret reads a secret from a file. White space around it does not count.
-func ReadSecret(path string) ([]byte, error) {
-	text, err := os.ReadFile(path)
-	if err != nil {
-		return nil, fmt.Errorf("supervisor: secret: %w", err)
-	}
-	secret := bytes.TrimSpace(text)
-	if len(secret) < MinSecret {
-		return nil, fmt.Errorf("%w: %s has %d", ErrShortSecret, path, len(secret))
-	}
-	return secret, nil
 }
 
 // directory is the state directory of a run, locked.
@@ -205,4 +187,9 @@ func writeWhole(path string, text []byte) error {
 		return err
 	}
 	return os.Rename(temporary, path)
+}
+
+// Credentials are those that a client of the run needs.
+func (s *Settings) Credentials() Credentials {
+	return Credentials{SecretFile: s.SecretFile, CA: s.CA, Certificate: s.Certificate, Key: s.Key}
 }

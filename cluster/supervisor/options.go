@@ -27,14 +27,6 @@ type Client interface {
 	CutLinks(ctx context.Context, w determinant.WorkerID) error
 }
 
-// Credentials are how the processes of a cluster know each other.
-type Credentials struct {
-	Secret     []byte // at least MinSecret bytes. Empty: from SecretFile
-	SecretFile string // empty: the state directory's own, which is drawn when the cluster begins
-	// CA, Certificate and Key are files of TLS, all or none.
-	CA, Certificate, Key string
-}
-
 // Options are those of Run.
 type Options struct {
 	Job          string // required
@@ -53,9 +45,11 @@ type Options struct {
 
 	// Client makes a client of the cluster. Required.
 	Client func(s Settings, secret []byte) (Client, error)
-	// Status and Event, if they are set, hear of every status and of everything that happens to a process. They must not block.
-	Status func(cluster.Status)
-	Event  func(Event)
+	// Status, Progress and Event, if they are set, hear of every status, of what was done so far, a few times per second, and of
+	// everything that happens to a process. They must not block.
+	Status   func(cluster.Status)
+	Progress func(cluster.Progress)
+	Event    func(Event)
 	// Kill, if it is set, kills a target at once for each value.
 	Kill <-chan cluster.Target
 	// Abort, if it is set and closed, kills all processes without a checkpoint.
@@ -132,21 +126,4 @@ func (o *Options) Validate() error {
 		return o.Chaos.Validate(true)
 	}
 	return o.Credentials.Validate()
-}
-
-// Validate tells what is wrong with the credentials.
-func (c *Credentials) Validate() error {
-	given := 0
-	for _, file := range []string{c.CA, c.Certificate, c.Key} {
-		if file != "" {
-			given++
-		}
-	}
-	switch {
-	case given != 0 && given != 3:
-		return errors.New("supervisor: TLS needs the files of a CA, a certificate and its key, all three")
-	case len(c.Secret) > 0 && len(c.Secret) < MinSecret:
-		return fmt.Errorf("%w, this one has %d", ErrShortSecret, len(c.Secret))
-	}
-	return nil
 }

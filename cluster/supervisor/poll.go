@@ -37,6 +37,10 @@ func (s *supervisor) learn(st *cluster.Status) {
 	if s.opts.Status != nil {
 		s.opts.Status(*st)
 	}
+	if now := time.Now(); s.opts.Progress != nil && now.Sub(s.shown) > progressInterval {
+		s.shown = now
+		s.opts.Progress(s.progress())
+	}
 	switch st.State {
 	case cluster.JobFinished:
 		s.done(nil)
@@ -52,6 +56,20 @@ func (s *supervisor) learn(st *cluster.Status) {
 			s.startChaos()
 		}
 	}
+}
+
+func (s *supervisor) progress() cluster.Progress {
+	sum := s.counts()
+	p := cluster.Progress{
+		Seconds: sum.Seconds, RecordsIn: sum.RecordsIn, RecordsOut: sum.RecordsOut, Checkpoints: sum.Checkpoints, Kills: sum.Kills,
+		Rollbacks: sum.Rollbacks, Waiting: strings.Join(s.status.Waiting, "; "),
+	}
+	for i := range s.status.Tasks {
+		if s.status.Tasks[i].Recovering {
+			p.Recovering++
+		}
+	}
+	return p
 }
 
 // JobError says why a job failed.

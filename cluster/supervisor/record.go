@@ -169,6 +169,18 @@ func isMember(st *cluster.Status, w determinant.WorkerID) bool {
 
 // summary is what was recorded.
 func (s *supervisor) summary() Summary {
+	sum := s.counts()
+	for _, rec := range s.record.recoveries { // in any order: sorted below
+		sum.Recoveries = append(sum.Recoveries, s.record.since(rec))
+	}
+	slices.SortFunc(sum.Recoveries, func(a, b Recovery) int {
+		return cmp.Or(cmp.Compare(a.Task, b.Task), cmp.Compare(a.Incarnation, b.Incarnation))
+	})
+	return sum
+}
+
+// counts is a summary without its recoveries.
+func (s *supervisor) counts() Summary {
 	r := &s.record
 	sum := Summary{
 		Summary: r.sum, ProcessesRestarted: s.restarts, TasksLost: len(r.lost), Acts: r.acts, Recoveries: []Recovery{},
@@ -195,12 +207,6 @@ func (s *supervisor) summary() Summary {
 			sum.Kills += len(a.Processes)
 		}
 	}
-	for _, rec := range r.recoveries { // in any order: sorted below
-		sum.Recoveries = append(sum.Recoveries, r.since(rec))
-	}
-	slices.SortFunc(sum.Recoveries, func(a, b Recovery) int {
-		return cmp.Or(cmp.Compare(a.Task, b.Task), cmp.Compare(a.Incarnation, b.Incarnation))
-	})
 	return sum
 }
 

@@ -84,7 +84,7 @@ func (s *spawner) start(c command, a *Assignment, h hooks) (*process, error) {
 		return nil, err
 	}
 	cmd := exec.Command(c.path, c.args...)
-	cmd.Env = append(slices.DeleteFunc(os.Environ(), isAssignment), environ)
+	cmd.Env = append(slices.DeleteFunc(os.Environ(), isPrivate), environ)
 	cmd.SysProcAttr = attributes(a.Outlive)
 	p := &process{cmd: cmd, tail: &tail{}}
 	var files pipes
@@ -217,4 +217,7 @@ func closeAll(files []*os.File) error {
 	return errors.Join(errs...)
 }
 
-func isAssignment(variable string) bool { return strings.HasPrefix(variable, Environment+"=") }
+// isPrivate tells which variables a child does not get: the assignment of its parent, and the secret, which it gets otherwise.
+func isPrivate(variable string) bool {
+	return strings.HasPrefix(variable, Environment+"=") || strings.HasPrefix(variable, SecretVariable+"=")
+}

@@ -16,15 +16,16 @@ import (
 
 // Times of a run.
 const (
-	pollInterval = 100 * time.Millisecond
-	pollTimeout  = 2 * time.Second
-	stopTimeout  = 30 * time.Second // a stop with its checkpoint
-	leaveTimeout = 2 * time.Second  // for processes that were told to stop to end by themselves
-	doneTimeout  = 3 * time.Second  // from the end of a process whose job is done to the end without asking
-	killTimeout  = 5 * time.Second  // from SIGTERM to SIGKILL
-	staleTimeout = 3 * time.Second  // how long a failure may be one of an earlier run
-	maxMoves     = 5                // of coordinators whose addresses are taken
-	eventBuffer  = 64               // events that wait for the supervisor's goroutine
+	pollInterval     = 100 * time.Millisecond
+	pollTimeout      = 2 * time.Second
+	progressInterval = 250 * time.Millisecond
+	stopTimeout      = 30 * time.Second // a stop with its checkpoint
+	leaveTimeout     = 2 * time.Second  // for processes that were told to stop to end by themselves
+	doneTimeout      = 3 * time.Second  // from the end of a process whose job is done to the end without asking
+	killTimeout      = 5 * time.Second  // from SIGTERM to SIGKILL
+	staleTimeout     = 3 * time.Second  // how long a failure may be one of an earlier run
+	maxMoves         = 5                // of coordinators whose addresses are taken
+	eventBuffer      = 64               // events that wait for the supervisor's goroutine
 )
 
 // Errors of Run after which the job can go on later.
@@ -68,6 +69,7 @@ type supervisor struct {
 	record  record
 	status  cluster.Status // the last one
 	asking  bool           // for a status
+	shown   time.Time      // when progress was
 	ran     bool           // the job was seen running
 }
 

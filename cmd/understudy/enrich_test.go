@@ -16,6 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/understudy-stream/understudy/connector/file"
+	"github.com/understudy-stream/understudy/internal/console"
 	"github.com/understudy-stream/understudy/internal/mutation"
 )
 
@@ -55,8 +56,9 @@ func TestEnrichWithoutDeterminants(t *testing.T) {
 	for seed := range 10 {
 		out := filepath.Join(t.TempDir(), "out")
 		o := &runOptions{
-			inputs: []string{input}, output: out, mode: "exactly-once", parallelism: 2, workers: 3, interval: 200e6, standbys: 1,
-			depth: "full", chaos: "kill=200ms,target=task", seed: uint64(seed + 1), format: "json", window: 200e6,
+			inputs: []string{input}, output: out, chaos: "kill=200ms,target=task", seed: uint64(seed + 1), format: "json", window: 200e6,
+			coordinators: 1,
+			engine: console.Engine{Parallelism: 2, ModeName: "exactly-once", Interval: 200e6, Standbys: 1, DepthName: "full"},
 		}
 		ctx := mutation.NewContext(context.Background(), mutation.DeterminantsOff|mutation.CursorUnchecked)
 		var stdout, stderr bytes.Buffer

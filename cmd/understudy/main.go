@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+
+	"github.com/understudy-stream/understudy/internal/console"
 )
 
 // exitError is an error that says with which code to exit. err is nil if everything has been said already.
@@ -36,15 +38,22 @@ func newRootCommand() *cobra.Command {
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError(err) })
-	root.AddCommand(newRunCommand(), newVerifyCommand())
+	root.AddCommand(newRunCommand(), newVerifyCommand(), newCoordinatorCommand(), newWorkerCommand())
+	root.AddCommand(newClientCommands()...)
 	return root
 }
 
-func knownCommand(_ *cobra.Command, args []string) error {
+func knownCommand(root *cobra.Command, args []string) error {
 	if len(args) == 0 {
 		return nil
 	}
-	return usageError(fmt.Errorf("unknown command %q: want run or verify", args[0]))
+	var names []string
+	for _, c := range root.Commands() {
+		if c.IsAvailableCommand() {
+			names = append(names, c.Name())
+		}
+	}
+	return usageError(fmt.Errorf("unknown command %q: want %s", args[0], strings.Join(names, ", ")))
 }
 
 // execute runs the command and returns the exit code.
@@ -53,7 +62,7 @@ func execute(root *cobra.Command, stderr io.Writer) int {
 	if err == nil {
 		return 0
 	}
-	code := 1
+	code := console.Code(err)
 	var exit *exitError
 	if errors.As(err, &exit) {
 		if exit.err == nil {
@@ -61,7 +70,7 @@ func execute(root *cobra.Command, stderr io.Writer) int {
 		}
 		code = exit.code
 	}
-	fmt.Fprintln(stderr, "understudy:", strings.TrimPrefix(err.Error(), "understudy: "))
+	fmt.Fprintln(stderr, "understudy:", console.Sentence(err))
 	return code
 }
 

@@ -2,46 +2,43 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"log/slog"
 	"math/rand/v2"
 	"os"
-	"os/signal"
 	"path/filepath"
-	"strconv"
-	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/term"
+	"github.com/spf13/pflag"
 
 	understudy "github.com/understudy-stream/understudy"
 	"github.com/understudy-stream/understudy/connector/file"
 	"github.com/understudy-stream/understudy/determinant"
+	"github.com/understudy-stream/understudy/internal/console"
 	"github.com/understudy-stream/understudy/internal/mutation"
+	"github.com/understudy-stream/understudy/operator"
 )
 
-// runOptions are the flags of `understudy run`.
+// runOptions are the flags of `understudy run`, and of the commands that start single processes of a cluster.
 type runOptions struct {
 	inputs      []string
 	output      string
-	mode        string
-	parallelism int
-	workers     int
-	interval    time.Duration
-	standbys    int
-	depth       string
-	state       string
-	chaos       string
-	seed        uint64
-	format      string
 	service     string
 	window      time.Duration
 	deadLetters string
-	verbose     bool
+	engine      console.Engine
+
+	workers      int
+	coordinators int
+	state        string
+	chaos        string
+	seed         uint64
+	format       string
+	secrets      console.Secrets
 
 	mutations mutation.Set
 }
@@ -49,6 +46,10 @@ type runOptions struct {
 const runExamples = `  # count words of Go's network library, killing a task about every 200 ms
   understudy run wordcount --input "$(go env GOROOT)/src/net/**/*.go" --output out --parallelism 4 --chaos kill=200ms,target=task
   understudy verify running --output out --key word --value count
+
+  # the same on three worker processes, one of which is killed by kill -9 about every second
+  understudy run wordcount --input "$(go env GOROOT)/src/net/**/*.go" --output out2 --workers 3 --chaos kill=1s,target=worker
+  understudy status --state out2/.understudy/state
 
   # stop it with Ctrl-C, or kill -9; the same command goes on where it was
   understudy run wordcount --input 'logs/*.gz' --output out --state state
@@ -60,33 +61,55 @@ func newRunCommand() *cobra.Command {
 	o := &runOptions{}
 	cmd := &cobra.Command{
 		Use:     "run JOB --input GLOB --output DIR",
-		Short:   "Run a job in this process until its input is processed",
+		Short:   "Run a job until its input is processed, in this process or on several of this machine",
 		Example: runExamples,
 		Args:    oneJob,
 		Long:    runLong(),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := o.effective(args[0], cmd.Flags().Changed); err != nil {
+				return usageError(err)
+			}
 			return o.run(cmd.Context(), args[0], cmd.OutOrStdout(), cmd.ErrOrStderr())
 		},
 	}
 	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError(err) })
+	o.jobFlags(cmd)
+	goFlags(cmd, o.engine.RegisterHeartbeat, o.secrets.Register)
+	f := cmd.Flags()
+	f.IntVar(&o.workers, "workers", 0, "worker processes on this machine; 0: no processes, everything runs in this one")
+	f.IntVar(&o.coordinators, "coordinators", 1, "coordinator processes, 1 or 3, of which 3 survive the loss of any one")
+	f.StringVar(&o.state, "state", "", "state directory; a restart continues from there (default OUTPUT/.understudy/state)")
+	f.StringVar(&o.chaos, "chaos", "", "make failures at random, for example kill=1s,target=worker (see above)")
+	f.Uint64Var(&o.seed, "seed", 0, "seed of chaos (default: random)")
+	f.StringVarP(&o.format, "format", "o", "text", "summary: text or json")
+	return cmd
+}
+
+// jobFlags adds the flags that every process of a job must be given alike.
+func (o *runOptions) jobFlags(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.StringArrayVar(&o.inputs, "input", nil, "files to read; ** matches folders of any depth (repeatable; required)")
 	f.StringVar(&o.output, "output", "", "directory for the output, one JSONL file per task (required)")
-	f.StringVar(&o.mode, "mode", "exactly-once", "exactly-once, at-least-once or global-rollback")
-	f.IntVar(&o.parallelism, "parallelism", 2, "tasks per operator")
-	f.IntVar(&o.workers, "workers", 3, "workers that share the tasks; all in this process")
-	f.DurationVar(&o.interval, "checkpoint-interval", time.Second, "time between checkpoints")
-	f.IntVar(&o.standbys, "standbys", 1, "standbys per task")
-	f.StringVar(&o.depth, "sharing-depth", "full", "hops that determinants are handed on: auto, full or a number")
-	f.StringVar(&o.state, "state", "", "state directory; a restart continues from there (default OUTPUT/.understudy/state)")
-	f.StringVar(&o.chaos, "chaos", "", "kill at random: kill=200ms,target=task|worker,limit=N (mean interval; at most N times)")
-	f.Uint64Var(&o.seed, "seed", 0, "seed of chaos (default: random)")
-	f.StringVarP(&o.format, "format", "o", "text", "summary: text or json")
 	f.StringVar(&o.service, "service", "", "enrich: URL of the external service (default: a built-in one that answers differently each time)")
 	f.DurationVar(&o.window, "window", 200*time.Millisecond, "enrich: length of the processing-time windows")
 	f.StringVar(&o.deadLetters, "dead-letters", "", "file for records that a job fails on three times; without it such a record stops the job")
-	f.BoolVarP(&o.verbose, "verbose", "v", false, "log what the engine does to standard error")
-	return cmd
+	goFlags(cmd, o.engine.Register)
+}
+
+// shorthands are the flags that have a letter too.
+var shorthands = map[string]string{"verbose": "v", "format": "o"}
+
+// goFlags adds flags that programs which embed the engine have too.
+func goFlags(cmd *cobra.Command, register ...func(*flag.FlagSet)) {
+	fs := flag.NewFlagSet("", flag.ContinueOnError)
+	for _, r := range register {
+		r(fs)
+	}
+	fs.VisitAll(func(f *flag.Flag) {
+		added := pflag.PFlagFromGoFlag(f)
+		added.Shorthand = shorthands[f.Name]
+		cmd.Flags().AddFlag(added)
+	})
 }
 
 func oneJob(_ *cobra.Command, args []string) error {
@@ -97,135 +120,240 @@ func oneJob(_ *cobra.Command, args []string) error {
 }
 
 func runLong() string {
-	s := "Run a job in this process until its input is processed.\n\nJobs:\n"
+	s := "Run a job until its input is processed.\n\nJobs:\n"
 	for _, j := range jobs {
 		s += fmt.Sprintf("  %-12s %s\n", j.name, j.about)
 	}
-	return s + "\nExit codes: 0 all input processed, 1 the job failed, 2 unusable arguments, 130 interrupted (the same command continues)."
+	return s + `
+Chaos is a list, kill=DURATION,target=T,pause=DURATION,for=DURATION,link=DURATION,seed=N,limit=N, at least one of
+  kill=DURATION   kill a target at this mean interval (exponentially distributed)
+  pause=DURATION  stop a random worker process (SIGSTOP), and let it go on after for=DURATION (default 3s)
+  link=DURATION   cut all connections of a random worker process to the other workers
+of which the last two need --workers. Targets in one process are task and worker. Of processes they are worker, coordinator (the one
+that leads), standby (the worker that holds the standby of a random task), two (two workers at once) and all; several joined by +
+stand for one of them each time. What was killed is started again soon after. limit=N bounds the number of failures.
+
+Exit codes: 0 all input processed, 1 the job failed, 2 unusable arguments, 130 interrupted or stopped (the same command continues).
+The first Ctrl-C stops processes with a checkpoint, a second one kills them.`
 }
 
 // usageError marks an error of the arguments.
 func usageError(err error) error { return &exitError{code: 2, err: err} }
 
-func (o *runOptions) validate() (*understudy.Options, error) {
-	switch {
-	case len(o.inputs) == 0:
-		return nil, errors.New("--input is required")
-	case o.output == "":
-		return nil, errors.New("--output is required")
-	case o.format != "text" && o.format != "json":
-		return nil, fmt.Errorf("--format %q: want text or json", o.format)
-	case o.parallelism < 1:
-		return nil, fmt.Errorf("--parallelism %d: want at least 1", o.parallelism)
-	case o.workers < 1:
-		return nil, fmt.Errorf("--workers %d: want at least 1", o.workers)
-	case o.standbys < 0:
-		return nil, fmt.Errorf("--standbys %d: want 0 or more", o.standbys)
-	case o.window < time.Millisecond:
-		return nil, fmt.Errorf("--window %v: want at least 1ms", o.window)
-	}
-	mode, err := determinant.ParseMode(o.mode)
-	if err != nil {
-		return nil, err
-	}
-	if o.state == "" {
-		o.state = filepath.Join(o.output, ".understudy", "state")
-	}
-	u := &understudy.Options{
-		Parallelism: o.parallelism, Workers: o.workers, Mode: mode, CheckpointInterval: o.interval, StateDir: o.state,
-		Standbys: o.standbys,
-	}
-	if o.standbys == 0 {
-		u.Standbys = -1
-	}
-	switch o.depth {
-	case "auto":
-		u.AutoDepth = true
-	case "full":
-	default:
-		if u.SharingDepth, err = strconv.Atoi(o.depth); err != nil || u.SharingDepth < 1 {
-			return nil, fmt.Errorf("--sharing-depth %q: want auto, full or a number from 1", o.depth)
+// effective refuses flags that would have no effect.
+func (o *runOptions) effective(job string, given func(flag string) bool) error {
+	for _, rule := range []struct {
+		applies bool
+		flags   []string
+		why     string
+	}{
+		{job != "enrich", []string{"service", "window"}, "has an effect on the job enrich only"},
+		{o.workers == 0, []string{"coordinators", "heartbeat-timeout", "secret-file", "tls-ca", "tls-cert", "tls-key"},
+			"has an effect only where workers are processes: --workers N"},
+		{o.chaos == "", []string{"seed"}, "has an effect only with --chaos"},
+	} {
+		for _, name := range rule.flags {
+			if rule.applies && given(name) {
+				return fmt.Errorf("--%s %s", name, rule.why)
+			}
 		}
-	}
-	if o.chaos != "" {
-		if u.Chaos, err = understudy.ParseChaos(o.chaos); err != nil {
-			return nil, err
-		}
-		if o.seed == 0 {
-			o.seed = rand.Uint64()
-		}
-		u.Chaos.Seed = o.seed
-	}
-	return u, u.Validate()
-}
-
-func (o *runOptions) run(ctx context.Context, name string, stdout, stderr io.Writer) (err error) {
-	spec, err := findJob(name)
-	if err != nil {
-		return err
-	}
-	u, err := o.validate()
-	if err != nil {
-		return usageError(err)
-	}
-	o.mutations = mutation.FromContext(ctx)
-	job, free, err := spec.build(o)
-	if err != nil {
-		return usageError(err)
-	}
-	defer free()
-	if o.deadLetters != "" {
-		letters := file.DeadLetters(o.deadLetters)
-		defer func() { err = errors.Join(err, letters.Close()) }()
-		u.DeadLetter = func(p understudy.Poison) error { return letters.Put(deadLetter(&p)) }
-	}
-	if o.verbose {
-		u.Logger = slog.New(slog.NewTextHandler(stderr, nil))
-	}
-	line := &progressLine{out: stderr}
-	if f, ok := stderr.(*os.File); ok && term.IsTerminal(int(f.Fd())) && !o.verbose {
-		u.Progress = line.show
-	}
-	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	sum, err := understudy.Run(ctx, job, *u)
-	line.clear()
-	if errors.Is(err, file.ErrNoMatch) {
-		return usageError(err)
-	}
-	if err != nil && ctx.Err() == nil {
-		return err
-	}
-	if perr := o.print(stdout, &sum, u); perr != nil {
-		return perr
-	}
-	if err != nil {
-		return &exitError{code: 130, err: errors.New("interrupted; the same command continues from " + o.state)}
 	}
 	return nil
 }
 
-func (o *runOptions) print(w io.Writer, sum *understudy.Summary, u *understudy.Options) error {
-	if o.format == "json" {
-		enc := json.NewEncoder(w)
-		enc.SetIndent("", "  ")
-		return enc.Encode(sum)
+// checkJob tells what is wrong with the flags that every process of a job has.
+func (o *runOptions) checkJob() error {
+	switch {
+	case len(o.inputs) == 0:
+		return errors.New("--input is required")
+	case o.output == "":
+		return errors.New("--output is required")
+	case o.window < time.Millisecond:
+		return fmt.Errorf("--window %v: want at least 1ms", o.window)
 	}
-	if sum.Complete {
-		_, err := fmt.Fprintf(w, "nothing to do: an earlier run has processed all the input that it was given (to begin anew, or with other input, remove %s and %s)\n", o.output, o.state)
+	return o.engine.Check()
+}
+
+// options are those of the engine.
+func (o *runOptions) options() *understudy.Options {
+	e := &o.engine
+	u := &understudy.Options{
+		Parallelism: e.Parallelism, Workers: o.workers, Mode: e.Mode, CheckpointInterval: e.Interval, StateDir: o.state,
+		Standbys: e.Standbys, SharingDepth: e.Depth, AutoDepth: e.AutoDepth, HeartbeatTimeout: e.HeartbeatTimeout,
+	}
+	if e.Standbys == 0 {
+		u.Standbys = -1
+	}
+	return u
+}
+
+func (o *runOptions) validate() (*understudy.Options, error) {
+	if err := o.checkJob(); err != nil {
+		return nil, err
+	}
+	switch {
+	case o.format != "text" && o.format != "json":
+		return nil, fmt.Errorf("--format %q: want text or json", o.format)
+	case o.workers < 0:
+		return nil, fmt.Errorf("--workers %d: want 0 or more", o.workers)
+	case o.coordinators != 1 && o.coordinators != 3:
+		return nil, fmt.Errorf("--coordinators %d: want 1 or 3", o.coordinators)
+	}
+	if o.state == "" {
+		o.state = filepath.Join(o.output, ".understudy", "state")
+	}
+	u := o.options()
+	if o.chaos != "" {
+		var err error
+		if u.Chaos, err = understudy.ParseChaos(o.chaos); err != nil {
+			return nil, err
+		}
+		if err := o.seedChaos(u.Chaos); err != nil {
+			return nil, err
+		}
+	}
+	if o.workers == 0 {
+		return u, u.Validate()
+	}
+	if err := o.secrets.Check(); err != nil {
+		return nil, err
+	}
+	u.Processes.Coordinators, u.Processes.Credentials = o.coordinators, o.secrets.Credentials
+	return u, u.ValidateCluster()
+}
+
+func (o *runOptions) seedChaos(c *understudy.Chaos) error {
+	switch {
+	case o.seed != 0 && c.Seed != 0:
+		return errors.New("--seed and seed= of --chaos: give one of them")
+	case c.Seed != 0:
+		o.seed = c.Seed
+	case o.seed == 0:
+		o.seed = rand.Uint64()
+	}
+	c.Seed = o.seed
+	return nil
+}
+
+// opened is a job, and what frees what it holds.
+type opened struct {
+	job  *operator.Job
+	free func() error
+}
+
+// open makes a job.
+func (o *runOptions) open(ctx context.Context, name string, u *understudy.Options, stderr io.Writer) (*opened, error) {
+	spec, err := findJob(name)
+	if err != nil {
+		return nil, err
+	}
+	o.mutations = mutation.FromContext(ctx)
+	job, free, err := spec.build(o)
+	if err != nil {
+		return nil, usageError(err)
+	}
+	opened := &opened{job: job, free: func() error { free(); return nil }}
+	if o.deadLetters != "" {
+		letters := file.DeadLetters(o.deadLetters)
+		opened.free = func() error { free(); return letters.Close() }
+		u.DeadLetter = func(p understudy.Poison) error { return letters.Put(deadLetter(&p)) }
+	}
+	if o.engine.Verbose {
+		u.Logger = slog.New(slog.NewTextHandler(stderr, nil))
+	}
+	return opened, nil
+}
+
+func (o *runOptions) run(ctx context.Context, name string, stdout, stderr io.Writer) (err error) {
+	u, err := o.validate()
+	if err != nil {
+		return usageError(err)
+	}
+	opened, err := o.open(ctx, name, u, stderr)
+	if err != nil {
 		return err
 	}
-	fmt.Fprintf(w, "%d records in, %d records out, %.1f s, %d checkpoints\n", sum.RecordsIn, sum.RecordsOut, sum.Seconds, sum.Checkpoints)
-	if sum.Kills > 0 || sum.TasksRestarted > 0 {
-		fmt.Fprintf(w, "%d kills (seed %d), %d tasks restarted, %d global rollbacks, %d duplicates suppressed\n",
-			sum.Kills, o.seed, sum.TasksRestarted, sum.Rollbacks, sum.DuplicatesDropped)
-		fmt.Fprintf(w, "from noticed to caught up: %s\n", recoveryTimes(sum))
+	defer func() { err = errors.Join(err, opened.free()) }()
+	line := &console.ProgressLine{Out: stderr}
+	if isTerminal(stderr) && !o.engine.Verbose {
+		u.Progress = line.Show
 	}
-	if sum.SetAside > 0 {
-		fmt.Fprintf(w, "%d records set aside in %s\n", sum.SetAside, o.deadLetters)
+	ctx, abort, stop := console.Interrupts(ctx)
+	defer stop()
+	if o.workers > 0 {
+		u.Processes.Abort = abort
+		return o.runCluster(ctx, opened, u, line, stdout)
 	}
-	_, err := fmt.Fprintf(w, "%d bytes of determinants, mode %v\n", sum.DeterminantBytes, u.Mode)
+	sum, err := understudy.Run(ctx, opened.job, *u)
+	line.Clear()
+	if errors.Is(err, file.ErrNoMatch) {
+		return usageError(err)
+	}
+	err = o.ending(err)
+	if o.format == "json" {
+		return errors.Join(err, console.PrintJSON(stdout, struct {
+			understudy.Summary
+			Error string `json:"error,omitempty"`
+		}{sum, sentence(err)}))
+	}
+	if err == nil || isInterrupted(err) {
+		err = errors.Join(err, console.WriteSummary(stdout, &sum, o.end()))
+	}
 	return err
+}
+
+// runCluster runs a job on processes. In each of them but this one it does not return.
+func (o *runOptions) runCluster(ctx context.Context, opened *opened, u *understudy.Options, line *console.ProgressLine, stdout io.Writer) error {
+	if _, err := os.Stat(o.state); errors.Is(err, os.ErrNotExist) {
+		if _, err := file.Lines(o.inputs...).Splits(ctx); err != nil {
+			return usageError(err)
+		}
+	}
+	sum, err := understudy.RunCluster(ctx, opened.job, *u)
+	line.Clear()
+	err = o.ending(err)
+	if o.format == "json" {
+		return errors.Join(err, console.PrintJSON(stdout, struct {
+			understudy.ClusterSummary
+			Seed  uint64 `json:"seed,omitempty"`
+			Error string `json:"error,omitempty"`
+		}{sum, o.seed, sentence(err)}))
+	}
+	if err == nil || isInterrupted(err) {
+		err = errors.Join(err, console.WriteClusterSummary(stdout, &sum, o.end()))
+	}
+	return err
+}
+
+// ending gives the end of a run its words and its exit code.
+func (o *runOptions) ending(err error) error {
+	again := "; the same command continues from " + o.state
+	switch {
+	case errors.Is(err, understudy.ErrAborted):
+		return &exitError{code: 130, err: errors.New("killed" + again)}
+	case errors.Is(err, understudy.ErrStopped):
+		return &exitError{code: 130, err: errors.New("the cluster was told to stop" + again)}
+	case errors.Is(err, context.Canceled):
+		return &exitError{code: 130, err: errors.New("interrupted" + again)}
+	}
+	return err
+}
+
+func isInterrupted(err error) bool {
+	var exit *exitError
+	return errors.As(err, &exit) && exit.code == console.ExitInterrupted
+}
+
+// sentence is an error as a field of an object.
+func sentence(err error) string {
+	if err == nil {
+		return ""
+	}
+	return console.Sentence(err)
+}
+
+func (o *runOptions) end() console.Ending {
+	return console.Ending{Seed: o.seed, Mode: o.engine.Mode.String(), Letters: o.deadLetters, Output: o.output, StateDir: o.state}
 }
 
 func deadLetter(p *understudy.Poison) file.DeadLetter {

@@ -34,8 +34,10 @@ var layers = []layer{
 		reason: "the benchmark is a user: it sees what a user sees"},
 	{dir: "examples", may: []string{root, "operator", "connector", "determinant"},
 		reason: "an example shows what a user's program imports"},
-	{dir: root, may: []string{"cluster", "operator", "task", "checkpoint", "determinant", "internal/mutation"},
+	{dir: root, may: []string{"cluster", "operator", "task", "checkpoint", "determinant", "internal/console", "internal/mutation"},
 		reason: "the embedding face starts workers and shows what users write with; a connector's dependency must not reach those who do not use it"},
+	{dir: "internal/console", may: []string{"cluster", "transport", "determinant"},
+		reason: "what a person sees of a cluster is what its coordinators and its supervisor say"},
 	{dir: "cluster", may: []string{
 		"raftmeta", "task", "operator", "standby", "checkpoint", "causal", "inflightlog", "transport", "timers", "determinant",
 		"internal/mutation"},

@@ -1,0 +1,125 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	understudy "github.com/understudy-stream/understudy"
+	"github.com/understudy-stream/understudy/internal/console"
+)
+
+// clusterName is the default name of a cluster whose processes are started one by one.
+const clusterName = "understudy"
+
+// nodeCommand starts one process of a cluster.
+type nodeCommand struct {
+	job  runOptions
+	node console.Node
+	run  func(context.Context, *opened, understudy.Options, understudy.Node) error
+}
+
+const nodeCodes = `
+Exit codes: 0 the job is done, or the process was sent away by stop or drain, 1 failed, 2 unusable arguments, 130 interrupted (the same
+command continues).`
+
+const coordinatorExamples = `  # on each of three machines, with the same secret file
+  understudy coordinator wordcount --input '/data/*.txt' --output /data/out --workers 3 --secret-file secret --state /var/lib/understudy \
+    --listen 10.0.0.1:7000 --coordinators 10.0.0.1:7000,10.0.0.2:7000,10.0.0.3:7000`
+
+const workerExamples = `  # on each machine that is to work; input, output and the flags of the job are those of the coordinators
+  understudy worker wordcount --input '/data/*.txt' --output /data/out --secret-file secret --state /var/lib/understudy-worker \
+    --listen 10.0.0.4:7001 --coordinators 10.0.0.1:7000,10.0.0.2:7000,10.0.0.3:7000`
+
+func newCoordinatorCommand() *cobra.Command {
+	c := &nodeCommand{run: func(ctx context.Context, job *opened, o understudy.Options, n understudy.Node) error {
+		return understudy.RunCoordinator(ctx, job.job, o, n)
+	}}
+	cmd := c.command("coordinator", "Run one of the coordinators of a cluster, whose processes are started one by one", coordinatorExamples)
+	cmd.Flags().IntVar(&c.job.workers, "workers", 3, "the job begins when so many workers have joined")
+	goFlags(cmd, c.job.engine.RegisterHeartbeat)
+	return cmd
+}
+
+func newWorkerCommand() *cobra.Command {
+	c := &nodeCommand{run: func(ctx context.Context, job *opened, o understudy.Options, n understudy.Node) error {
+		return understudy.RunWorker(ctx, job.job, o, n)
+	}}
+	return c.command("worker", "Run one of the workers of a cluster, whose processes are started one by one", workerExamples)
+}
+
+func (c *nodeCommand) command(name, short, examples string) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:     name + " JOB --input GLOB --output DIR --coordinators HOST:PORT,... --state DIR",
+		Short:   short,
+		Long:    short + ".\nJobs, and their flags, are those of `understudy run`.\n" + nodeCodes,
+		Example: examples,
+		Args:    oneJob,
+		RunE:    c.runE,
+	}
+	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError(err) })
+	c.job.jobFlags(cmd)
+	goFlags(cmd, func(fs *flag.FlagSet) { c.node.Register(fs, clusterName) })
+	return cmd
+}
+
+func (c *nodeCommand) runE(cmd *cobra.Command, args []string) (err error) {
+	o := &c.job
+	if _, err := findJob(args[0]); err != nil {
+		return err
+	}
+	err = o.checkJob()
+	if err == nil && args[0] != "enrich" && (cmd.Flags().Changed("service") || cmd.Flags().Changed("window")) {
+		err = errors.New("--service and --window have an effect on the job enrich only")
+	}
+	if err == nil {
+		err = c.node.Check()
+	}
+	if err == nil && o.workers < 0 {
+		err = fmt.Errorf("--workers %d: want at least 1", o.workers)
+	}
+	if err != nil {
+		return usageError(err)
+	}
+	o.state = c.node.StateDir
+	u := o.options()
+	opened, err := o.open(cmd.Context(), args[0], u, cmd.ErrOrStderr())
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, opened.free()) }()
+	ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	context.AfterFunc(ctx, stop) // a second Ctrl-C kills
+	n := &c.node
+	err = c.run(ctx, opened, *u, understudy.Node{
+		Cluster: n.Cluster, Listen: n.Listen, Advertise: n.Advertise, Coordinators: n.Coordinators, Credentials: n.Credentials,
+		Listening: func(address string) { fmt.Fprintf(cmd.ErrOrStderr(), "listening on %s\n", address) },
+	})
+	return c.ending(cmd, err)
+}
+
+// ending says why a process ends that was sent away.
+func (c *nodeCommand) ending(cmd *cobra.Command, err error) error {
+	say := func(text string) error {
+		_, err := fmt.Fprintln(cmd.OutOrStdout(), text)
+		return err
+	}
+	switch {
+	case err == nil:
+		return say("the job is done")
+	case errors.Is(err, understudy.ErrStopped):
+		return say("the cluster was told to stop; the job goes on when its processes are started again")
+	case errors.Is(err, understudy.ErrDrained):
+		return say("this worker was drained")
+	case errors.Is(err, context.Canceled):
+		return &exitError{code: console.ExitInterrupted, err: errors.New("interrupted; the same command continues")}
+	}
+	return err
+}

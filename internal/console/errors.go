@@ -1,0 +1,91 @@
+package console
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"strings"
+	"syscall"
+
+	"github.com/understudy-stream/understudy/cluster"
+	"github.com/understudy-stream/understudy/cluster/supervisor"
+	"github.com/understudy-stream/understudy/transport"
+)
+
+// Exit codes.
+const (
+	ExitDone        = 0
+	ExitFailed      = 1   // the job failed, or what was asked for cannot be
+	ExitUsage       = 2   // unusable arguments
+	ExitUnreachable = 3   // no coordinator leads, or none can be reached
+	ExitInterrupted = 130 // the same command goes on
+)
+
+// UsageError is an error of the arguments.
+type UsageError struct{ Err error }
+
+// Error is that of the argument.
+func (e *UsageError) Error() string { return e.Err.Error() }
+
+// Unwrap gives the error of the argument.
+func (e *UsageError) Unwrap() error { return e.Err }
+
+func usage(format string, args ...any) error { return &UsageError{fmt.Errorf(format, args...)} }
+
+// Code is the exit code for an error.
+func Code(err error) int {
+	var wrong *UsageError
+	switch {
+	case err == nil:
+		return ExitDone
+	case errors.As(err, &wrong):
+		return ExitUsage
+	case errors.Is(err, context.Canceled), errors.Is(err, supervisor.ErrAborted):
+		return ExitInterrupted
+	case errors.Is(err, cluster.ErrNoLeader):
+		return ExitUnreachable
+	}
+	return ExitFailed
+}
+
+// plain are sentences for what goes wrong often.
+var plain = []struct {
+	is   error
+	text string
+}{
+	{transport.ErrSecret, "the cluster has another secret"},
+	{transport.ErrTLS, "no TLS connection can be made: one side uses TLS and the other does not, or a certificate is not good"},
+	{transport.ErrVersion, "the cluster runs another version of this program's protocol"},
+	{transport.ErrStranger, "what answers there is no process of a cluster"},
+	{syscall.EADDRINUSE, "the address to listen on is in use by another process"},
+	{cluster.ErrOtherBuild, "this is another build of the program than the one that runs the job"},
+	{cluster.ErrNoLeader, "no coordinator leads: most of them must be running and able to reach each other"},
+	{fs.ErrPermission, "a file or directory may not be used by this user"},
+}
+
+// Sentence says what went wrong in plain words, with the details behind.
+func Sentence(err error) string {
+	detail := trimPrefixes(err.Error())
+	for _, p := range plain {
+		if errors.Is(err, p.is) {
+			return p.text + " (" + detail + ")"
+		}
+	}
+	return detail
+}
+
+// trimPrefixes takes the names of packages off the beginning.
+func trimPrefixes(text string) string {
+	for {
+		name, rest, ok := strings.Cut(text, ": ")
+		switch name {
+		case "understudy", "cluster", "supervisor", "transport", "raftmeta":
+			if ok {
+				text = rest
+				continue
+			}
+		}
+		return text
+	}
+}
