@@ -28,13 +28,14 @@ func (w *Worker) Apply(e Entry) {
 		p := &w.mu.view.Places[e.Recover.Task]
 		p.Recovering, p.From = false, 0
 	case e.Start != nil:
+		w.mu.view.started(e.Start)
 		w.resendAcks(e.Start.Epoch) // a barrier may have come, by a link or by a replay, before the word that it was started
 	case e.Complete != nil:
 		w.completed(e.Complete)
 	case e.Abandon != nil:
 		w.abandoned(e.Abandon.Epoch)
 	case e.Aside != nil:
-		w.mu.view.Asides = append(w.mu.view.Asides, *e.Aside)
+		w.mu.view.setAside(*e.Aside)
 	case e.Admit != nil:
 		w.mu.view.admit(*e.Admit)
 	}
@@ -101,7 +102,6 @@ func (w *Worker) decided(d *standby.Decision) {
 	before := slices.Clone(v.Places)
 	rolledBack := d.Generation > v.Generation
 	changed := v.place(d)
-	w.mu.mode, w.mu.depth = d.Mode, d.Depth
 	for t, p := range v.Places {
 		w.places[t].Store(uint64(p.Worker))
 	}
@@ -124,7 +124,7 @@ func (w *Worker) decided(d *standby.Decision) {
 	}
 	w.answerAll(d)
 	w.takePlaces(d)
-	w.resubscribe(before)
+	w.resubscribe(before, d.Collect)
 	if rolledBack {
 		w.reached()
 	}
@@ -238,8 +238,10 @@ func (w *Worker) takePlaces(d *standby.Decision) {
 	}
 }
 
-// resubscribe renews the subscriptions of tasks that run here to every producer that has a new incarnation or place.
-func (w *Worker) resubscribe(before []standby.Placement) {
+// resubscribe renews the subscriptions of tasks that run here to every producer that has a new incarnation or place. A new
+// life that does not repeat the choices of the former one numbers its output anew, and its consumers adopt that, whatever
+// mode they are in themselves: what counts is how the producer recovers.
+func (w *Worker) resubscribe(before []standby.Placement, causal bool) {
 	for t := range w.tasks {
 		h := w.tasks[t].Load()
 		if h == nil {
@@ -249,7 +251,7 @@ func (w *Worker) resubscribe(before []standby.Placement) {
 			src := w.job.Channels[h.in[i].channel].From
 			now, was := w.mu.view.Places[src], before[src]
 			if now.Incarnation != was.Incarnation || now.Worker != was.Worker {
-				w.subscribe(h, i, now.Incarnation != was.Incarnation)
+				w.subscribe(h, i, now.Incarnation != was.Incarnation && !causal)
 			}
 		}
 	}
@@ -257,7 +259,7 @@ func (w *Worker) resubscribe(before []standby.Placement) {
 
 // completed takes a committed checkpoint: only now is anything truncated.
 func (w *Worker) completed(c *checkpoint.Complete) {
-	w.mu.view.Complete = c
+	w.mu.view.completed(c)
 	w.committed.Store(uint64(c.Epoch))
 	w.mu.logs.Truncate(w.mu.view.offsets())
 	for t := range w.tasks {

@@ -264,6 +264,8 @@ func checkpointEntry(cmd checkpoint.Command) Entry {
 		return Entry{Complete: &cmd}
 	case checkpoint.Abandon:
 		return Entry{Abandon: &cmd}
+	case checkpoint.Switch:
+		return Entry{Switch: &cmd}
 	}
 	panic(fmt.Sprintf("cluster: assertion failed: %T is never proposed", cmd))
 }
@@ -291,10 +293,12 @@ func (c *Coordinator) Committed(e Entry) {
 		c.pointed(e, *e.Complete)
 	case e.Abandon != nil:
 		c.pointed(e, *e.Abandon)
+	case e.Switch != nil:
+		c.checkpoints(checkpoint.Committed{Command: *e.Switch}) // workers hear of it with the start that it leads to
 	case e.Aside != nil:
 		if !c.view.isAside(e.Aside) {
 			c.poisons[e.Aside.Task] = poisoned{} // lives that began before do not count as ones that failed all the same
-			c.view.Asides = append(c.view.Asides, *e.Aside)
+			c.view.setAside(*e.Aside)
 			c.announce(e)
 		}
 	case e.Admit != nil:
@@ -356,19 +360,17 @@ func (c *Coordinator) pointed(e Entry, cmd checkpoint.Command) {
 	if after.Committed == before.Committed && len(after.Since) == len(before.Since) && after.Open == before.Open {
 		return
 	}
-	news := standby.Checkpoint{Committed: after.Committed, Since: []standby.EpochMode{{Mode: after.Mode, Depth: after.Depth}}}
-	for _, a := range after.Since {
-		news.Since = append(news.Since, standby.EpochMode{Mode: a.Mode, Depth: a.Depth})
-	}
+	news := standby.Checkpoint{Committed: after.Committed, Since: c.since(&after)}
 	switch {
 	case e.Start != nil:
+		c.view.started(e.Start)
 		c.pace.start(c.now)
 	case e.Abandon != nil:
 		c.pace.started = 0
 	}
 	if e.Complete != nil {
 		c.pace.complete(c.now)
-		c.view.Complete = e.Complete
+		c.view.completed(e.Complete)
 		for _, t := range e.Complete.Tasks {
 			news.Holders = append(news.Holders, t.Holders)
 			for _, w := range t.Holders {
@@ -458,6 +460,10 @@ func (c *Coordinator) fatal(f *TaskFailure) error {
 
 // poisoned counts identical failures of user code. A record that fails often enough is set aside or ends the job.
 func (c *Coordinator) poisoned(t determinant.TaskID, p *task.Poison) error {
+	if !p.Source && !c.decider.Current().Mode.Logs() {
+		named := *p
+		named.ByRecord, p = true, &named // the next life may meet it at another position
+	}
 	have := &c.poisons[t]
 	if have.last == nil || !(have.last.Same(p) || !p.Known && !have.last.Known) {
 		*have = poisoned{last: p}
@@ -466,10 +472,13 @@ func (c *Coordinator) poisoned(t determinant.TaskID, p *task.Poison) error {
 	if have.tries < c.opts.PoisonTries {
 		return nil
 	}
-	if !c.opts.SetAside || !p.Known || c.view.isAside(&Aside{Task: t, Position: p.Position, Record: p.Record}) {
+	if !c.opts.SetAside || !p.Known || c.view.isAside(&Aside{Task: t, Position: p.Position, Record: p.Record, ByRecord: p.ByRecord}) {
 		return fmt.Errorf("user code failed %d times at the same place: %w", have.tries, p)
 	}
-	c.ledger.Propose(Entry{Aside: &Aside{Task: t, Position: p.Position, Record: p.Record, Operator: p.Operator, Err: p.Err.Error()}})
+	c.ledger.Propose(Entry{Aside: &Aside{
+		Task: t, Incarnation: p.Incarnation, Position: p.Position, Record: p.Record, Source: p.Source, ByRecord: p.ByRecord,
+		Operator: p.Operator, Err: p.Err.Error(),
+	}})
 	return nil
 }
 

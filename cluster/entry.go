@@ -21,6 +21,7 @@ type Entry struct {
 	Start    *checkpoint.Start
 	Complete *checkpoint.Complete
 	Abandon  *checkpoint.Abandon
+	Switch   *checkpoint.Switch
 	Aside    *Aside
 	Finish   *Finish
 	Admit    *Admit
@@ -66,6 +67,8 @@ func (e Entry) String() string {
 		return e.Complete.String()
 	case e.Abandon != nil:
 		return e.Abandon.String()
+	case e.Switch != nil:
+		return e.Switch.String()
 	case e.Aside != nil:
 		return fmt.Sprintf("set aside task %d, channel %d, sequence number %d", e.Aside.Task, e.Aside.Position.Channel, e.Aside.Position.Seq)
 	case e.Admit != nil:

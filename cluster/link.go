@@ -44,14 +44,14 @@ func (w *Worker) Write(peer determinant.WorkerID) *transport.Message {
 }
 
 func (w *Worker) delta(c *conn, peer determinant.WorkerID) []byte {
-	if c.stale {
+	if depth := w.sharing(); c.stale || depth != c.depth {
 		consumers := make([]bool, len(w.job.Tasks))
 		for ch := range w.mu.subs {
 			if s := &w.mu.subs[ch]; s.active && s.worker == peer {
 				consumers[w.job.Channels[ch].To] = true
 			}
 		}
-		c.order, c.stale = w.job.relevant(consumers, w.mu.depth), false
+		c.order, c.depth, c.stale = w.job.relevant(consumers, depth), depth, false
 		if w.opts.Mutations.Has(mutation.DeltaUpstreamFirst) {
 			for i, j := 0, len(c.order)-1; i < j; i, j = i+1, j-1 {
 				c.order[i], c.order[j] = c.order[j], c.order[i]
@@ -325,12 +325,13 @@ func (w *Worker) frame(f *transport.Frame) {
 	w.env.WakeTask(spec.To)
 }
 
-// subscribe asks for input i of a task from where it stands. renewed: the producer has a new incarnation.
-func (w *Worker) subscribe(h *hosted, i int, renewed bool) {
+// subscribe asks for input i of a task from where it stands. adopt: the producer has a new life, which does not number its
+// output as the former one did.
+func (w *Worker) subscribe(h *hosted, i int, adopt bool) {
 	in := &h.in[i]
 	p := w.mu.view.Places[w.job.Channels[in.channel].From]
 	in.number++
-	in.adopting = in.adopting || renewed && !w.mu.mode.Logs()
+	in.adopting = in.adopting || adopt
 	c := w.conn(p.Worker)
 	if p.Worker == 0 || c == nil {
 		return // waits; the decision that places the producer subscribes again

@@ -32,7 +32,7 @@ func (w *Worker) Measure() []TaskMetrics {
 		}
 		id := determinant.TaskID(t)
 		all = append(all, TaskMetrics{
-			Task: id, Incarnation: h.inc, Records: h.task.Records(), Log: uint64(w.mu.logs.Log(id).End()),
+			Task: id, Incarnation: h.inc, Records: h.task.Records(), Log: w.mu.logs.Log(id).End().Bytes(),
 			Replaying: h.task.Replaying(), Source: w.job.Plan.Vertices[w.job.Tasks[t].Vertex].Source != nil,
 		})
 	}

@@ -19,6 +19,8 @@ type promotion struct {
 	inc     determinant.Incarnation
 	machine *standby.Promotion
 	started bool // the merged log is known and in the store; what remains is to load the state
+	causal  bool // the choices of the former lives are collected. Invariant: the same for all decisions about one life
+	repeats bool // it makes choices of its own from the checkpoint on: what the former lives sent since may be sent again
 }
 
 // promote begins, or begins anew in a new round, to start task p here.
@@ -26,10 +28,21 @@ func (w *Worker) promote(d *standby.Decision, p standby.Placement) {
 	pr := w.mu.promos[p.Task]
 	if pr == nil || pr.inc != p.Incarnation {
 		pr = &promotion{inc: p.Incarnation, machine: standby.NewPromotion(p.Task, p.Incarnation, w.opts.Mutations)}
+		pr.causal, pr.repeats = p.Recovering && d.Collect, p.Recovering && !d.Collect
 		w.mu.promos[p.Task] = pr
 	}
-	base, _ := w.mu.view.base(p.Task)
-	if !p.Recovering || !d.Collect {
+	if pr.causal != (p.Recovering && d.Collect) {
+		panic(fmt.Sprintf("cluster: assertion failed: %v was recovered with determinants: %v, and now is not: %v", p, pr.causal, d))
+	}
+	base, life := w.mu.view.base(p.Task)
+	if pr.repeats && !w.opts.Mutations.Has(mutation.HistoriesOverlap) {
+		var ok bool
+		if base, ok = base.Anew(uint64(p.Incarnation - life)); !ok {
+			w.report(Report{Rollback: &standby.RollbackWanted{Task: p.Task, Incarnation: p.Incarnation, Cause: "the offsets of its log are used up"}})
+			return
+		}
+	}
+	if !pr.causal {
 		w.start(p.Task, pr, causal.Copy{Task: p.Task, Base: base})
 		return
 	}
@@ -139,7 +152,7 @@ func (w *Worker) start(t determinant.TaskID, pr *promotion, log causal.Copy) {
 	own.SetOwn(true)
 	inc := pr.inc
 	w.env.Disk(func() {
-		h, err := w.build(t, inc, log, own)
+		h, err := w.build(t, pr, log, own)
 		if errors.Is(err, errClosed) || errors.Is(err, operator.ErrFenced) {
 			return // overtaken by this worker's own end, or by a later decision
 		}
@@ -154,7 +167,8 @@ func (w *Worker) start(t determinant.TaskID, pr *promotion, log causal.Copy) {
 }
 
 // build restores a task from the committed checkpoint. It runs among the disk jobs, after the fold of that checkpoint.
-func (w *Worker) build(t determinant.TaskID, inc determinant.Incarnation, log causal.Copy, own *causal.Log) (*hosted, error) {
+func (w *Worker) build(t determinant.TaskID, pr *promotion, log causal.Copy, own *causal.Log) (*hosted, error) {
+	inc := pr.inc
 	w.mu.Lock()
 	v := w.mu.view.clone()
 	stale := w.mu.closed || v.Places[t].Incarnation != inc || v.Places[t].Worker != w.id
@@ -207,7 +221,7 @@ func (w *Worker) build(t determinant.TaskID, inc determinant.Incarnation, log ca
 		h.starts = append(h.starts, o.End().Next)
 	}
 	if spec.External {
-		if h.sink, err = w.openSink(h, &v); err != nil {
+		if h.sink, err = w.openSink(h, &v, pr.repeats); err != nil {
 			return nil, errors.Join(err, h.task.Close())
 		}
 	}

@@ -221,13 +221,12 @@ func (n *coordinatorNode) taskName(t determinant.TaskID) string {
 
 // modes are the mode of the newest epoch, the one asked for, and the sharing depth.
 func (n *coordinatorNode) modes() (mode, wanted, depth string) {
-	points := n.rep.coord.points.State()
-	m, d := points.Boundary()
-	return m.String(), m.String(), d.String()
+	m := n.rep.coord.Modes()
+	return m.Newest.Mode.String(), m.Wanted.Mode.String(), m.Newest.Depth.String()
 }
 
 func (n *coordinatorNode) switchMode(m determinant.Mode) error {
-	return fmt.Errorf("mode %v: not built yet", m)
+	return n.rep.coord.SwitchMode(m, 0)
 }
 
 func (n *coordinatorNode) drain(w determinant.WorkerID, answer func(reply)) {

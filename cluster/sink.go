@@ -16,19 +16,21 @@ type sink struct {
 	store   operator.CausalStore
 	log     *inflightlog.Log
 	order   []determinant.TaskID    // logs that the store keeps, downstream first
+	depth   determinant.Depth       // within so many hops
 	cursor  []determinant.LogOffset // by task; what the store holds of each log
 	stored  determinant.Seq         // everything below is visible outside
 	writing bool
 	failed  bool
 }
 
-// openSink fences the store for this incarnation and takes up where its output ends. h is not running yet.
-func (w *Worker) openSink(h *hosted, v *View) (*sink, error) {
+// openSink fences the store for this incarnation and takes up where its output ends, or, for a life that repeats what former
+// ones may have shown, where its own output begins. h is not running yet.
+func (w *Worker) openSink(h *hosted, v *View, repeats bool) (*sink, error) {
 	t := h.task.ID()
 	outs := h.task.Outputs()
-	s := &sink{log: outs[len(outs)-1], order: w.job.storeOrder(t, v.Depth), cursor: make([]determinant.LogOffset, len(v.Places))}
+	s := &sink{log: outs[len(outs)-1], cursor: make([]determinant.LogOffset, len(v.Places))}
 	fence := v.fence(t)
-	if v.Mode == determinant.AtLeastOnce {
+	if repeats {
 		start := s.log.End()
 		fence.Restart = &start
 	}
@@ -126,6 +128,9 @@ func (w *Worker) takeOutput(t determinant.TaskID) (*hosted, operator.StoreWrite,
 	}
 	if bytes == 0 {
 		return nil, write, nil
+	}
+	if depth := w.sharing(); depth != s.depth {
+		s.order, s.depth = w.job.storeOrder(t, depth), depth
 	}
 	write.Delta = w.mu.logs.Delta(nil, s.order, s.cursor)
 	s.writing = true

@@ -225,7 +225,7 @@ func (s *stats) measure(l *Local) (in, determinants uint64) {
 			if tk == nil {
 				continue
 			}
-			determinants += uint64(w.worker.Logs().Log(tk.ID()).End())
+			determinants += uint64(w.worker.Logs().Log(tk.ID()).End().Bytes())
 			for _, src := range sources {
 				if src == tk.ID() {
 					in += tk.Records()

@@ -16,9 +16,11 @@ import (
 // changes only by entries, so every worker that has applied the same entries has the same.
 type View struct {
 	Index      uint64
-	Splits     [][]string // per vertex, of sources
-	Mode       determinant.Mode
-	Depth      determinant.Depth
+	Splits     [][]string          // per vertex, of sources
+	Mode       determinant.Mode    // of the first epoch
+	Depth      determinant.Depth   // likewise
+	Base       standby.EpochMode   // of the epoch after the last completed checkpoint
+	Opened     []standby.EpochMode // of each further epoch that was started, in order
 	Round      determinant.Round
 	Generation determinant.Generation
 	Dead       []determinant.WorkerID // sorted
@@ -27,21 +29,26 @@ type View struct {
 	Complete   *checkpoint.Complete   // the last completed checkpoint; nil: none yet
 	Cut        *Cut                   // of the last global rollback; nil: none yet
 	Asides     []Aside
-	Members    []Admit // workers in processes of their own that are not dead, by id
+	Anew       []determinant.Incarnation // by task; its last life that began without its predecessor's determinants; 0: none
+	Members    []Admit                   // workers in processes of their own that are not dead, by id
 }
 
 // Aside is a record that the poison policy sets aside.
 type Aside struct {
 	Task     determinant.TaskID
 	Position task.Position
-	Record   []byte // as it was on its channel; where choices are not recorded, it is known by this and not by its position
+	Record   []byte // as it was on its channel
 	Operator string // that failed on it
 	Err      string
+	// Incarnation is the life that failed on it. ByRecord: the record tells which it is, its position no longer does.
+	Incarnation determinant.Incarnation
+	Source      bool // of a source, whose records always have the same positions; Invariant: then not ByRecord
+	ByRecord    bool
 }
 
 // NewView is the view before the first entry.
 func NewView(job *Job, splits [][]string, mode determinant.Mode, depth determinant.Depth) View {
-	v := View{Splits: splits, Mode: mode, Depth: depth}
+	v := View{Splits: splits, Mode: mode, Depth: depth, Base: standby.EpochMode{Mode: mode, Depth: depth}}
 	for t := range job.Tasks {
 		v.Places = append(v.Places, standby.Placement{Task: determinant.TaskID(t)})
 	}
@@ -52,6 +59,8 @@ func (v *View) clone() View {
 	c := *v
 	c.Places = slices.Clone(v.Places)
 	c.Asides = slices.Clone(v.Asides)
+	c.Opened = slices.Clone(v.Opened)
+	c.Anew = slices.Clone(v.Anew)
 	c.Members = slices.Clone(v.Members)
 	return c
 }
@@ -100,10 +109,8 @@ func (v *View) place(d *standby.Decision) []determinant.TaskID {
 	}
 	if d.Generation > v.Generation {
 		v.Cut = v.cut()
-		if d.Mode.Logs() {
-			v.Asides = nil // what comes after a rollback may be chosen otherwise: a position names another record then
-		}
 	}
+	v.parted(d, changed)
 	v.Round, v.Generation, v.Dead, v.Hear = d.Round, d.Generation, d.Dead, d.Hear
 	v.Members = slices.DeleteFunc(slices.Clone(v.Members), func(m Admit) bool { return v.dead(m.Worker) })
 	v.Places = slices.Clone(d.Tasks)
@@ -164,10 +171,13 @@ func (v *View) fence(t determinant.TaskID) operator.Fence {
 // live tells whether a worker is none of the dead.
 func (v *View) live(w determinant.WorkerID) bool { return w != 0 && !v.dead(w) }
 
-// isAside tells whether a record is set aside already. Without recorded choices it is known by its bytes.
+// isAside tells whether a record is set aside already.
 func (v *View) isAside(a *Aside) bool {
 	return slices.ContainsFunc(v.Asides, func(b Aside) bool {
-		return a.Task == b.Task && (a.Position == b.Position || !v.Mode.Logs() && bytes.Equal(a.Record, b.Record))
+		if a.ByRecord || b.ByRecord {
+			return a.Task == b.Task && bytes.Equal(a.Record, b.Record)
+		}
+		return a.Task == b.Task && a.Position == b.Position
 	})
 }
 
@@ -177,7 +187,7 @@ func (v *View) asides(t determinant.TaskID) []task.Poison {
 	for _, a := range v.Asides {
 		if a.Task == t {
 			records = append(records, task.Poison{
-				Task: t, Position: a.Position, Record: a.Record, Operator: a.Operator, Err: errors.New(a.Err),
+				Task: t, Position: a.Position, Record: a.Record, ByRecord: a.ByRecord, Operator: a.Operator, Err: errors.New(a.Err),
 			})
 		}
 	}

@@ -6,10 +6,10 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/understudy-stream/understudy/checkpoint"
 	"github.com/understudy-stream/understudy/determinant"
 	"github.com/understudy-stream/understudy/operator"
 	"github.com/understudy-stream/understudy/standby"
-	"github.com/understudy-stream/understudy/task"
 )
 
 func placements(incarnations ...determinant.Incarnation) (list []standby.Placement) {
@@ -66,18 +66,6 @@ func TestARollbackCutsAtTheLastCheckpoint(t *testing.T) {
 	require.Equal(t, determinant.Epoch(4), f.Cut.Cursor.Epoch, "the cut stays where the newest rollback made it")
 }
 
-// After a rollback choices are made anew: a position names another record then.
-func TestARollbackForgetsWhatWasSetAside(t *testing.T) {
-	v := NewView(small(t), nil, determinant.ExactlyOnce, determinant.Full)
-	v.Asides = []Aside{{Task: 2, Position: task.Position{Seq: 5}}, {Task: 3}, {Task: 2, Position: task.Position{Seq: 6}}}
-	require.Len(t, v.asides(2), 2)
-	require.Empty(t, v.asides(0))
-	v.place(&standby.Decision{Round: 1, Tasks: placements(1, 1, 1, 1)})
-	require.Len(t, v.asides(2), 2)
-	v.place(&standby.Decision{Round: 2, Generation: 1, Tasks: placements(2, 2, 2, 2)})
-	require.Empty(t, v.asides(2))
-}
-
 // A view that was handed out does not change.
 func TestACloneOfAViewDoesNotChange(t *testing.T) {
 	v := NewView(small(t), nil, determinant.ExactlyOnce, determinant.Full)
@@ -85,9 +73,11 @@ func TestACloneOfAViewDoesNotChange(t *testing.T) {
 	c := v.clone()
 	want := slices.Clone(c.Places)
 	v.Places[2].Recovering = true
-	v.Asides = append(v.Asides, Aside{Task: 1})
+	v.setAside(Aside{Task: 1})
+	v.started(&checkpoint.Start{Epoch: 1})
 	require.Equal(t, want, c.Places)
 	require.Empty(t, c.Asides)
+	require.Empty(t, c.Opened)
 }
 
 func TestChaosIsParsed(t *testing.T) {

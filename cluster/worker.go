@@ -100,9 +100,7 @@ type Worker struct {
 		answers  []Answer                  // of rounds that this worker has not reached yet
 		waiting  [][]byte                  // images whose base has not been committed here yet
 		images   []Control                 // likewise, of a generation that this worker has not reached yet
-		mode     determinant.Mode
-		depth    determinant.Depth
-		postpone [][]byte // deltas that the mutation DeltaMergedLate holds back
+		postpone [][]byte                  // deltas that the mutation DeltaMergedLate holds back
 	}
 }
 
@@ -113,6 +111,7 @@ type conn struct {
 	subs   []transport.Subscription // to be sent
 	report bool                     // say with the next message what this worker holds
 	order  []determinant.TaskID     // logs that the peer's tasks may depend on, downstream first
+	depth  determinant.Depth        // within so many hops
 	stale  bool                     // order must be computed again
 }
 
@@ -147,7 +146,6 @@ func NewWorker(id determinant.WorkerID, job *Job, v View, env Environment, o Opt
 	w.mu.fallen = make([]determinant.Incarnation, n)
 	w.stores.open = map[determinant.TaskID]operator.CausalStore{}
 	w.committed.Store(uint64(w.mu.view.committed()))
-	w.mu.mode, w.mu.depth = v.Mode, v.Depth
 	if v.Complete != nil {
 		for _, t := range v.Complete.Tasks {
 			w.mu.logs.Reset(t.Task, t.Log)

@@ -71,12 +71,24 @@ func TestABarrierThatTheTaskHasPassedIsDropped(t *testing.T) {
 	require.Len(t, r.host.saved, 2)
 }
 
-// In exactly-once mode a repeated barrier is a bug.
-func TestARepeatedBarrierIsAnAssertionInExactlyOnce(t *testing.T) {
-	r := newRig(t, mapVertex(t, 1, pass))
-	r.feed(0, barrier(1))
-	r.restart(0, inflightlog.Origin, barrier(1))
-	require.ErrorContains(t, r.try(), "assertion failed")
+// Only a new life of the producer repeats barriers; and it repeats all of them, in order.
+func TestBarriersRiseByOneOnEachChannel(t *testing.T) {
+	for name, next := range map[string]func(r *rig){
+		"the same life repeats one": func(r *rig) { r.ends[0] = determinant.Cursor{Next: 3, Epoch: 2}; r.feed(0, barrier(2)) },
+		"one is left out":           func(r *rig) { r.ends[0] = determinant.Cursor{Next: 3, Epoch: 4}; r.feed(0, barrier(4)) },
+		"a new life leaves one out": func(r *rig) {
+			r.restart(0, inflightlog.Origin, barrier(1))
+			r.ends[0] = determinant.Cursor{Next: 1, Epoch: 3}
+			r.feed(0, barrier(3))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t, mapVertex(t, 1, pass))
+			r.feed(0, barrier(1), barrier(2))
+			next(r)
+			require.ErrorContains(t, r.try(), "assertion failed")
+		})
+	}
 }
 
 // The end that a restarted producer takes back counts again when it comes again.

@@ -25,11 +25,13 @@ type input struct {
 	pos       int                // bytes of it already taken
 	left      uint64             // elements of it not yet taken
 	next      determinant.Seq    // Invariant: number of elements taken since the job's start
+	epoch     determinant.Epoch  // Invariant: of the barrier or skip that comes next, so they rise by one
 	blocked   bool               // has delivered this epoch's barrier or skip
+	border    boundary           // what that said
 	ended     bool
+	repeats   bool // since its end, if there was one, a new life of the producer began that repeats what others sent before
 	idle      bool
 	watermark int64
-	skip      bool                     // what blocked it was a skip
 	took      func(*inflightlog.Batch) // for the Probe; nil if there is none
 	adopt     func()                   // tells the host that the numbering begins anew
 	adopted   atomic.Uint64            // how often it did; any goroutine
@@ -39,7 +41,7 @@ func (t *Task) openInputs() {
 	m := &t.cfg.Meta
 	t.idle, t.ending = len(t.cfg.Inputs) > 0, len(t.cfg.Inputs) > 0
 	for i, spec := range t.cfg.Inputs {
-		in := &input{channel: spec.Channel, logical: spec.Logical, watermark: operator.MinTime}
+		in := &input{channel: spec.Channel, logical: spec.Logical, epoch: m.Epoch + 1, watermark: operator.MinTime}
 		if m.Epoch > 0 {
 			in.next, in.watermark = m.Inputs[i].Next, m.InputWatermarks[i]
 			in.idle, in.ended = m.InputIdle[i], m.InputEnded[i]
@@ -58,15 +60,15 @@ func (t *Task) openInputs() {
 	t.ending = t.ending || t.ended
 }
 
-// delivery is a received batch. renumber: it is the first of a new incarnation of the producer in at-least-once mode, whose
-// numbering the consumer adopts.
+// delivery is a received batch. renumber: it is the first of a new life of the producer that does not repeat the choices of
+// the former one, and whose numbering the consumer adopts.
 type delivery struct {
 	batch    *inflightlog.Batch
 	renumber bool
 }
 
-// Deliver hands the task a batch of input i. The caller has checked that it continues what was delivered before, or, in
-// at-least-once mode, says that it begins the output of a new incarnation. Any goroutine.
+// Deliver hands the task a batch of input i. The caller has checked that it continues what was delivered before, or says that
+// it begins the output of a new life of the producer, from that one's checkpoint on, which is numbered anew. Any goroutine.
 func (t *Task) Deliver(i int, b *inflightlog.Batch, renumber bool) {
 	if t.cfg.Probe != nil {
 		t.cfg.Probe.Delivered(t, i, b)
@@ -97,7 +99,7 @@ func (in *input) load() bool {
 	}
 	in.batch, in.pos, in.left = q[0].batch, 0, uint64(q[0].batch.Count)
 	if q[0].renumber {
-		in.next = in.batch.First
+		in.next, in.epoch, in.repeats = in.batch.First, in.batch.Epoch, true
 		in.adopt()
 	}
 	q[0] = delivery{}
@@ -172,7 +174,7 @@ func (t *Task) element(in *input, e *inflightlog.Element) error {
 		in.idle = e.Kind == inflightlog.Idle
 		return t.changeIdle()
 	case inflightlog.End:
-		in.ended = true
+		in.ended, in.repeats = true, false
 		return t.inputEnded()
 	case inflightlog.Barrier, inflightlog.Skip:
 		return t.barrier(in, e)
@@ -180,12 +182,12 @@ func (t *Task) element(in *input, e *inflightlog.Element) error {
 	return t.assertion("element of kind %d on channel %d", e.Kind, in.channel)
 }
 
-// reopen takes back the end of an input whose producer starts again, in at-least-once mode. What the producer now sends must
-// not be passed over as known: it may send to this task what it sent to another one before. A task that has flushed already
-// cannot go on; it starts again itself.
+// reopen takes back the end of an input whose producer starts again without the choices of its former life. What it now sends
+// must not be passed over as known: it may send to this task what it sent to another one before. A task that has flushed
+// already cannot go on; it starts again itself.
 func (t *Task) reopen(in *input) error {
 	switch {
-	case t.mode.Logs():
+	case !in.repeats:
 		return t.assertion("channel %d gives an element after its end", in.channel)
 	case t.ending:
 		return fmt.Errorf("%w: %s, channel %d", ErrReopened, t, in.channel)
@@ -267,24 +269,30 @@ func (t *Task) finishEnd() {
 }
 
 // barrier blocks the input until all others have delivered the same barrier (Chandy and Lamport, 1985; Carbone et al.,
-// 2015).
+// 2015). A producer that began anew repeats barriers that this task has passed: they are dropped.
 func (t *Task) barrier(in *input, e *inflightlog.Element) error {
-	if e.Epoch < t.epoch && !t.mode.Logs() {
-		return nil // at-least-once: a restarted producer repeats barriers that this task has passed
+	if e.Epoch != in.epoch || e.Epoch > t.epoch {
+		return t.assertion("channel %d gives barrier %d in epoch %d, the next is %d", in.channel, e.Epoch, t.epoch, in.epoch)
 	}
-	if e.Epoch != t.epoch {
-		return t.assertion("channel %d gives barrier %d in epoch %d", in.channel, e.Epoch, t.epoch)
+	in.epoch++
+	if e.Epoch < t.epoch {
+		return nil
 	}
 	if t.step.left > 1 && !t.cfg.Mutations.Has(mutation.InputAcrossBarrier) {
 		return t.assertion("an Input step spans barrier %d of channel %d", e.Epoch, in.channel)
 	}
-	in.blocked, in.skip = true, e.Kind == inflightlog.Skip
-	skip := false
+	in.blocked = true
+	in.border = boundary{epoch: e.Epoch, skip: e.Kind == inflightlog.Skip, mode: e.Mode, depth: e.Depth}
+	all := in.border
 	for _, other := range t.in {
 		if !other.blocked {
 			return nil
 		}
-		skip = skip || other.skip
+		all.skip = all.skip || other.border.skip
+		if other.border.mode != e.Mode || other.border.depth != e.Depth {
+			return t.assertion("barrier %d opens mode %v depth %v on channel %d, %v depth %v on channel %d",
+				e.Epoch, e.Mode, e.Depth, in.channel, other.border.mode, other.border.depth, other.channel)
+		}
 	}
 	for _, other := range t.in {
 		other.blocked = false
@@ -292,5 +300,5 @@ func (t *Task) barrier(in *input, e *inflightlog.Element) error {
 	// The element that completes the alignment counts as taken in the snapshot.
 	in.next++
 	defer func() { in.next-- }()
-	return t.endEpoch(boundary{epoch: e.Epoch, skip: skip, mode: e.Mode, depth: e.Depth})
+	return t.endEpoch(all)
 }

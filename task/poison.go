@@ -25,7 +25,7 @@ type Poison struct {
 	Position    Position
 	Known       bool // the failure belongs to a record, and not to a timer or a flush
 	Source      bool // the position is a split and an offset in it
-	ByRecord    bool // choices are not recorded: the record, and not its position, tells which it is
+	ByRecord    bool // the next life may meet it at another position: the record, and not its position, tells which it is
 	Record      []byte
 	Err         error
 }
@@ -48,7 +48,10 @@ func (p *Poison) Unwrap() error { return p.Err }
 
 // Same tells whether two failures are the same one, met again.
 func (p *Poison) Same(o *Poison) bool {
-	same := p.Position == o.Position || p.ByRecord && bytes.Equal(p.Record, o.Record)
+	same := p.Position == o.Position
+	if p.ByRecord || o.ByRecord {
+		same = bytes.Equal(p.Record, o.Record)
+	}
 	return p.Known && o.Known && p.Task == o.Task && same && p.Operator == o.Operator
 }
 
@@ -82,8 +85,8 @@ func (t *Task) setAside(p Position, record []byte) (bool, error) {
 		return false, nil
 	}
 	known := t.skipAt(p, record)
-	if known == nil {
-		return false, nil
+	if known == nil || t.source == nil && known.ByRecord {
+		return false, nil // another record may look the same: it is set aside when it fails
 	}
 	return true, t.recordSkip(p, record, known)
 }
@@ -114,15 +117,17 @@ func (t *Task) recordFailed(p Position, record []byte, err error) error {
 	return t.recordSkip(p, record, &Poison{Operator: u.Operator, Err: u.Err})
 }
 
-// skipAt finds the record among those to be set aside; nil if it is none of them. While choices are recorded, a position
-// names a record. Otherwise records come in another order after a failure, and only the record itself tells which it is.
+// skipAt finds the record among those to be set aside; nil if it is none of them. A source's records always have the same
+// positions. Elsewhere records come in another order in a life that does not repeat the choices of the former one, and then
+// only the record itself tells which it is.
 func (t *Task) skipAt(p Position, record []byte) *Poison {
 	for i := range t.cfg.SkipAt {
 		known := &t.cfg.SkipAt[i]
-		if known.Position == p && (t.mode.Logs() || t.source != nil) {
-			return known
-		}
-		if !t.mode.Logs() && t.source == nil && bytes.Equal(known.Record, record) {
+		if t.source == nil && known.ByRecord {
+			if bytes.Equal(known.Record, record) {
+				return known
+			}
+		} else if known.Position == p {
 			return known
 		}
 	}

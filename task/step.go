@@ -353,21 +353,16 @@ func (t *Task) endEpoch(b boundary) error {
 	t.finishEnd()
 	t.commit()
 	t.step.active = false
-	c, err := t.choices() // the replayed log may end between the header of this step and the mark
-	if err != nil {
+	if err := t.markEpoch(&b); err != nil {
 		return err
 	}
-	if err := c.Mark(b.epoch + 1); err != nil {
-		return err
-	}
-	t.rand = nil
 	kind := inflightlog.Barrier
 	if b.skip {
 		kind = inflightlog.Skip
 	}
 	t.control(inflightlog.Element{Kind: kind, Epoch: b.epoch, Mode: b.mode, Depth: b.depth})
 	t.commit()
-	t.epoch, t.mode, t.depth = b.epoch+1, b.mode, b.depth
+	t.openEpoch(&b)
 	if !b.skip {
 		t.cfg.Host.Snapshot(t, t.snapshot(b.epoch))
 	}

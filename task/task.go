@@ -45,10 +45,10 @@ type Config struct {
 	Depth determinant.Depth // likewise
 	Meta  checkpoint.Meta   // the restored checkpoint; epoch 0 for a first start
 	Load  func(load func(table string, key, value []byte) error) error
-	// Log is the task's own log in the worker's store. It already holds Replay.
+	// Log is the task's own log in the worker's store. It already holds Replay. That of a life which begins without the
+	// determinants of the former one is empty and begins beyond Meta.Log (determinant.LogOffset.Anew).
 	Log    *causal.Log
-	Replay []byte // the merged log from Meta.Log on; empty for a first start and after a rollback
-	// Adopt: the task lives in at-least-once mode, where channels may repeat barriers.
+	Replay []byte   // the merged log from Meta.Log on; empty for a first start, after a rollback and without determinants
 	SkipAt []Poison // records to set aside, by the poison policy
 
 	Context     context.Context // of synchronous external calls; ends when nothing that the task does counts any more
@@ -118,8 +118,8 @@ type Task struct {
 	outputs []*output
 	ext     *output
 
-	recorder causal.Choices   // nil while replaying
-	replayer *causal.Replayer // nil when recording
+	recorder causal.Choices   // nil while replaying. Invariant: a causal.Recorder in an epoch that logs, else a causal.Unlogged
+	replayer *causal.Replayer // nil when recording. Invariant: nil in an epoch that does not log
 
 	epoch    determinant.Epoch // Invariant: rises by one at each barrier or skip
 	mode     determinant.Mode
@@ -145,6 +145,7 @@ type Task struct {
 	records  atomic.Uint64
 	replays  atomic.Bool
 	progress atomic.Uint64 // step count, readable from anywhere
+	sharing  atomic.Uint32 // depth, readable from anywhere
 }
 
 // step is the step under way.
@@ -176,6 +177,7 @@ func New(cfg Config) (*Task, error) {
 	t.makeTime = t.chooseTime
 	t.makeSeed = t.chooseSeed
 	t.records.Store(cfg.Meta.Records)
+	t.sharing.Store(uint32(cfg.Depth))
 	if cfg.Meta.Epoch > 0 {
 		t.inWM = cfg.Meta.Watermark
 	}
@@ -189,21 +191,17 @@ func New(cfg Config) (*Task, error) {
 }
 
 func (t *Task) openChoices() {
-	if !t.mode.Logs() || t.cfg.Mutations.Has(mutation.DeterminantsOff) {
-		t.recorder = &causal.Unlogged{At: t.cfg.Meta.Log}
+	if !t.logs(t.mode) {
+		t.recorder = &causal.Unlogged{At: t.cfg.Log.End()}
 		return
 	}
-	r := causal.NewReplayer(t.cfg.Meta.Log, t.cfg.Replay)
+	r := causal.NewReplayer(t.cfg.Log.End()-determinant.LogOffset(len(t.cfg.Replay)), t.cfg.Replay)
 	if !r.Done() {
 		t.replayer = r
 		t.replays.Store(true)
 		return
 	}
 	t.recorder = t.newRecorder(r)
-}
-
-func (t *Task) newRecorder(r *causal.Replayer) causal.Choices {
-	return r.Recorder(t.cfg.Log, causal.Options{Mutations: t.cfg.Mutations})
 }
 
 func (t *Task) openChain() error {
@@ -252,6 +250,10 @@ func (t *Task) Replaying() bool { return t.replays.Load() }
 // Offset is where the task is in its determinant log. Task's goroutine.
 func (t *Task) Offset() determinant.LogOffset { return t.current().Offset() }
 
+// Depth is how deep the determinants of the task's present epoch are shared. Any goroutine; it is set before anything of the
+// epoch can leave the task.
+func (t *Task) Depth() determinant.Depth { return determinant.Depth(t.sharing.Load()) }
+
 // Outputs are the task's output channels, those of each edge in order, then the external one.
 func (t *Task) Outputs() []*inflightlog.Log { return t.outs }
 
@@ -295,41 +297,4 @@ func (t *Task) Close() error {
 		errs = append(errs, o.Close())
 	}
 	return errors.Join(errs...)
-}
-
-// choices is who makes the next choice. This is the one line where replay turns into recording.
-func (t *Task) choices() (causal.Choices, error) {
-	if t.replayer != nil && t.replayer.Done() {
-		if err := t.takeOver(); err != nil {
-			return nil, err
-		}
-	}
-	if t.replayer != nil {
-		return t.replayer, nil
-	}
-	return t.recorder, t.mayChoose()
-}
-
-func (t *Task) current() causal.Choices {
-	if t.replayer != nil {
-		return t.replayer
-	}
-	return t.recorder
-}
-
-// takeOver ends the replay: the log is used up, possibly in the middle of a step.
-func (t *Task) takeOver() error {
-	t.recorder, t.replayer = t.newRecorder(t.replayer), nil
-	t.replays.Store(false)
-	t.async.start(t.cfg.Calls)
-	t.cfg.Host.Replayed(t)
-	return nil
-}
-
-// mayChoose is the orphan rule: no new choice while a consumer is ahead, since it has seen the effects of another one.
-func (t *Task) mayChoose() error {
-	if t.mode.Logs() && t.Ahead() {
-		return fmt.Errorf("%w: %s, epoch %d", ErrOrphan, t, t.epoch)
-	}
-	return nil
 }

@@ -1,0 +1,130 @@
+package cluster
+
+import (
+	"math"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/understudy-stream/understudy/checkpoint"
+	"github.com/understudy-stream/understudy/determinant"
+	"github.com/understudy-stream/understudy/standby"
+	"github.com/understudy-stream/understudy/task"
+)
+
+func epochMode(m determinant.Mode) standby.EpochMode {
+	return standby.EpochMode{Mode: m, Depth: determinant.Full}
+}
+
+// A view follows the modes of the epochs since the last completed checkpoint.
+func TestAViewKnowsWhatEpochsAreLike(t *testing.T) {
+	job := small(t)
+	v := NewView(job, nil, determinant.ExactlyOnce, 2)
+	require.Equal(t, determinant.Depth(2), v.sharing())
+	v.started(&checkpoint.Start{Epoch: 1, Mode: determinant.AtLeastOnce, Depth: determinant.Full})
+	require.Equal(t, determinant.Full, v.sharing(), "the greatest counts: it may be what a recovery needs next")
+	v.started(&checkpoint.Start{Epoch: 2, Mode: determinant.ExactlyOnce, Depth: 1})
+	require.Equal(t, determinant.Full, v.sharing())
+	require.Equal(t, standby.EpochMode{Mode: determinant.ExactlyOnce, Depth: 2}, v.Base)
+	v.completed(completion(job, 2).Complete)
+	require.Equal(t, standby.EpochMode{Mode: determinant.ExactlyOnce, Depth: 1}, v.Base)
+	require.Empty(t, v.Opened)
+	require.Equal(t, determinant.Depth(1), v.sharing())
+}
+
+// Where choices are made anew, a position names another record than before: what is to be set aside is known by its content.
+func TestWhatIsSetAsideIsKnownByItsContentInANewHistory(t *testing.T) {
+	known := func(v *View, id determinant.TaskID) (byRecord []bool) {
+		for _, p := range v.asides(id) {
+			byRecord = append(byRecord, p.ByRecord)
+		}
+		return byRecord
+	}
+	recover := func(collect bool, incs ...determinant.Incarnation) *standby.Decision {
+		d := &standby.Decision{Tasks: placements(incs...), Collect: collect}
+		for i := range d.Tasks {
+			d.Tasks[i].Recovering = true
+		}
+		return d
+	}
+	v := NewView(small(t), nil, determinant.ExactlyOnce, determinant.Full)
+	v.place(&standby.Decision{Collect: true, Tasks: placements(1, 1, 1, 1)})
+	v.setAside(Aside{Task: 2, Incarnation: 1, Position: task.Position{Seq: 5}})
+	v.setAside(Aside{Task: 3, Incarnation: 1})
+	v.place(recover(true, 1, 1, 2, 2))
+	require.Equal(t, []bool{false}, known(&v, 2), "it replays: positions stay")
+	v.place(recover(false, 1, 1, 3, 2))
+	require.Equal(t, []bool{true}, known(&v, 2))
+	require.Equal(t, []bool{false}, known(&v, 3))
+
+	v.setAside(Aside{Task: 2, Incarnation: 2})
+	require.Equal(t, []bool{true, true}, known(&v, 2), "the life that named the position is of a former history")
+	v.setAside(Aside{Task: 2, Incarnation: 3})
+	require.Equal(t, []bool{true, true, false}, known(&v, 2))
+
+	back := &standby.Decision{Generation: 1, Rollback: true, Collect: true, Tasks: placements(2, 2, 4, 3)}
+	v.place(back)
+	require.Equal(t, []bool{true, true, true}, known(&v, 2))
+	require.Equal(t, []bool{true}, known(&v, 3))
+	require.Empty(t, known(&v, 0))
+	v.setAside(Aside{Task: 0, Source: true})
+	v.place(recover(false, 3, 3, 5, 4))
+	require.Equal(t, []bool{false}, known(&v, 0), "a source's records keep their positions")
+}
+
+func (o *office) modes() []determinant.Mode {
+	m := o.c.Modes()
+	return []determinant.Mode{m.Newest.Mode, m.Recovery.Mode, m.Wanted.Mode}
+}
+
+// A switch takes effect with the next checkpoint, which it brings about, and recovery is what the weakest epoch since the
+// last completed one allows.
+func TestASwitchTakesEffectWithTheNextCheckpoint(t *testing.T) {
+	const eo, alo = determinant.ExactlyOnce, determinant.AtLeastOnce
+	o := newOffice(t, CoordinatorOptions{})
+	require.ErrorIs(t, o.c.SwitchMode(determinant.None, 0), ErrMode)
+	require.Equal(t, []determinant.Mode{eo, eo, eo}, o.modes())
+	require.NoError(t, o.c.SwitchMode(alo, 0))
+	o.commit()
+	require.Equal(t, []determinant.Mode{alo, alo, alo}, o.modes(), "it was started at once")
+	require.Equal(t, []standby.EpochMode{epochMode(alo)}, o.c.View().Opened)
+
+	o.fail(0, ErrKilled)
+	d := o.lastDecision()
+	require.False(t, d.Collect)
+	require.False(t, d.Rollback)
+	require.NoError(t, o.c.SwitchMode(eo, 0))
+	o.commit()
+	require.Equal(t, []determinant.Mode{alo, alo, eo}, o.modes(), "nothing starts while a task recovers")
+	o.catchUp()
+	o.commit()
+	require.Equal(t, []determinant.Mode{eo, alo, eo}, o.modes())
+	o.fail(1, ErrKilled)
+	require.False(t, o.lastDecision().Collect, "the checkpoint behind which all is exactly-once is not complete")
+	o.catchUp()
+	o.commit()
+	o.checkpoint(3)
+	require.Equal(t, []determinant.Mode{eo, eo, eo}, o.modes())
+	o.fail(0, ErrKilled)
+	require.True(t, o.lastDecision().Collect)
+}
+
+func (o *office) lastDecision() *standby.Decision {
+	for i := len(o.told) - 1; i >= 0; i-- {
+		if d := o.told[i].Decision; d != nil {
+			return d
+		}
+	}
+	return nil
+}
+
+// The offsets of a log cannot run out quietly.
+func TestAJobWhoseLogOffsetsAreUsedUpRollsBack(t *testing.T) {
+	c := coupleOf(t, determinant.AtLeastOnce)
+	e := completion(c.up.w.job, 1)
+	e.Complete.Tasks[0].Log = math.MaxUint64 - 5
+	c.up.apply(e)
+	c.up.apply(c.next(recovering(0)))
+	require.Len(t, c.up.rollbacks(), 1)
+	require.Nil(t, c.up.w.Task(0))
+}
