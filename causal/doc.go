@@ -12,8 +12,8 @@
 //   - Always no orphans: whoever holds a determinant holds those that it was chosen on. Therefore the ends of logs are
 //     captured downstream tasks first, and a delta is merged upstream tasks first, so that who captures in the middle of a
 //     merge never sees a choice without its causes. Callers that read several logs with Copy or End keep the same order.
-//   - A merge extends a log without a gap, and the overlap is equal. Only an offset that a committed checkpoint covers may
-//     be jumped to.
+//   - A merge extends a log without a gap, and the overlap is equal. Only an offset that a committed checkpoint covers, or
+//     another history of the task, may be jumped to.
 //   - What a Replayer hands out encodes to the very bytes of the log.
 //
 // Goroutines: one appends to a Log, any number read it, and any may truncate it; readers and the appender take no lock.

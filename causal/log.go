@@ -178,8 +178,9 @@ func (v *view) equal(from uint64, p []byte) bool {
 
 // Merge adds what another copy of this log holds at `from`. What the log holds already must be equal (ErrDiffers); what it
 // has truncated is passed over. If p begins above the end, that is ErrGap, unless a committed checkpoint covers everything
-// below p (covered): then the log restarts there. A log that is appended to here can only be compared (ErrOwned). After an
-// error the log is as it was. p is copied.
+// below p (covered) or p begins another history of the task (determinant.LogOffset.Anew): then the log restarts there. A log
+// that is appended to here can only be compared (ErrOwned), and a later history is passed over: this worker has yet to hear that
+// the task lives elsewhere. After an error the log is as it was. p is copied.
 func (l *Log) Merge(from determinant.LogOffset, p []byte, covered bool) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -198,6 +199,9 @@ func (l *Log) check(from uint64, p []byte, covered bool) error {
 	if after < from {
 		return fmt.Errorf("%w: merge of %d bytes at %d", ErrBeyond, len(p), from)
 	}
+	if l.elsewhere(from, end) {
+		return nil
+	}
 	if l.own.Load() && after > end {
 		return fmt.Errorf("%w: merge of [%d, %d), end %d", ErrOwned, from, after, end)
 	}
@@ -214,9 +218,17 @@ func (l *Log) check(from uint64, p []byte, covered bool) error {
 	return nil
 }
 
+// elsewhere tells whether bytes from an offset on belong to a later life of the task that is appended to here.
+func (l *Log) elsewhere(from, end uint64) bool {
+	return l.own.Load() && determinant.LogOffset(from).Beyond(determinant.LogOffset(end))
+}
+
 // apply does the merge that check has found to be right. l.mu is held.
 func (l *Log) apply(from uint64, p []byte) {
 	end := l.view.Load().end.Load()
+	if l.elsewhere(from, end) {
+		return
+	}
 	if from > end {
 		l.view.Store(emptyView(determinant.LogOffset(from)))
 		end = from
