@@ -197,11 +197,11 @@ func (n *coordinatorNode) finish(err error) {
 func (n *coordinatorNode) close() error {
 	n.cancel()
 	var errs []error
+	if n.raft != nil {
+		errs = append(errs, n.raft.Close()) // before the server, which waits for the connections that raft has
+	}
 	if n.server != nil {
 		errs = append(errs, n.server.Close())
-	}
-	if n.raft != nil {
-		errs = append(errs, n.raft.Close())
 	}
 	n.events.close()
 	for _, s := range n.sessions { //lint:sorted each is closed by itself
