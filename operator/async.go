@@ -101,6 +101,7 @@ type asyncMap[I, O any] struct {
 	next  uint64             // sequence number of the next element
 	// Derived from calls:
 	queue       []uint64 // elements under way, in order
+	controls    []uint64 // those that are control entries, in order
 	outstanding []uint64 // those that wait for an answer, in order
 	records     int      // how many of queue are records
 }
@@ -182,42 +183,76 @@ func (m *asyncMap[I, O]) asyncDone(k int, result []byte, failed bool) error {
 	m.outstanding = slices.Delete(m.outstanding, k, k+1)
 	e := m.get(seq)
 	e.done, e.data = true, slices.Clone(result)
+	if !m.options.Ordered && (len(m.controls) == 0 || seq < m.controls[0]) {
+		at, _ := slices.BinarySearch(m.queue, seq)
+		m.queue = slices.Delete(m.queue, at, at+1)
+		if err := m.emit(seq, e); err != nil {
+			return err
+		}
+		return m.advance()
+	}
 	m.put(seq, e)
 	return m.advance()
 }
 
-// advance emits what may be emitted now. Unordered, that is any result before the first control entry.
+// advance lets go what nothing holds back any more: control entries and results at the head of the queue, and, where the order
+// of records does not count, results that such a control entry held back. It looks at no others: many calls are under way.
 func (m *asyncMap[I, O]) advance() error {
-	left := m.queue[:0]
-	blocked := false
-	for i, seq := range m.queue {
-		if blocked {
-			left = append(left, m.queue[i:]...)
-			break
-		}
+	for len(m.queue) > 0 {
+		seq := m.queue[0]
 		e := m.get(seq)
 		switch {
-		case e.record && e.done:
-			m.drop(seq)
-			m.records--
-			if err := m.emit(e); err != nil {
-				return err
-			}
-		case !e.record && len(left) == 0:
+		case !e.record:
+			m.queue, m.controls = m.queue[1:], m.controls[1:]
 			m.drop(seq)
 			if err := m.control(e); err != nil {
 				return err
 			}
+			if err := m.emitFreed(); err != nil {
+				return err
+			}
+		case e.done:
+			m.queue = m.queue[1:]
+			if err := m.emit(seq, e); err != nil {
+				return err
+			}
 		default:
-			left = append(left, seq)
-			blocked = m.options.Ordered || !e.record
+			return nil
 		}
 	}
-	m.queue = left
 	return nil
 }
 
-func (m *asyncMap[I, O]) emit(e asyncEntry) error {
+// emitFreed emits the results before the first control entry, where the order of the records does not count.
+func (m *asyncMap[I, O]) emitFreed() error {
+	if m.options.Ordered {
+		return nil
+	}
+	end := len(m.queue)
+	if len(m.controls) > 0 {
+		end, _ = slices.BinarySearch(m.queue, m.controls[0])
+	}
+	var done, waiting []uint64
+	for _, seq := range m.queue[:end] {
+		if m.get(seq).done {
+			done = append(done, seq)
+		} else {
+			waiting = append(waiting, seq)
+		}
+	}
+	m.queue = slices.Concat(waiting, m.queue[end:])
+	for _, seq := range done {
+		if err := m.emit(seq, m.get(seq)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// emit emits the result of a record that has left the queue.
+func (m *asyncMap[I, O]) emit(seq uint64, e asyncEntry) error {
+	m.drop(seq)
+	m.records--
 	m.enter()
 	w, err := m.result.Decode(e.data)
 	if err != nil {
@@ -264,7 +299,7 @@ func (m *asyncMap[I, O]) behind(add func(*asyncEntry)) error {
 	if len(m.queue) == 0 {
 		return m.control(e)
 	}
-	m.push(e)
+	m.controls = append(m.controls, m.push(e))
 	return nil
 }
 
@@ -289,7 +324,7 @@ func (m *asyncMap[I, O]) drained() bool { return len(m.queue) == 0 }
 
 // restored implements restorer: it issues what waits for an answer again, in order.
 func (m *asyncMap[I, O]) restored() error {
-	m.queue, m.outstanding, m.records = nil, nil, 0
+	m.queue, m.controls, m.outstanding, m.records = nil, nil, nil, 0
 	for _, key := range m.calls.keys() {
 		if len(key) != 8 {
 			return m.failed("reading back a call", fmt.Errorf("%w: key %x", ErrEncoding, key))
@@ -299,6 +334,7 @@ func (m *asyncMap[I, O]) restored() error {
 		m.next = seq + 1
 		e := m.get(seq)
 		if !e.record {
+			m.controls = append(m.controls, seq)
 			continue
 		}
 		m.records++

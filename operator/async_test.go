@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
+	"slices"
 	"testing"
 	"time"
 
@@ -88,4 +90,49 @@ func TestAsyncMapFailures(t *testing.T) {
 	}
 	h := asyncJob(t, AsyncOptions{})
 	require.ErrorContains(t, h.chain.AsyncDone(0, nil, false), "call 0 of 0")
+}
+
+// A result is emitted as soon as it is there and everything before the last watermark ahead of it has been emitted.
+func TestAsyncMapUnorderedIsPrompt(t *testing.T) {
+	rng := rand.New(rand.NewPCG(1, 2))
+	for range 50 {
+		h := asyncJob(t, AsyncOptions{})
+		sections := make([][]int, 1+rng.IntN(5)) // the records between two watermarks
+		var waiting []int                        // as the engine counts outstanding calls
+		for i := range sections {
+			for range rng.IntN(4) {
+				sections[i] = append(sections[i], len(waiting))
+				h.record(0, []byte{byte(len(waiting))})
+				waiting = append(waiting, len(waiting))
+			}
+			h.watermark(int64(i))
+		}
+		answered := map[int]bool{}
+		at := 0 // the first section that is not complete
+		for len(waiting) > 0 {
+			for at < len(sections) && len(sections[at]) == 0 {
+				at++
+			}
+			k := rng.IntN(len(waiting))
+			v := waiting[k]
+			waiting = slices.Delete(waiting, k, k+1)
+			answered[v] = true
+			want := []string{}
+			for ; at < len(sections); at++ {
+				left := sections[at][:0]
+				for _, r := range sections[at] {
+					if answered[r] {
+						want = append(want, fmt.Sprintf("sink0 r%d", r))
+					} else {
+						left = append(left, r)
+					}
+				}
+				if sections[at] = left; len(left) > 0 {
+					break
+				}
+			}
+			h.complete(k)
+			require.Equal(t, want, h.take())
+		}
+	}
 }
