@@ -136,8 +136,7 @@ var classes = supervisor.Classes{
 	Stopped: []error{cluster.ErrStopped},
 	Drained: []error{cluster.ErrDrained},
 	Final: []error{
-		cluster.ErrOtherBuild, cluster.ErrOtherCluster, cluster.ErrWrongJob, cluster.ErrWrongMode, cluster.ErrLedgerCorrupt,
-		operator.ErrPermanent,
+		cluster.ErrOtherBuild, cluster.ErrOtherCluster, cluster.ErrWrongJob, cluster.ErrLedgerCorrupt, operator.ErrPermanent,
 	},
 }
 

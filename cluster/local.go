@@ -159,11 +159,6 @@ func (l *Local) open(ctx context.Context) error {
 			}
 		}
 	}
-	if v := &l.ledger.state.View; v.Mode != l.opts.Mode || v.Depth != l.opts.Depth && !l.opts.Auto {
-		return fmt.Errorf("%w: %s is of a run in mode %v at sharing depth %v, which cannot go on in mode %v at depth %v",
-			ErrWrongMode, l.opts.StateDir, v.Mode, v.Depth, l.opts.Mode, l.opts.Depth)
-	}
-	l.opts.Depth = l.ledger.state.View.Depth
 	l.events = newMailbox()
 	l.ledger.committed = func(e Entry) { l.coord.Committed(e) }
 	s := &l.ledger.state
@@ -174,7 +169,7 @@ func (l *Local) open(ctx context.Context) error {
 		return nil
 	}
 	c := NewCoordinator(l.job, s.View, s.Recovery, s.Points, l.ledger, (*localCoordinator)(l), CoordinatorOptions{
-		Mode: l.opts.Mode, Depth: l.opts.Depth, Standbys: l.opts.Standbys,
+		Mode: s.View.Mode, Depth: s.View.Depth, Standbys: l.opts.Standbys,
 		Interval: l.opts.CheckpointInterval.Milliseconds(), Timeout: l.opts.CheckpointTimeout.Milliseconds(),
 		PoisonTries: l.opts.PoisonTries, SetAside: l.opts.DeadLetter != nil, Mutations: l.opts.Mutations,
 	})
@@ -224,6 +219,9 @@ func (l *Local) deploy(former []determinant.WorkerID) error {
 		}
 	}
 	l.coord.Lead()
+	if err := l.goOn(); err != nil {
+		return err
+	}
 	for _, w := range l.mu.workers {
 		l.coord.Join(w.worker.ID(), w.worker.Holdings())
 	}

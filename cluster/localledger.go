@@ -23,7 +23,6 @@ import (
 var (
 	ErrWrongJob      = errors.New("cluster: the state directory belongs to another job")
 	ErrLedgerCorrupt = errors.New("cluster: the ledger is corrupt")
-	ErrWrongMode     = errors.New("cluster: the state directory belongs to a run in another mode")
 	ErrInUse         = errors.New("cluster: the state directory is in use by another process")
 )
 

@@ -56,6 +56,58 @@ func (c *Coordinator) since(s *checkpoint.State) []standby.EpochMode {
 	return epochs
 }
 
+// Modes tells how the job records now; zero when the run is over.
+func (l *Local) Modes() Modes {
+	var m Modes
+	if !l.ask(func() { m = l.coord.Modes() }) {
+		return Modes{}
+	}
+	return m
+}
+
+// SwitchMode asks that the job goes on in another mode, as Coordinator.SwitchMode does. When it returns, the ledger has it, or
+// the run is over.
+func (l *Local) SwitchMode(mode determinant.Mode, depth determinant.Depth) error {
+	var err error
+	if !l.ask(func() { err = l.coord.SwitchMode(mode, depth) }) {
+		return nil
+	}
+	l.ask(func() {}) // behind what the first one proposed
+	return err
+}
+
+// ask runs f on the coordinator's goroutine and waits for it. It is false if the run is over; f may still run then.
+func (l *Local) ask(f func()) bool {
+	done := make(chan struct{})
+	l.do(func() {
+		defer close(done)
+		f()
+	})
+	select {
+	case <-done:
+		return true
+	case <-l.finished:
+	case <-l.events.done:
+	}
+	return false
+}
+
+// goOn switches a job that ran before to the mode and depth of this run's options. Until then it goes on as it was: its last
+// epochs were recorded so, and that is how they are recovered.
+func (l *Local) goOn() error {
+	is := l.coord.Modes()
+	want := standby.EpochMode{Mode: l.opts.Mode, Depth: l.opts.Depth}
+	if l.opts.Auto && l.resumed {
+		want.Depth = is.Wanted.Depth
+	}
+	if want == is.Wanted {
+		return nil
+	}
+	l.opts.Logger.Info("the job ran in another mode: it goes on in that one and switches with the next checkpoint",
+		"is", is.Newest.String(), "recovers as", is.Recovery.String(), "wanted", want.String())
+	return l.coord.SwitchMode(want.Mode, want.Depth)
+}
+
 // started takes the start of a checkpoint: the epoch behind its barrier has this mode and depth.
 func (v *View) started(s *checkpoint.Start) {
 	v.Opened = append(slices.Clone(v.Opened), standby.EpochMode{Mode: s.Mode, Depth: s.Depth})

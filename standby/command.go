@@ -78,6 +78,9 @@ type EpochMode struct {
 	Depth determinant.Depth
 }
 
+// String gives mode and depth, as in "exactly-once, depth full".
+func (m EpochMode) String() string { return fmt.Sprintf("%v, depth %v", m.Mode, m.Depth) }
+
 // Checkpoint tells what the ledger says about checkpoints; the caller derives it from each Start and Complete that is
 // applied. It is a Command, because it changes the replicated state at a place in the ledger's order, but the Decider
 // never proposes it. It is also an Event: Step(c) is short for Step(Committed{c}).
