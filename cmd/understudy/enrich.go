@@ -69,8 +69,8 @@ func buildEnrich(o *runOptions) (*operator.Job, func(), error) {
 	}
 	job := operator.NewJob("enrich")
 	codec := operator.WithCodec[file.Line](lineCodec{})
-	left := operator.From(job, "left", operator.Source[file.Line](&half{Source: file.Lines(o.inputs...), which: 0}), codec)
-	right := operator.From(job, "right", operator.Source[file.Line](&half{Source: file.Lines(o.inputs...), which: 1}), codec)
+	left := operator.From(job, "left", operator.Source[file.Line](&half{Source: o.lines(), which: 0}), codec)
+	right := operator.From(job, "right", operator.Source[file.Line](&half{Source: o.lines(), which: 1}), codec)
 	arrivals := operator.Map(operator.Union("merge", left, right), "arrive",
 		func(ctx operator.Context, l file.Line) (arrival, error) {
 			return arrival{ID: idOf(l), At: ctx.Now().UnixMilli()}, nil
@@ -176,7 +176,7 @@ func keyOf(id string) string {
 // half is a source of about half the lines of a set of files; which says of which half. Lines are split by where they
 // start, so that two halves are two inputs even of a single small file.
 type half struct {
-	*file.Source
+	operator.Source[file.Line]
 	which uint64
 }
 

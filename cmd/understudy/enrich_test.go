@@ -58,7 +58,7 @@ func TestEnrichWithoutDeterminants(t *testing.T) {
 		o := &runOptions{
 			inputs: []string{input}, output: out, chaos: "kill=200ms,target=task", seed: uint64(seed + 1), format: "json", window: 200e6,
 			coordinators: 1,
-			engine: console.Engine{Parallelism: 2, ModeName: "exactly-once", Interval: 200e6, Standbys: 1, DepthName: "full"},
+			engine:       console.Engine{Parallelism: 2, ModeName: "exactly-once", Interval: 200e6, Standbys: 1, DepthName: "full"},
 		}
 		ctx := mutation.NewContext(context.Background(), mutation.DeterminantsOff|mutation.CursorUnchecked)
 		var stdout, stderr bytes.Buffer

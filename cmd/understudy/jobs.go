@@ -47,7 +47,7 @@ type wordCount struct {
 
 func buildWordcount(o *runOptions) (*operator.Job, func(), error) {
 	job := operator.NewJob("wordcount")
-	lines := operator.From(job, "lines", file.Lines(o.inputs...), operator.WithCodec[file.Line](lineCodec{}))
+	lines := operator.From(job, "lines", o.lines(), operator.WithCodec[file.Line](lineCodec{}))
 	words := operator.FlatMap(lines, "split", func(_ operator.Context, l file.Line, emit func(string)) error {
 		splitWords(l.Text, emit)
 		return nil
@@ -98,7 +98,7 @@ type passedLine struct {
 
 func buildPassthrough(o *runOptions) (*operator.Job, func(), error) {
 	job := operator.NewJob("passthrough")
-	lines := operator.From(job, "lines", file.Lines(o.inputs...), operator.WithCodec[file.Line](lineCodec{}))
+	lines := operator.From(job, "lines", o.lines(), operator.WithCodec[file.Line](lineCodec{}))
 	passed := operator.Map(operator.Rebalanced(lines), "pass", func(_ operator.Context, l file.Line) (passedLine, error) {
 		return passedLine{File: l.File, Offset: l.Offset, Line: l.Text}, nil
 	})

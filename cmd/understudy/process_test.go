@@ -47,7 +47,7 @@ func testBinary(m *testing.M) (int, error) {
 }
 
 // patience bounds how long a test waits for something that must happen.
-const patience = 2 * time.Minute
+const patience = 3 * time.Minute
 
 // process is a run of the command.
 type process struct {

@@ -27,6 +27,8 @@ import (
 type runOptions struct {
 	inputs      []string
 	output      string
+	rate        int64 // bytes per second and file; 0: as fast as possible
+	rateText    string
 	service     string
 	window      time.Duration
 	deadLetters string
@@ -90,6 +92,7 @@ func (o *runOptions) jobFlags(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.StringArrayVar(&o.inputs, "input", nil, "files to read; ** matches folders of any depth (repeatable; required)")
 	f.StringVar(&o.output, "output", "", "directory for the output, one JSONL file per task (required)")
+	f.StringVar(&o.rateText, "rate", "", "read each file as if it were being written at this pace, such as 512KiB a second (default: as fast as possible)")
 	f.StringVar(&o.service, "service", "", "enrich: URL of the external service (default: a built-in one that answers differently each time)")
 	f.DurationVar(&o.window, "window", 200*time.Millisecond, "enrich: length of the processing-time windows")
 	f.StringVar(&o.deadLetters, "dead-letters", "", "file for records that a job fails on three times; without it such a record stops the job")
@@ -170,6 +173,12 @@ func (o *runOptions) checkJob() error {
 		return errors.New("--output is required")
 	case o.window < time.Millisecond:
 		return fmt.Errorf("--window %v: want at least 1ms", o.window)
+	}
+	if o.rateText != "" {
+		var err error
+		if o.rate, err = parseSize(o.rateText); err != nil || o.rate == 0 {
+			return fmt.Errorf("--rate %q: want bytes per second, such as 512KiB", o.rateText)
+		}
 	}
 	return o.engine.Check()
 }

@@ -1,0 +1,119 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/understudy-stream/understudy/connector/file"
+	"github.com/understudy-stream/understudy/operator"
+)
+
+// pacedWait is the least time that a paced reader waits for its next line: one that takes lines in twos and threes spends its time
+// on waking up.
+const pacedWait = 2 * time.Millisecond
+
+// pacedLines reads each file as if it were being written, at so many bytes per second since the job began. The moment is part of each
+// split's identity, so that all processes, and all lives of a task, agree on it. Which lines are due when a task looks is chance; the
+// task's log says how many it took.
+type pacedLines struct {
+	files *file.Source
+	rate  int64
+}
+
+// lines are the lines of the input, at the pace that was asked for.
+func (o *runOptions) lines() operator.Source[file.Line] {
+	if o.rate == 0 {
+		return file.Lines(o.inputs...)
+	}
+	return &pacedLines{files: file.Lines(o.inputs...).With(file.SourceOptions{SplitBytes: math.MaxInt64}), rate: o.rate}
+}
+
+// Splits implements operator.Source.
+func (p *pacedLines) Splits(ctx context.Context) ([]string, error) {
+	splits, err := p.files.Splits(ctx)
+	began := strconv.FormatInt(time.Now().UnixMicro(), 10)
+	for i := range splits {
+		splits[i] = began + " " + splits[i]
+	}
+	return splits, err
+}
+
+// Open implements operator.Source.
+func (p *pacedLines) Open(ctx context.Context, split string, offset uint64) (operator.Reader[file.Line], error) {
+	text, inner, ok := strings.Cut(split, " ")
+	began, err := strconv.ParseInt(text, 10, 64)
+	if !ok || err != nil {
+		return nil, fmt.Errorf("split %q does not say when the job began", split)
+	}
+	r, err := p.files.Open(ctx, inner, offset)
+	if err != nil {
+		return nil, err
+	}
+	return &pacedReader{Reader: r, began: time.UnixMicro(began), rate: p.rate, ready: make(chan struct{}, 1)}, nil
+}
+
+// pacedReader holds lines back until they are due.
+type pacedReader struct {
+	operator.Reader[file.Line]
+	began   time.Time
+	rate    int64
+	due     uint64 // lines that start below this are
+	held    bool   // line is read and not yet due
+	line    file.Line
+	next    uint64
+	ready   chan struct{}
+	waiting *time.Timer
+}
+
+// Next implements operator.Reader.
+func (r *pacedReader) Next() (l file.Line, next uint64, err error) {
+	if !r.held {
+		if l, next, err = r.Reader.Next(); err != nil {
+			return l, next, err
+		}
+		r.held, r.line, r.next = true, l, next
+	}
+	if r.line.Offset >= r.due && !r.reached(r.line.Offset) {
+		return file.Line{}, 0, operator.ErrNotReady
+	}
+	r.held = false
+	return r.line, r.next, nil
+}
+
+// reached tells whether a line is due; if not, Ready gets a value when it is.
+func (r *pacedReader) reached(offset uint64) bool {
+	since := time.Since(r.began)
+	r.due = uint64(since.Seconds() * float64(r.rate))
+	if offset < r.due {
+		return true
+	}
+	wait := max(pacedWait, time.Duration(float64(offset)/float64(r.rate)*float64(time.Second))-since)
+	if r.waiting == nil {
+		r.waiting = time.AfterFunc(wait, r.wake)
+	} else {
+		r.waiting.Reset(wait)
+	}
+	return false
+}
+
+func (r *pacedReader) wake() {
+	select {
+	case r.ready <- struct{}{}:
+	default:
+	}
+}
+
+// Ready implements operator.Reader.
+func (r *pacedReader) Ready() <-chan struct{} { return r.ready }
+
+// Close implements operator.Reader.
+func (r *pacedReader) Close() error {
+	if r.waiting != nil {
+		r.waiting.Stop()
+	}
+	return r.Reader.Close()
+}
