@@ -70,9 +70,25 @@ func (n *coordinatorNode) lead() {
 	if f := n.rep.state.Finished; f != nil && f.Err != "" && !n.settled {
 		n.propose(command{Resume: true}) // what stopped the job may be mended by now: it goes on from its last checkpoint
 	}
-	n.settled = true
 	n.watchFormer()
 	n.rep.coord.Lead()
+	if !n.settled {
+		n.settled = true
+		n.goOn()
+	}
+}
+
+// goOn switches a job that ran before to the mode that this process was started with. Until then it goes on as it was: its last
+// epochs were recorded so, and that is how they are recovered.
+func (n *coordinatorNode) goOn() {
+	is := n.rep.coord.Modes()
+	if n.opts.Mode == is.Wanted.Mode || n.rep.state.Finished != nil {
+		return
+	}
+	n.opts.Logger.Info("the job ran in another mode and switches with the next checkpoint", "is", is.Wanted.Mode, "wanted", n.opts.Mode)
+	if err := n.rep.coord.SwitchMode(n.opts.Mode, 0); err != nil {
+		n.opts.Logger.Warn("the mode cannot be switched", "error", err)
+	}
 }
 
 // begin lists the splits and proposes that the job begins.

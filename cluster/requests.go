@@ -226,9 +226,33 @@ func (n *coordinatorNode) modes() (mode, wanted, depth string) {
 }
 
 func (n *coordinatorNode) switchMode(m determinant.Mode) error {
+	n.opts.Logger.Info("another mode was asked for", "mode", m)
 	return n.rep.coord.SwitchMode(m, 0)
 }
 
+// drain has a worker handed over, and sends it away when nothing depends on it any more.
 func (n *coordinatorNode) drain(w determinant.WorkerID, answer func(reply)) {
-	answer(reply{Err: fmt.Sprintf("draining worker %d: not built yet", w)})
+	if err := n.rep.coord.Drain(w); err != nil {
+		answer(reply{Err: err.Error()})
+		return
+	}
+	n.opts.Logger.Info("a drain was asked for", "worker", w)
+	n.await(answer, func(time.Time) (reply, bool) {
+		if _, lives := n.rep.coord.view.member(w); !lives {
+			return reply{Err: fmt.Sprintf("worker %d died while it was drained: others have taken over", w)}, true
+		}
+		if n.rep.state.Finished != nil {
+			return reply{}, true
+		}
+		for _, d := range n.rep.coord.Drains() {
+			if d.Worker == w && d.Done {
+				if s := n.sessions[w]; s != nil {
+					s.send(encode(&down{Leave: &leave{Drained: true}}))
+					s.out.finish()
+				}
+				return reply{}, true
+			}
+		}
+		return reply{}, false
+	})
 }

@@ -31,8 +31,17 @@ func (n *coordinatorNode) status(now time.Time) Status {
 			standbys[w]++
 		}
 	}
+	drains := map[determinant.WorkerID]WorkerState{}
+	for _, d := range c.Drains() {
+		if drains[d.Worker] = WorkerDraining; d.Done {
+			drains[d.Worker] = WorkerDrained
+		}
+	}
 	for _, m := range view.Members {
 		w := n.workerStatus(m, now)
+		if state, draining := drains[m.Worker]; draining && w.State == WorkerLive {
+			w.State = state
+		}
 		w.Tasks, w.Standbys = primaries[m.Worker], standbys[m.Worker]
 		s.Workers = append(s.Workers, w)
 	}
