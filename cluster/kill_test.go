@@ -17,6 +17,7 @@ import (
 	"github.com/understudy-stream/understudy/connector/file"
 	"github.com/understudy-stream/understudy/determinant"
 	"github.com/understudy-stream/understudy/operator"
+	"github.com/understudy-stream/understudy/standby"
 )
 
 // valve is a source of numbers, in two splits, that gives out as many as it was opened for.
@@ -286,6 +287,14 @@ var killings = []struct {
 		k.advance(300)
 		k.kill(sources, drawers, summers)
 	}},
+	{"the last task before a sink", time.Hour, func(k *killer) {
+		k.advance(300)
+		k.kill(summers)
+		k.advance(300)
+		k.kill(summers+1)
+		k.advance(300)
+		k.kill(summers, summers+1)
+	}},
 	{"every task", time.Hour, func(k *killer) {
 		for range 3 {
 			k.advance(300)
@@ -391,6 +400,60 @@ func TestKillingsAcrossRestarts(t *testing.T) {
 			require.True(t, sum.Resumed)
 			require.Zero(t, sum.Rollbacks)
 			requireExact(t, out, 18000)
+		})
+	}
+}
+
+// killAtOnce kills tasks that all run, so that none has caught up when the last one's death is noticed.
+func (k *killer) killAtOnce(list ...determinant.TaskID) {
+	k.settle()
+	k.on(func(*Coordinator) {
+		for _, task := range list {
+			if !k.l.KillTask(task) {
+				k.t.Errorf("task %d does not run", task)
+			}
+		}
+	})
+}
+
+// settle waits until no task is recovering.
+func (k *killer) settle() {
+	k.until("recoveries", func() (settled bool) {
+		k.on(func(c *Coordinator) {
+			settled = !slices.ContainsFunc(c.view.Places, func(p standby.Placement) bool { return p.Recovering })
+		})
+		return settled
+	})
+}
+
+// At sharing depth 1 a task's choices are known one hop downstream, and there only.
+func TestKillingsAtDepthOne(t *testing.T) {
+	for _, c := range []struct {
+		name      string
+		tasks     []determinant.TaskID
+		rollbacks int
+	}{
+		{"one task", []determinant.TaskID{drawers}, 0},
+		{"a source", []determinant.TaskID{sources}, 0},
+		{"the last task before a sink", []determinant.TaskID{summers}, 0},
+		{"all tasks of a vertex", []determinant.TaskID{drawers, drawers + 1}, 0},
+		{"two adjacent tasks", []determinant.TaskID{sources, drawers}, 1},
+		{"the last two tasks before a sink", []determinant.TaskID{drawers, summers}, 1},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			v, out := &valve{n: 3000}, filepath.Join(t.TempDir(), "out")
+			sum, err := drawnRun(context.Background(), t, v, out, LocalOptions{Depth: 1, CheckpointInterval: time.Hour}, func(k *killer) {
+				k.advance(500)
+				k.checkpoint()
+				k.advance(500) // behind the checkpoint: a rollback takes it back
+				k.killAtOnce(c.tasks...)
+				k.settle()
+				v.open(v.n)
+			})
+			require.NoError(t, err)
+			require.Equal(t, len(c.tasks), sum.Kills)
+			require.Equal(t, c.rollbacks, sum.Rollbacks)
+			requireExact(t, out, 6000)
 		})
 	}
 }
