@@ -57,7 +57,7 @@ var stories = []story{
 const storySeeds = 24
 
 // TestStory kills tasks in named ways, in several worlds each, and checks that the job recovers locally, or rolls back where
-// section 7 of DESIGN.md says so.
+// DESIGN.md says so: "The guarantee" and "A task's death".
 func TestStory(t *testing.T) {
 	for _, s := range stories {
 		t.Run(s.name, func(t *testing.T) {
