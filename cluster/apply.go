@@ -220,7 +220,7 @@ func (w *Worker) takePlaces(d *standby.Decision) {
 			w.mu.promos[p.Task] = nil
 			continue
 		}
-		if p.Incarnation <= w.mu.fallen[p.Task] {
+		if p.Incarnation <= w.mu.fallen[p.Task] && !w.opts.Mutations.Has(mutation.FallenStartAgain) {
 			continue // it has died here, and the decision about that is still to come
 		}
 		if h := w.tasks[p.Task].Load(); h != nil && h.inc == p.Incarnation {

@@ -205,6 +205,9 @@ func (c *Coordinator) carryOut(effects []standby.Effect) {
 		switch e := effect.(type) {
 		case standby.Propose:
 			c.ledger.Propose(recoveryEntry(e.Command))
+			if d, ok := e.Command.(standby.Decision); ok && c.opts.Mutations.Has(mutation.PromotionWithoutCommit) {
+				c.env.Broadcast(Entry{Index: c.view.Index + 1, Decision: &d})
+			}
 		case standby.Wait:
 			c.env.Waiting(fmt.Sprintf("task %d waits: %s", e.Task, e.Why))
 		case standby.Unprotected:

@@ -131,7 +131,8 @@ func (w *Worker) evict(t determinant.TaskID) {
 		w.mu.fallen[t] = h.inc
 		for ch := range w.mu.subs {
 			// One that names a later incarnation has come before its decision, and waits.
-			if s := &w.mu.subs[ch]; w.job.Channels[ch].From == t && s.active && s.producer <= h.inc {
+			s := &w.mu.subs[ch]
+			if w.job.Channels[ch].From == t && s.active && (s.producer <= h.inc || w.opts.Mutations.Has(mutation.EarlySubscriptionDropped)) {
 				w.unsubscribe(determinant.ChannelID(ch))
 			}
 		}

@@ -149,7 +149,7 @@ func (w *Worker) Receive(m *transport.Message) {
 }
 
 func (w *Worker) receive(m *transport.Message) {
-	if m.Generation < w.mu.view.Generation {
+	if m.Generation < w.mu.view.Generation && !w.opts.Mutations.Has(mutation.GenerationUnchecked) {
 		return
 	}
 	if m.Have != nil {

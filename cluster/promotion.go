@@ -61,7 +61,7 @@ func (w *Worker) promote(d *standby.Decision, p standby.Placement) {
 func (w *Worker) storesToRead(d *standby.Decision) []determinant.TaskID {
 	var stores []determinant.TaskID
 	for _, s := range w.job.Topology.Sinks {
-		if d.Tasks[s].Recovering {
+		if d.Tasks[s].Recovering && !w.opts.Mutations.Has(mutation.StoresNotRead) {
 			stores = append(stores, s)
 		}
 	}

@@ -3,6 +3,7 @@ package cluster
 import (
 	"sync"
 
+	"github.com/understudy-stream/understudy/internal/mutation"
 	"github.com/understudy-stream/understudy/standby"
 )
 
@@ -45,6 +46,9 @@ func (w *Worker) Register() []standby.Held {
 	w.said.mu.Lock()
 	words := append([]lastWords(nil), w.said.tasks...)
 	w.said.mu.Unlock()
+	if w.opts.Mutations.Has(mutation.RegisterRepeatsNothing) {
+		words = nil
+	}
 	for _, l := range words {
 		if l.failed != nil {
 			w.env.Report(Report{Failed: l.failed})

@@ -247,7 +247,11 @@ func (w *Worker) Relink(peer determinant.WorkerID) {
 	if w.mu.closed || w.mu.view.dead(peer) || peer == w.id {
 		return
 	}
+	former := w.mu.conns[peer]
 	delete(w.mu.conns, peer)
+	if former != nil && w.opts.Mutations.Has(mutation.RelinkKeepsCursor) {
+		w.mu.conns[peer] = &conn{ready: former.ready, cursor: former.cursor, stale: true}
+	}
 	for c := range w.mu.subs {
 		if s := &w.mu.subs[c]; s.active && s.worker == peer {
 			w.unsubscribe(determinant.ChannelID(c))

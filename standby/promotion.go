@@ -223,6 +223,9 @@ func (p *Promotion) onDecided(ev Decided) []PromotionEffect {
 	for _, w := range ev.Hear {
 		p.missing = append(p.missing, FromWorker(w))
 	}
+	if n := len(p.missing); n > 1 && p.mutations.Has(mutation.CollectionMissesOneWorker) {
+		p.missing = p.missing[:n-1]
+	}
 	for _, s := range ev.Stores {
 		p.missing = append(p.missing, FromStore(s))
 	}

@@ -43,6 +43,11 @@ const (
 	CollectionMissesOneWorker
 	PromotionWithoutCommit
 	RelinkKeepsCursor
+	StoresNotRead
+	GenerationUnchecked
+	FallenStartAgain
+	EarlySubscriptionDropped
+	RegisterRepeatsNothing
 	end
 )
 
@@ -54,6 +59,8 @@ var names = [...]string{
 	"time-goes-back", "output-before-determinants", "split-moves", "at-least-once-checkpoint-kept", "determinants-off",
 	"former-worker-forgotten", "start-while-recovering", "newest-mode-counts", "histories-overlap", "depth-raised-late",
 	"collection-misses-one-worker", "promotion-without-commit", "relink-keeps-cursor",
+	"stores-not-read", "generation-unchecked", "fallen-start-again", "early-subscription-dropped",
+	"register-repeats-nothing",
 }
 
 // Has tells whether any of m is in the set.

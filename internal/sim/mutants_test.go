@@ -60,6 +60,20 @@ func mutantOptions(m mutation.Set, seed uint64) Options {
 		o.Shape = "clock"
 	case mutation.AtLeastOnceCheckpointKept:
 		o.Mode = determinant.AtLeastOnce
+	case mutation.CollectionMissesOneWorker:
+		o.Kinds, o.Faults = KillWorker|KillTask, 6
+	case mutation.PromotionWithoutCommit:
+		o.Kinds, o.Faults = KillWorker|KillTask|ChangeWhileDeciding|KillLeader, 6
+	case mutation.RelinkKeepsCursor:
+		o.Kinds, o.Faults = linkFaults, 6
+	case mutation.GenerationUnchecked:
+		o.Depth, o.Kinds, o.Faults = 1, KillTask|KillSeveral, 6
+	case mutation.FallenStartAgain:
+		o.Kinds, o.Faults = KillTask|KillWorker, 8
+	case mutation.EarlySubscriptionDropped:
+		o.Kinds, o.Faults, o.Standbys = FailDisk, 12, -1
+	case mutation.RegisterRepeatsNothing:
+		o.Kinds, o.Faults = KillTask|ChangeLeader|ChangeWhileDeciding, 8
 	}
 	return o
 }
