@@ -142,6 +142,9 @@ func (l *life) converse(ctx context.Context, s *leaderLink) {
 		l.session.Store(nil)
 		s.hangUp()
 		running.Wait()
+		if why := l.farewell.Load(); why != nil {
+			l.ends(*why)
+		}
 		if ctx.Err() != nil || l.isOver() {
 			return
 		}
@@ -218,13 +221,24 @@ func (l *life) entry(e *Entry) {
 			}
 			l.mesh.SetPeers(l.peers())
 		case e.Finish != nil:
-			if err := e.Finish.error(); err != nil {
-				l.ends(err)
-			} else {
-				l.ends(errFinished)
-			}
+			l.leave(e.Finish.error())
 		}
 	})
+}
+
+// leave says how the worker did at last, and then ends the life.
+func (l *life) leave(err error) {
+	if err == nil {
+		err = errFinished
+	}
+	s := l.session.Load()
+	if s == nil {
+		l.ends(err)
+		return
+	}
+	l.farewell.Store(&err)
+	s.send(encode(&up{Beat: l.beat()}))
+	s.finish() // the conversation ends behind it
 }
 
 // heartbeat tells the leader that the worker lives, by going through its lock, and how it is.
@@ -246,64 +260,33 @@ func (l *life) beat() *beat {
 	b := &beat{Tasks: l.worker.Measure()}
 	b.Metrics.InflightMemory, b.Metrics.InflightDisk = l.worker.opts.Budget.Used()
 	b.Metrics.DeterminantBytes = l.worker.Logs().Bytes()
-	b.Metrics.LinksDown = l.counters.down()
-	for i := range b.Tasks {
-		b.Tasks[i].Written = l.counters.of(b.Tasks[i].Task, b.Tasks[i].Incarnation)
-	}
+	b.Metrics.LinksDown = l.downs.count()
 	return b
 }
 
-// taskCounters count what tasks wrote to their sinks, and links that are down.
-type taskCounters struct {
+// downLinks are the links that are down.
+type downLinks struct {
 	mu struct {
 		sync.Mutex
-		written []taskWritten // by task
-		downs   map[determinant.WorkerID]bool
+		peers map[determinant.WorkerID]bool
 	}
 }
 
-type taskWritten struct {
-	inc     determinant.Incarnation
-	records uint64
-}
-
-func newTaskCounters(tasks int) *taskCounters {
-	c := &taskCounters{}
-	c.mu.written, c.mu.downs = make([]taskWritten, tasks), map[determinant.WorkerID]bool{}
-	return c
-}
-
-func (c *taskCounters) written(o Observation) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	w := &c.mu.written[o.Task]
-	if w.inc != o.Incarnation {
-		*w = taskWritten{inc: o.Incarnation}
-	}
-	w.records += o.Elements
-}
-
-func (c *taskCounters) of(t determinant.TaskID, inc determinant.Incarnation) uint64 {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.mu.written[t].inc != inc {
-		return 0
-	}
-	return c.mu.written[t].records
-}
-
-func (c *taskCounters) linked(peer determinant.WorkerID, isUp bool) {
+func (c *downLinks) linked(peer determinant.WorkerID, isUp bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if isUp {
-		delete(c.mu.downs, peer)
-	} else {
-		c.mu.downs[peer] = true
+		delete(c.mu.peers, peer)
+		return
 	}
+	if c.mu.peers == nil {
+		c.mu.peers = map[determinant.WorkerID]bool{}
+	}
+	c.mu.peers[peer] = true
 }
 
-func (c *taskCounters) down() int {
+func (c *downLinks) count() int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return len(c.mu.downs)
+	return len(c.mu.peers)
 }

@@ -31,10 +31,14 @@ func (w *Worker) Measure() []TaskMetrics {
 			continue
 		}
 		id := determinant.TaskID(t)
-		all = append(all, TaskMetrics{
+		m := TaskMetrics{
 			Task: id, Incarnation: h.inc, Records: h.task.Records(), Log: w.mu.logs.Log(id).End().Bytes(),
 			Replaying: h.task.Replaying(), Source: w.job.Plan.Vertices[w.job.Tasks[t].Vertex].Source != nil,
-		})
+		}
+		if h.sink != nil {
+			m.Written = h.sink.shown
+		}
+		all = append(all, m)
 	}
 	return all
 }

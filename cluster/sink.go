@@ -19,6 +19,7 @@ type sink struct {
 	depth   determinant.Depth       // within so many hops
 	cursor  []determinant.LogOffset // by task; what the store holds of each log
 	stored  determinant.Seq         // everything below is visible outside
+	shown   uint64                  // records visible outside since the job's start
 	writing bool
 	failed  bool
 }
@@ -57,6 +58,8 @@ func (w *Worker) openSink(h *hosted, v *View, repeats bool) (*sink, error) {
 		return nil, fmt.Errorf("%w: %w", operator.ErrContradiction, err)
 	}
 	s.stored = stored.Cursor.Next
+	// Elements of the external channel are records, but for the barrier or skip that ends each epoch.
+	s.shown = uint64(s.stored) - min(uint64(s.stored), uint64(stored.Cursor.Epoch)-1)
 	if start := s.log.End().Next; h.recovering.Load() && s.stored > start {
 		w.env.Observe(Observation{Task: t, Incarnation: h.inc, Phase: Suppressed, Elements: uint64(s.stored - start)})
 	}
@@ -89,6 +92,7 @@ func (w *Worker) WriteSink(ctx context.Context, t determinant.TaskID) (bool, err
 		return false, fmt.Errorf("cluster: store of sink task %d: %w", t, err)
 	}
 	h.sink.stored = write.End.Next
+	h.sink.shown += uint64(len(write.Records))
 	h.sink.log.Grant(write.End.Next)
 	w.sendAcks(h)
 	w.env.WakeTask(t)

@@ -201,15 +201,12 @@ func (s *stats) measured(m TaskMetrics) {
 	if m.Incarnation < old.Incarnation {
 		return
 	}
-	if m.Incarnation > old.Incarnation {
-		old.Written = 0
-	}
 	s.mu.sum.RecordsOut += m.Written - min(m.Written, old.Written)
 	if m.Source {
 		s.mu.sum.RecordsIn += m.Records - min(m.Records, old.Records)
 	}
 	s.mu.sum.DeterminantBytes += m.Log - min(m.Log, old.Log)
-	m.Records, m.Log = max(m.Records, old.Records), max(m.Log, old.Log)
+	m.Records, m.Log, m.Written = max(m.Records, old.Records), max(m.Log, old.Log), max(m.Written, old.Written)
 	s.mu.far[m.Task] = m
 }
 

@@ -7,6 +7,9 @@ import (
 	"github.com/understudy-stream/understudy/determinant"
 )
 
+// farewellTime bounds how long the end of a job waits for the last words of its workers.
+const farewellTime = time.Second
+
 // status is all that this coordinator knows, as the leader.
 func (n *coordinatorNode) status(now time.Time) Status {
 	c := n.rep.coord
@@ -50,6 +53,9 @@ func (n *coordinatorNode) status(now time.Time) Status {
 
 func (n *coordinatorNode) jobState() JobState {
 	f := n.rep.state.Finished
+	if f != nil && f.Err == "" && len(n.sessions) > 0 && time.Since(n.over) < farewellTime {
+		return JobRunning // workers are saying how much they did
+	}
 	switch {
 	case f != nil && f.Err != "":
 		return JobFailed

@@ -44,9 +44,10 @@ type life struct {
 	shipping *mailbox               // encodes what goes to other workers
 	once     sync.Once
 	over     chan struct{}
-	end      error         // why the life is over
-	applied  atomic.Uint64 // index of the last entry that was applied
-	counters *taskCounters
+	end      error                 // why the life is over
+	farewell atomic.Pointer[error] // why it will be, once the last heartbeat is sent
+	applied  atomic.Uint64         // index of the last entry that was applied
+	downs    downLinks
 }
 
 // errDeclaredDead ends a life: others have taken over what it did.
@@ -129,7 +130,7 @@ func (n *workerNode) handle(h transport.Hello) (transport.Hello, func(*transport
 
 // live goes through one life, from registration to death.
 func (n *workerNode) live(ctx context.Context) error {
-	l := &life{node: n, instance: n.opts.Instance, over: make(chan struct{}), counters: newTaskCounters(len(n.job.Tasks))}
+	l := &life{node: n, instance: n.opts.Instance, over: make(chan struct{})}
 	if l.instance == "" {
 		l.instance = rand.Text()
 	}
@@ -260,8 +261,7 @@ func (l *life) Report(r Report) { l.say(&up{Report: &r}) }
 // Observe counts what happens and tells the leader of the phases of recoveries. Part of Environment.
 func (l *life) Observe(o Observation) {
 	if o.Phase == Written {
-		l.counters.written(o)
-		return
+		return // Measure says how much
 	}
 	l.say(&up{Observed: &o})
 }
@@ -301,6 +301,6 @@ func (l *life) Linked(peer determinant.WorkerID, isUp bool, cause error) {
 	if cause != nil {
 		r.Cause = cause.Error()
 	}
-	l.counters.linked(peer, isUp)
+	l.downs.linked(peer, isUp)
 	l.say(&up{Link: r})
 }
