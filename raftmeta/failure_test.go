@@ -77,12 +77,15 @@ func TestStoreFails(t *testing.T) {
 }
 
 // TestOpenFails lets the disk fail while a directory is opened: there is an error, and once the disk is well the directory is
-// as it was.
+// as it was. Pebble leaves goroutines and a lock behind where it could not be opened, so each is on its own.
 func TestOpenFails(t *testing.T) {
+	if !inChild(t) {
+		return
+	}
 	whole, want := populated(t)
 	for _, d := range []disk{{"/d/LOCK": nil}, whole} {
 		opened := false
-		for n := int64(0); !opened; n++ {
+		for n := int64(0); !opened; n += openStep {
 			fs, failing := d.write(t), newFailingFS()
 			failing.breakAfter(n)
 			s, err := openStore(errorfs.Wrap(fs, failing), "/d", someone, newFault())

@@ -22,7 +22,8 @@ type fault struct {
 	once    sync.Once
 	failed  chan struct{} // closed once err is set
 	err     error
-	closing chan struct{} // closed when the store is about to be closed after a fault
+	closing chan struct{}  // closed when the store is about to be closed after a fault
+	running sync.WaitGroup // counts the goroutines of run
 }
 
 func newFault() *fault { return &fault{failed: make(chan struct{}), closing: make(chan struct{})} }
@@ -51,14 +52,14 @@ func (f *fault) run(op func() error) error {
 		return err
 	}
 	done := make(chan error, 1)
-	go func() {
+	f.running.Go(func() {
 		defer func() {
 			if p := recover(); p != nil {
 				f.fail(fmt.Errorf("panic: %v", p))
 			}
 		}()
 		done <- op()
-	}()
+	})
 	late := time.NewTimer(stall)
 	defer late.Stop()
 	for range 2 {

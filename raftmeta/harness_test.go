@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"os"
+	"os/exec"
 	"sync"
 	"testing"
 	"time"
@@ -17,11 +19,27 @@ import (
 	"go.uber.org/goleak"
 )
 
+// childEnv marks a process that a test has started to run itself: what it leaves behind goes with the process.
+const childEnv = "RAFTMETA_TEST_CHILD"
+
 func TestMain(m *testing.M) {
-	// These two are what Pebble leaves behind where it could not be opened. A store that was not closed leaves others too.
-	goleak.VerifyTestMain(m,
-		goleak.IgnoreTopFunction("github.com/cockroachdb/pebble/v2.(*ConcurrencyLimitScheduler).periodicGranter"),
-		goleak.IgnoreTopFunction("github.com/cockroachdb/pebble/v2/internal/genericcache.(*shard[...]).releaseLoop"))
+	if os.Getenv(childEnv) != "" {
+		os.Exit(m.Run())
+	}
+	goleak.VerifyTestMain(m)
+}
+
+// inChild runs the test in a process of its own, and says whether this is it.
+func inChild(t *testing.T) bool {
+	if os.Getenv(childEnv) != "" {
+		return true
+	}
+	child := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v")
+	child.Env = append(os.Environ(), childEnv+"=1")
+	out, err := child.CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	require.Contains(t, string(out), "--- PASS: "+t.Name())
+	return false
 }
 
 // history is a machine that remembers every command.
@@ -29,6 +47,7 @@ type history struct {
 	mu struct {
 		sync.Mutex
 		commands []string
+		restores int
 		changed  chan struct{} // closed at the next change
 	}
 }
@@ -69,6 +88,7 @@ func (h *history) Restore(state []byte) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.mu.commands = nil
+	h.mu.restores++
 	r := reader{b: state}
 	for len(r.b) > 0 {
 		h.mu.commands = append(h.mu.commands, string(r.bytes()))
@@ -116,9 +136,10 @@ type world struct {
 
 	mu struct {
 		sync.Mutex
-		nodes map[string]*member
-		apart map[[2]string]bool // pairs that cannot reach each other, in both orders
-		conns map[net.Conn][2]string
+		nodes  map[string]*member
+		apart  map[[2]string]bool          // pairs that cannot reach each other, in both orders
+		silent map[[2]string]chan struct{} // from and to: what is sent waits until the channel is closed
+		conns  map[net.Conn][2]string
 	}
 }
 
@@ -128,7 +149,7 @@ type member struct {
 	fs      vfs.FS
 	node    *Node
 	machine *history
-	lead    chan bool // the last leadership that was delivered
+	down    bool // guarded by world.mu
 }
 
 func newWorld(t testing.TB, n int, options func(*Options)) *world {
@@ -136,6 +157,7 @@ func newWorld(t testing.TB, n int, options func(*Options)) *world {
 	w.mu.nodes = make(map[string]*member)
 	w.mu.apart = make(map[[2]string]bool)
 	w.mu.conns = make(map[net.Conn][2]string)
+	w.mu.silent = make(map[[2]string]chan struct{})
 	for i := range n {
 		id := string(rune('a' + i))
 		w.peers = append(w.peers, Peer{ID: id, Address: "host-" + id})
@@ -164,7 +186,7 @@ func (w *world) open(id string) *member {
 	if old := w.mu.nodes[id]; old != nil {
 		m.fs = old.fs
 	} else {
-		m.fs = vfs.NewMem()
+		m.fs = vfs.NewCrashableMem()
 	}
 	w.mu.Unlock()
 	o := Options{
@@ -173,6 +195,9 @@ func (w *world) open(id string) *member {
 	}
 	if os.Getenv("RAFTMETA_LOG") != "" {
 		o.Logger = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug})).With("node", id)
+	}
+	if len(w.peers) > 1 {
+		o.Heartbeat = slow * defaultHeartbeat
 	}
 	if w.options != nil {
 		w.options(&o)
@@ -192,10 +217,12 @@ func (w *world) dial(_ context.Context, from, to string) (net.Conn, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	target := w.mu.nodes[to]
-	if target == nil || target.node == nil || w.mu.apart[[2]string{from, to}] {
+	if target == nil || target.down || w.mu.apart[[2]string{from, to}] {
 		return nil, errors.New("connection refused")
 	}
-	near, far := net.Pipe()
+	one, other := net.Pipe()
+	near := &wire{Conn: one, world: w, path: [2]string{to, from}, closed: make(chan struct{})}
+	far := &wire{Conn: other, world: w, path: [2]string{from, to}, closed: make(chan struct{})}
 	w.mu.conns[near] = [2]string{from, to}
 	w.mu.conns[far] = [2]string{from, to}
 	go func() {
@@ -229,19 +256,85 @@ func (w *world) part(id string, apart bool) {
 	}
 }
 
+// wire is one end of a connection, whose incoming bytes may be held up.
+type wire struct {
+	net.Conn
+	world  *world
+	path   [2]string // of what is read here: from and to
+	once   sync.Once
+	closed chan struct{}
+}
+
+func (c *wire) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	c.world.mu.Lock()
+	gate := c.world.mu.silent[c.path]
+	c.world.mu.Unlock()
+	if gate != nil {
+		select {
+		case <-gate:
+		case <-c.closed:
+			return 0, net.ErrClosed
+		}
+	}
+	return n, err
+}
+
+func (c *wire) Close() error {
+	c.once.Do(func() { close(c.closed) })
+	return c.Conn.Close()
+}
+
+// silence holds up what one node sends to another, or lets it through again.
+func (w *world) silence(from, to string, silent bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	path := [2]string{from, to}
+	gate := w.mu.silent[path]
+	switch {
+	case silent && gate == nil:
+		w.mu.silent[path] = make(chan struct{})
+	case !silent && gate != nil:
+		close(gate)
+		delete(w.mu.silent, path)
+	}
+}
+
+// crash ends a node and leaves of its disk what would be left after a loss of power.
+func (w *world) crash(id string, rng *rand.Rand) {
+	w.part(id, true)
+	m := w.member(id)
+	if mem, ok := m.fs.(*vfs.MemFS); ok && !w.down(id) {
+		fs := mem.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: 100 * rng.IntN(2), RNG: rng})
+		w.kill(id)
+		m.fs = fs
+	}
+}
+
+// mend ends all that was done to the network.
+func (w *world) mend() {
+	for _, p := range w.peers {
+		w.part(p.ID, false)
+		for _, q := range w.peers {
+			w.silence(p.ID, q.ID, false)
+		}
+	}
+}
+
 // kill ends a node as a crash would: the network first, so that nothing is finished.
 func (w *world) kill(id string) {
 	w.mu.Lock()
 	m := w.mu.nodes[id]
+	alive := m != nil && !m.down
+	if alive {
+		m.down = true
+	}
 	w.mu.Unlock()
-	if m == nil || m.node == nil {
+	if !alive {
 		return
 	}
 	w.part(id, true)
 	_ = m.node.Close()
-	w.mu.Lock()
-	m.node = nil
-	w.mu.Unlock()
 	w.part(id, false)
 }
 
@@ -251,13 +344,19 @@ func (w *world) member(id string) *member {
 	return w.mu.nodes[id]
 }
 
+func (w *world) down(id string) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.mu.nodes[id].down
+}
+
 // alive lists the nodes that run.
 func (w *world) alive() []*member {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	var list []*member
 	for _, p := range w.peers {
-		if m := w.mu.nodes[p.ID]; m != nil && m.node != nil {
+		if m := w.mu.nodes[p.ID]; m != nil && !m.down {
 			list = append(list, m)
 		}
 	}

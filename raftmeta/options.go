@@ -50,7 +50,8 @@ type Options struct {
 	Heartbeat time.Duration
 	// Election is how long an election may take before the next one. At least Heartbeat; default 100 ms.
 	Election time.Duration
-	// Lease is how long a leader goes on without word of a majority. At most Heartbeat; default 50 ms.
+	// Lease is how long a leader goes on without word of a majority. At most, and by default, Heartbeat: a shorter one gives up the
+	// lead for every hiccup of a disk or a processor, and elects nobody sooner.
 	Lease time.Duration
 	// SnapshotEvery is the number of log entries after which a snapshot is taken. Default 8192.
 	SnapshotEvery uint64
@@ -68,10 +69,9 @@ type Options struct {
 const (
 	defaultHeartbeat     = 100 * time.Millisecond
 	defaultElection      = 100 * time.Millisecond
-	defaultLease         = 50 * time.Millisecond
 	defaultSnapshotEvery = 8192
 
-	// aloneHeartbeat is the Heartbeat, Election and Lease of a node alone: how long it takes to see that nobody leads.
+	// aloneHeartbeat is the Heartbeat and Election of a node alone: how long it takes to see that nobody leads.
 	aloneHeartbeat = 20 * time.Millisecond
 
 	// maxPeers bounds the size of a cluster, maxName the bytes of an ID, an address or a cluster's name.
@@ -81,9 +81,9 @@ const (
 
 // EnsureDefaults fills in the defaults.
 func (o *Options) EnsureDefaults() {
-	heartbeat, election, lease := defaultHeartbeat, defaultElection, defaultLease
+	heartbeat, election := defaultHeartbeat, defaultElection
 	if len(o.Peers) == 1 {
-		heartbeat, election, lease = aloneHeartbeat, aloneHeartbeat, aloneHeartbeat
+		heartbeat, election = aloneHeartbeat, aloneHeartbeat
 	}
 	if o.Heartbeat == 0 {
 		o.Heartbeat = heartbeat
@@ -92,7 +92,7 @@ func (o *Options) EnsureDefaults() {
 		o.Election = max(election, o.Heartbeat)
 	}
 	if o.Lease == 0 {
-		o.Lease = min(lease, o.Heartbeat)
+		o.Lease = o.Heartbeat
 	}
 	if o.SnapshotEvery == 0 {
 		o.SnapshotEvery = defaultSnapshotEvery

@@ -5,4 +5,8 @@ package raftmeta
 const (
 	crashSeeds = 40
 	failures   = 200
+	openStep   = 1
+	flips      = 16
+	chaosSeeds = 8
+	slow       = 1
 )

@@ -6,4 +6,8 @@ package raftmeta
 const (
 	crashSeeds = 4
 	failures   = 20
+	openStep   = 8
+	flips      = 4
+	chaosSeeds = 2
+	slow       = 4 // factor of the nodes' timeouts
 )

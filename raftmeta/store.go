@@ -290,6 +290,7 @@ func (s *store) abandon() {
 		if s.db != nil {
 			_ = s.db.Close() // its error is the fault once more
 		}
+		s.fault.running.Wait()
 	}()
 	late := time.NewTimer(abandonAfter)
 	defer late.Stop()

@@ -87,13 +87,13 @@ func (s *store) StoreLogs(logs []*raft.Log) error {
 // DeleteRange removes entries at the log's front or at its end, the bounds included.
 func (s *store) DeleteRange(low, high uint64) error {
 	s.mu.RLock()
-	first, last := s.mu.first, s.last()
+	first, last, empty := s.mu.first, s.last(), len(s.mu.entries) == 0
 	s.mu.RUnlock()
+	if empty || low > last || high < first {
+		return nil
+	}
 	if low > first && high < last {
 		return fmt.Errorf("raftmeta: entries %d to %d are in the middle of the log, which has %d to %d", low, high, first, last)
-	}
-	if low > last || high < first {
-		return nil
 	}
 	b := s.db.NewBatch()
 	if err := b.DeleteRange(entryKey(low), entryKey(high+1), nil); err != nil {
