@@ -190,3 +190,36 @@ func benchLink(b *testing.B, size int, security Security) {
 	sender.Wake(2)
 	<-to.done
 }
+
+// BenchmarkItem sends a small item there and back: alone, and while bulk items fill the connection.
+func BenchmarkItem(b *testing.B) {
+	b.Run("alone", func(b *testing.B) { benchItem(b, false) })
+	b.Run("with-bulk", func(b *testing.B) { benchItem(b, true) })
+}
+
+func benchItem(b *testing.B, withBulk bool) {
+	back := make(chan struct{}, 1)
+	var p *pair
+	image := make([]byte, 8<<20)
+	ends := [3]Endpoint{2: &endpoint{control: func(determinant.WorkerID, []byte) { notify(back) }}}
+	ends[1] = &endpoint{control: func(_ determinant.WorkerID, item []byte) {
+		if len(item) < len(image) {
+			p.meshes[1].Send(2, item, false)
+		} else {
+			p.meshes[2].Send(1, image, true)
+		}
+	}}
+	p = newPair(b, pairOptions{endpoints: ends})
+	defer p.close(b)
+	p.meshes[1].SetPeers([]Peer{{ID: 2}})
+	p.meshes[2].SetPeers([]Peer{{ID: 1, Addr: p.server.Addr()}})
+	if withBulk {
+		p.meshes[2].Send(1, image, true)
+		p.meshes[2].Send(1, image, true)
+	}
+	measure(b, 0)
+	for range b.N {
+		p.meshes[2].Send(1, []byte("item"), false)
+		<-back
+	}
+}

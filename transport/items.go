@@ -18,7 +18,7 @@ const (
 	// windows bound what may be under way and not taken, in bytes. That of bulk is what a small item may find before it in
 	// the system's buffers.
 	smallWindow = 4 << 20
-	bulkWindow  = 1 << 20
+	bulkWindow  = 512 << 10
 	pieceSize   = 64 << 10  // of an item's bytes go into one frame
 	smallAtOnce = 256 << 10 // of small items go out before one piece of bulk
 	ackEvery    = 8         // a partly received item is acknowledged after this part of its window

@@ -81,11 +81,15 @@ func Listen(addr string, o ServerOptions) (*Server, error) {
 	if err := o.Security.Validate(); err != nil {
 		return nil, err
 	}
-	o.ensureDefaults()
 	l, err := net.Listen("tcp", addr)
 	if err != nil {
 		return nil, fmt.Errorf("transport: %w", err)
 	}
+	return newServer(l, o), nil
+}
+
+func newServer(l net.Listener, o ServerOptions) *Server {
+	o.ensureDefaults()
 	s := &Server{o: o, listener: l}
 	if o.Security.TLS != nil {
 		s.tls = o.Security.config()
@@ -93,7 +97,7 @@ func Listen(addr string, o ServerOptions) (*Server, error) {
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.mu.conns = map[*Conn]struct{}{}
 	s.running.Go(s.accept)
-	return s, nil
+	return s
 }
 
 // Addr is where the server listens, host:port.
