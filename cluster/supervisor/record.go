@@ -77,7 +77,6 @@ type record struct {
 	acts       []Act
 	recoveries map[life]*cluster.Recovery
 	lost       map[life]bool   // the worker of the life before was dead when it was decided
-	written    map[life]uint64 // to causal sinks
 	first      bool            // no status has come yet
 	generation uint64          // when the first status came
 	leader     string          // who gave the last status
@@ -87,7 +86,7 @@ type record struct {
 func newRecord(resumed bool) record {
 	return record{
 		sum: cluster.Summary{Resumed: resumed}, recoveries: map[life]*cluster.Recovery{}, lost: map[life]bool{},
-		written: map[life]uint64{}, first: true,
+		first: true,
 	}
 }
 
@@ -110,15 +109,8 @@ func (r *record) take(st *cluster.Status) {
 	}
 	r.leader, r.last = leader, *now
 	sum.Rollbacks = int(st.Generation - min(st.Generation, r.generation))
-	sum.RecordsIn = max(sum.RecordsIn, now.RecordsIn)
+	sum.RecordsIn, sum.RecordsOut = max(sum.RecordsIn, now.RecordsIn), max(sum.RecordsOut, now.RecordsOut)
 	sum.DeterminantBytes = max(sum.DeterminantBytes, now.DeterminantBytes)
-	for i := range st.Tasks {
-		if m := &st.Tasks[i].Metrics; m.Written > 0 {
-			l := life{st.Tasks[i].Task, m.Incarnation}
-			sum.RecordsOut += m.Written - min(m.Written, r.written[l])
-			r.written[l] = max(r.written[l], m.Written)
-		}
-	}
 	for i := range now.Recoveries {
 		r.recovery(st, &now.Recoveries[i])
 	}
