@@ -1,10 +1,12 @@
 package cluster
 
 import (
+	"fmt"
 	"sync"
 	"time"
 
 	"github.com/understudy-stream/understudy/determinant"
+	"github.com/understudy-stream/understudy/standby"
 )
 
 // Summary is what a run did.
@@ -15,6 +17,7 @@ type Summary struct {
 	TaskKills         int        `json:"task_kills"`
 	WorkerKills       int        `json:"worker_kills"`
 	TasksRestarted    int        `json:"tasks_restarted"`
+	TasksMoved        int        `json:"tasks_moved"` // by planned hand-overs
 	Rollbacks         int        `json:"global_rollbacks"`
 	Checkpoints       int        `json:"checkpoints"`
 	DeterminantBytes  uint64     `json:"determinant_bytes"`
@@ -26,6 +29,11 @@ type Summary struct {
 	Complete          bool       `json:"complete_before"` // an earlier run had processed all input: nothing was done
 }
 
+// String says how much was done.
+func (s Summary) String() string {
+	return fmt.Sprintf("%d records in, %d records out, %.1f s, %d checkpoints", s.RecordsIn, s.RecordsOut, s.Seconds, s.Checkpoints)
+}
+
 // Recovery is how one task was recovered. Times are milliseconds since the failure was noticed; -1 if a phase was not
 // reached.
 type Recovery struct {
@@ -34,6 +42,7 @@ type Recovery struct {
 	Incarnation determinant.Incarnation `json:"incarnation"`
 	From        determinant.WorkerID    `json:"from"` // the worker of the life before; 0: not known
 	Rollback    bool                    `json:"rollback"`
+	Moved       bool                    `json:"moved"` // by a planned hand-over: nothing had failed
 	LogBytes    int                     `json:"log_bytes"`
 	Decided     float64                 `json:"decided_ms"`
 	Collected   float64                 `json:"collected_ms"`
@@ -69,9 +78,7 @@ type stats struct {
 		generation determinant.Generation
 		incs       []determinant.Incarnation
 		place      []determinant.WorkerID             // by task, the last one
-		far        map[determinant.TaskID]TaskMetrics // of tasks in other processes
-		base       []determinant.LogOffset
-		frozen     bool
+		tasks      map[determinant.TaskID]TaskMetrics // the most that was measured of each
 	}
 }
 
@@ -84,6 +91,7 @@ func newStats(tasks int) *stats {
 	s.mu.incs = make([]determinant.Incarnation, tasks)
 	s.mu.place = make([]determinant.WorkerID, tasks)
 	s.mu.last = map[determinant.TaskID]int{}
+	s.mu.tasks = map[determinant.TaskID]TaskMetrics{}
 	s.mu.sum.Recoveries = []Recovery{}
 	return s
 }
@@ -115,7 +123,7 @@ func (s *stats) entry(e *Entry, now time.Time) {
 			if was := s.mu.incs[p.Task]; p.Incarnation > was {
 				s.mu.incs[p.Task] = p.Incarnation
 				if p.Incarnation > 1 {
-					s.decided(p.Task, p.Incarnation, rollback, now)
+					s.decided(&p, rollback, now)
 				}
 			}
 			if p.Worker != 0 {
@@ -125,8 +133,13 @@ func (s *stats) entry(e *Entry, now time.Time) {
 	}
 }
 
-func (s *stats) decided(t determinant.TaskID, inc determinant.Incarnation, rollback bool, now time.Time) {
-	s.mu.sum.TasksRestarted++
+func (s *stats) decided(p *standby.Placement, rollback bool, now time.Time) {
+	t, inc, moved := p.Task, p.Incarnation, p.From != 0
+	if moved {
+		s.mu.sum.TasksMoved++
+	} else {
+		s.mu.sum.TasksRestarted++
+	}
 	if len(s.mu.sum.Recoveries) == maxRecoveries {
 		return
 	}
@@ -137,7 +150,7 @@ func (s *stats) decided(t determinant.TaskID, inc determinant.Incarnation, rollb
 	s.mu.failedAt[t] = time.Time{}
 	s.mu.last[t] = len(s.mu.sum.Recoveries)
 	s.mu.sum.Recoveries = append(s.mu.sum.Recoveries, Recovery{
-		Task: t, Incarnation: inc, From: s.mu.place[t], Rollback: rollback, noticed: noticed,
+		Task: t, Incarnation: inc, From: s.mu.place[t], Rollback: rollback, Moved: moved, noticed: noticed,
 		Decided: since(noticed, now), Collected: -1, Restored: -1, Replayed: -1, Recovered: -1,
 		FirstOutput: -1, At: noticed.UnixMicro(),
 	})
@@ -190,14 +203,11 @@ func (s *stats) killed(target string) {
 	}
 }
 
-// measured takes in what a worker in another process says of one of its tasks.
+// measured takes in what a worker says of one of its tasks.
 func (s *stats) measured(m TaskMetrics) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.mu.far == nil {
-		s.mu.far = map[determinant.TaskID]TaskMetrics{}
-	}
-	old := s.mu.far[m.Task]
+	old := s.mu.tasks[m.Task]
 	if m.Incarnation < old.Incarnation {
 		return
 	}
@@ -207,12 +217,12 @@ func (s *stats) measured(m TaskMetrics) {
 	}
 	s.mu.sum.DeterminantBytes += m.Log - min(m.Log, old.Log)
 	m.Records, m.Log, m.Written = max(m.Records, old.Records), max(m.Log, old.Log), max(m.Written, old.Written)
-	s.mu.far[m.Task] = m
+	s.mu.tasks[m.Task] = m
 }
 
-// measure reads the counters of the tasks that run now.
-func (s *stats) measure(l *Local) (in, determinants uint64) {
-	sources := l.job.sources()
+// measure takes in the counters of the tasks that run here now. What it adds up to never goes back: a task that recovers has less
+// for a while, or does not run at all, and that is not counted again.
+func (s *stats) measure(l *Local) {
 	for _, w := range l.workers() {
 		if w == nil {
 			continue
@@ -222,24 +232,20 @@ func (s *stats) measure(l *Local) (in, determinants uint64) {
 			if tk == nil {
 				continue
 			}
-			determinants += uint64(w.worker.Logs().Log(tk.ID()).End().Bytes())
-			for _, src := range sources {
-				if src == tk.ID() {
-					in += tk.Records()
-				}
-			}
+			s.measured(TaskMetrics{
+				Task: tk.ID(), Records: tk.Records(), Log: w.worker.Logs().Log(tk.ID()).End().Bytes(),
+				Source: l.job.Plan.Vertices[l.job.Tasks[t].Vertex].Source != nil,
+			})
 		}
 	}
-	return in, determinants
 }
 
 // freeze takes the last measurement before the workers are stopped.
 func (s *stats) freeze(l *Local) {
-	in, determinants := s.measure(l)
+	s.measure(l)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.mu.sum.RecordsIn, s.mu.sum.DeterminantBytes = in, determinants
-	s.mu.sum.Seconds, s.mu.frozen = time.Since(s.started).Seconds(), true
+	s.mu.sum.Seconds = time.Since(s.started).Seconds()
 }
 
 // summary is what was counted so far.
@@ -256,7 +262,7 @@ func (s *stats) summary(job *Job) Summary {
 }
 
 func (s *stats) progress(l *Local) Progress {
-	in, _ := s.measure(l)
+	s.measure(l)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	recovering := 0
@@ -267,7 +273,7 @@ func (s *stats) progress(l *Local) Progress {
 	}
 	waiting, _ := l.waiting.Load().(string)
 	return Progress{
-		Seconds: time.Since(s.started).Seconds(), RecordsIn: in, RecordsOut: s.mu.sum.RecordsOut, Checkpoints: s.mu.sum.Checkpoints,
+		Seconds: time.Since(s.started).Seconds(), RecordsIn: s.mu.sum.RecordsIn, RecordsOut: s.mu.sum.RecordsOut, Checkpoints: s.mu.sum.Checkpoints,
 		Kills: s.mu.sum.Kills, Recovering: recovering, Rollbacks: s.mu.sum.Rollbacks, Waiting: waiting,
 	}
 }

@@ -36,10 +36,10 @@ func (k *killer) switchTo(m determinant.Mode) {
 	})
 }
 
-// determinants is how many bytes of determinants the tasks that run now have logged.
+// determinants is how many bytes of determinants the tasks have logged.
 func (k *killer) determinants() uint64 {
-	_, n := k.l.stats.measure(k.l)
-	return n
+	k.l.stats.measure(k.l)
+	return k.l.stats.summary(k.l.job).DeterminantBytes
 }
 
 // Without failures all modes show the same, and so do all changes between them, whatever the tasks are doing meanwhile.

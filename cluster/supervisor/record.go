@@ -121,8 +121,12 @@ func (r *record) recovery(st *cluster.Status, now *cluster.Recovery) {
 	l := life{now.Task, now.Incarnation}
 	was := r.recoveries[l]
 	if was == nil {
-		r.sum.TasksRestarted++
-		if !now.Rollback && !isMember(st, now.From) {
+		if now.Moved {
+			r.sum.TasksMoved++
+		} else {
+			r.sum.TasksRestarted++
+		}
+		if !now.Rollback && !now.Moved && !isMember(st, now.From) {
 			r.lost[l] = true
 		}
 		if len(r.recoveries) < maxRecoveries {

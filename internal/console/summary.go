@@ -23,17 +23,32 @@ func WriteSummary(w io.Writer, sum *cluster.Summary, e Ending) error {
 	if sum.Complete {
 		return writeComplete(w, e)
 	}
-	writeCounts(w, sum)
-	if sum.Kills > 0 || sum.TasksRestarted > 0 {
-		fmt.Fprintf(w, "%d kills (seed %d), %d tasks restarted, %d global rollbacks, %d duplicates suppressed\n",
-			sum.Kills, e.Seed, sum.TasksRestarted, sum.Rollbacks, sum.DuplicatesDropped)
-		var times []float64
+	fmt.Fprintln(w, sum)
+	if sum.Kills > 0 {
+		fmt.Fprintf(w, "%d kills (seed %d)\n", sum.Kills, e.Seed)
+	}
+	if sum.TasksRestarted > 0 {
+		fmt.Fprintf(w, "%d tasks restarted, %d global rollbacks, %d duplicates suppressed\n",
+			sum.TasksRestarted, sum.Rollbacks, sum.DuplicatesDropped)
+		var alone, together []float64
 		for i := range sum.Recoveries {
-			times = append(times, sum.Recoveries[i].Recovered)
+			if r := &sum.Recoveries[i]; r.Rollback {
+				together = append(together, r.Restored)
+			} else {
+				alone = append(alone, r.Recovered)
+			}
 		}
-		fmt.Fprintf(w, "from noticed to caught up: %s\n", spread(times))
+		writeTimes(w, "from noticed to caught up", alone)
+		writeTimes(w, "rolled back, from noticed to running again", together)
 	}
 	return writeEnd(w, sum, e)
+}
+
+// writeTimes prints how long something took, if it began at all.
+func writeTimes(w io.Writer, what string, times []float64) {
+	if len(times) > 0 {
+		fmt.Fprintf(w, "%s: %s\n", what, spread(times))
+	}
 }
 
 // WriteClusterSummary prints what a run on processes did.
@@ -41,7 +56,7 @@ func WriteClusterSummary(w io.Writer, sum *supervisor.Summary, e Ending) error {
 	if sum.Complete {
 		return writeComplete(w, e)
 	}
-	writeCounts(w, &sum.Summary)
+	fmt.Fprintln(w, sum.Summary)
 	if len(sum.Acts) > 0 {
 		fmt.Fprintf(w, "kill -9 of %d workers and %d coordinators, %d pauses, %d cuts of links (seed %d)\n",
 			sum.WorkerKills, sum.CoordinatorKills, sum.Pauses, sum.LinkCuts, e.Seed)
@@ -51,29 +66,28 @@ func WriteClusterSummary(w io.Writer, sum *supervisor.Summary, e Ending) error {
 			sum.TasksRestarted, sum.TasksLost, sum.Rollbacks, sum.DuplicatesDropped)
 		writePhases(w, sum.Recoveries)
 	}
+	if sum.TasksMoved > 0 {
+		fmt.Fprintf(w, "%d tasks handed over to balance or drain workers\n", sum.TasksMoved)
+	}
 	return writeEnd(w, &sum.Summary, e)
 }
 
 // writePhases prints how long the phases of recoveries took that followed a known act.
 func writePhases(w io.Writer, all []supervisor.Recovery) {
-	for _, phase := range []struct {
-		name string
-		of   func(*supervisor.Recovery) float64
-	}{
-		{"noticed", func(r *supervisor.Recovery) float64 { return r.Noticed }},
-		{"first new output", func(r *supervisor.Recovery) float64 { return r.FirstOutput }},
-		{"caught up", func(r *supervisor.Recovery) float64 { return r.Recovered }},
-	} {
-		var times []float64
-		for i := range all {
-			if all[i].Act >= 0 {
-				times = append(times, phase.of(&all[i]))
-			}
-		}
-		if len(times) > 0 {
-			fmt.Fprintf(w, "from a failure to %s: %s\n", phase.name, spread(times))
+	var noticed, output, caughtUp, rolledBack []float64
+	for i := range all {
+		switch r := &all[i]; {
+		case r.Act < 0:
+		case r.Rollback:
+			rolledBack = append(rolledBack, r.Restored)
+		default:
+			noticed, output, caughtUp = append(noticed, r.Noticed), append(output, r.FirstOutput), append(caughtUp, r.Recovered)
 		}
 	}
+	writeTimes(w, "from a failure to noticed", noticed)
+	writeTimes(w, "from a failure to first new output", output)
+	writeTimes(w, "from a failure to caught up", caughtUp)
+	writeTimes(w, "rolled back, from a failure to running again", rolledBack)
 }
 
 func writeComplete(w io.Writer, e Ending) error {
@@ -89,10 +103,6 @@ func both(a, b string) string {
 	return a + " and " + b
 }
 
-func writeCounts(w io.Writer, sum *cluster.Summary) {
-	fmt.Fprintf(w, "%d records in, %d records out, %.1f s, %d checkpoints\n", sum.RecordsIn, sum.RecordsOut, sum.Seconds, sum.Checkpoints)
-}
-
 func writeEnd(w io.Writer, sum *cluster.Summary, e Ending) error {
 	if sum.SetAside > 0 {
 		fmt.Fprintf(w, "%d records set aside in %s\n", sum.SetAside, e.Letters)
@@ -103,10 +113,10 @@ func writeEnd(w io.Writer, sum *cluster.Summary, e Ending) error {
 
 // spread summarises times, of which -1 means never.
 func spread(times []float64) string {
-	times = slices.DeleteFunc(slices.Clone(times), func(ms float64) bool { return ms < 0 })
-	if len(times) == 0 {
-		return "never seen"
+	seen := slices.DeleteFunc(slices.Clone(times), func(ms float64) bool { return ms < 0 })
+	if len(seen) == 0 {
+		return fmt.Sprintf("not seen (%d tasks)", len(times))
 	}
-	slices.Sort(times)
-	return fmt.Sprintf("median %.1f ms, slowest %.1f ms (%d recoveries)", times[len(times)/2], times[len(times)-1], len(times))
+	slices.Sort(seen)
+	return fmt.Sprintf("median %.1f ms, slowest %.1f ms (%d of %d tasks)", seen[len(seen)/2], seen[len(seen)-1], len(seen), len(times))
 }
