@@ -57,7 +57,7 @@ type builder struct {
 
 // newInstance builds one task's chain.
 func newInstance(g *vertexGraph, rt Runtime) (Chain, error) {
-	c := &instance{sites: make([]*site, len(g.nodes))}
+	c := &instance{sites: make([]*site, len(g.nodes)), last: progress{input: MinTime}}
 	b := &builder{rt: rt, graph: g, chain: c}
 	for i, n := range g.nodes {
 		c.sites[i] = &site{rt: rt, chain: c, name: n.name, index: i, wm: MinTime}
