@@ -8,7 +8,7 @@ import (
 	"github.com/understudy-stream/understudy/inflightlog"
 )
 
-// detachBelow is the length below which a payload gets memory of its own. A payload that stays in the chunk in which it was read
+// detachBelow is the length below which a payload or delta gets memory of its own. A payload that stays in the chunk in which it was read
 // keeps the whole chunk in memory, 32 times its own length at most; what a slow consumer has queued does not grow without
 // bound through its fast neighbours. Full batches are several times as long and are never copied.
 const detachBelow = maxChunk / 32
@@ -132,11 +132,20 @@ func (a *assembler) deltaBytes(p []byte) error {
 	}
 	a.delta -= uint64(len(p))
 	if len(a.m.Delta) == 0 {
-		a.m.Delta, a.kept = p, true // of full capacity: appending copies
+		a.m.Delta = a.own(p) // of full capacity: appending copies
 		return nil
 	}
 	a.m.Delta = append(a.m.Delta, p...)
 	return nil
+}
+
+// own gives bytes that may be kept: those of the frame, or a copy if they are few.
+func (a *assembler) own(p []byte) []byte {
+	if a.detach && len(p) < detachBelow {
+		return append(make([]byte, 0, len(p)), p...)
+	}
+	a.kept = true
+	return p
 }
 
 func (a *assembler) batch(body []byte) error {
@@ -158,11 +167,7 @@ func (a *assembler) batch(body []byte) error {
 	if d.bad || flags&^(flagControl|flagEndsEpoch) != 0 || !consistent(b) {
 		return fmt.Errorf("%w: batch of channel %d", ErrCorrupt, f.Channel)
 	}
-	if a.detach && len(b.Payload) < detachBelow {
-		b.Payload = append(make([]byte, 0, len(b.Payload)), b.Payload...)
-	} else {
-		a.kept = true
-	}
+	b.Payload = a.own(b.Payload)
 	f.Batch = b
 	a.m.Frames = append(a.m.Frames, f)
 	a.frames--

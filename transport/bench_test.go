@@ -26,13 +26,14 @@ func batchOf(n int) *inflightlog.Batch {
 	}
 }
 
-// BenchmarkStream sends batches one way over loopback: by the system call alone, by a Conn, and by a whole link, which also
+// BenchmarkStream sends batches one way over loopback: by the system call alone, with memory that is used again and with memory that is kept, by a Conn, and by a whole link, which also
 // decodes and checks them. Bytes are those of payloads; allocations are those of both ends.
 func BenchmarkStream(b *testing.B) {
 	ballast = make([]byte, 128<<20)
 	defer func() { ballast = nil }()
 	for _, size := range []int{1 << 10, 32 << 10} {
-		b.Run(fmt.Sprintf("batch=%d/writev", size), func(b *testing.B) { benchWritev(b, size) })
+		b.Run(fmt.Sprintf("batch=%d/writev", size), func(b *testing.B) { benchWritev(b, size, false) })
+		b.Run(fmt.Sprintf("batch=%d/writev-kept", size), func(b *testing.B) { benchWritev(b, size, true) })
 		b.Run(fmt.Sprintf("batch=%d/conn", size), func(b *testing.B) { benchConn(b, size) })
 		b.Run(fmt.Sprintf("batch=%d/link", size), func(b *testing.B) { benchLink(b, size, secretOnly()) })
 		b.Run(fmt.Sprintf("batch=%d/link-tls", size), func(b *testing.B) { benchLink(b, size, newAuthority(b).security(b)) })
@@ -71,7 +72,8 @@ func loopbackPair(b testing.TB) (client, server net.Conn) {
 	return client, server
 }
 
-func benchWritev(b *testing.B, size int) {
+// benchWritev reads into the same memory again and again, or, kept, into memory that may be given away.
+func benchWritev(b *testing.B, size int, kept bool) {
 	client, server := loopbackPair(b)
 	payload := batchOf(size).Payload
 	measure(b, size)
@@ -89,12 +91,18 @@ func benchWritev(b *testing.B, size int) {
 		}
 	}()
 	buf := make([]byte, maxChunk)
-	for left := b.N * size; left > 0; {
-		n, err := server.Read(buf)
+	for left, free := b.N*size, buf; left > 0; {
+		n, err := server.Read(free)
 		if err != nil {
 			b.Fatal(err)
 		}
 		left -= n
+		if free = free[n:]; len(free) < size {
+			if kept {
+				buf = make([]byte, maxChunk)
+			}
+			free = buf
+		}
 	}
 }
 
