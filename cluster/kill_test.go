@@ -291,7 +291,7 @@ var killings = []struct {
 		k.advance(300)
 		k.kill(summers)
 		k.advance(300)
-		k.kill(summers+1)
+		k.kill(summers + 1)
 		k.advance(300)
 		k.kill(summers, summers+1)
 	}},

@@ -1,0 +1,37 @@
+package cluster
+
+import (
+	"context"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/understudy-stream/understudy/determinant"
+)
+
+// What was taken in does not go back while a source starts again at its checkpoint, whatever is done about its death.
+func TestProgressNeverGoesBack(t *testing.T) {
+	for _, mode := range []determinant.Mode{determinant.ExactlyOnce, determinant.AtLeastOnce, determinant.GlobalRollback} {
+		t.Run(mode.String(), func(t *testing.T) {
+			v, out := &valve{n: 1000}, filepath.Join(t.TempDir(), "out")
+			sum, err := drawnRun(context.Background(), t, v, out, LocalOptions{Mode: mode, CheckpointInterval: time.Hour}, func(k *killer) {
+				k.advance(500)
+				taken := func() uint64 { return k.l.stats.progress(k.l).RecordsIn }
+				k.until("both splits", func() bool { return taken() == 1000 })
+				for _, task := range []determinant.TaskID{sources, sources + 1} {
+					k.kill(task)
+					for range 100 {
+						assert.EqualValues(t, 1000, taken())
+						k.on(func(*Coordinator) {})
+					}
+				}
+				v.open(v.n)
+			})
+			require.NoError(t, err)
+			require.EqualValues(t, 2000, sum.RecordsIn)
+		})
+	}
+}
