@@ -1,6 +1,6 @@
-// Command wordcount counts the words of text files, and shows each count once whatever dies meanwhile:
+// Command wordcount counts the words of the text files in the working directory, and shows each count once whatever dies meanwhile:
 //
-//	go run ./examples/wordcount 'logs/*.txt' counts
+//	go run ./examples/wordcount
 //
-// It is one process. Stopped or killed, it goes on when it is started again.
+// The counts are in the directory counts, the state in counts.state. It is one process. Stopped or killed, it goes on when it is started again.
 package main

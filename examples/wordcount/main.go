@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"log"
-	"os"
 	"strings"
 
 	understudy "github.com/understudy-stream/understudy"
@@ -12,24 +11,14 @@ import (
 )
 
 func main() {
-	if len(os.Args) != 3 {
-		log.Fatal("usage: wordcount GLOB DIRECTORY")
-	}
 	job := operator.NewJob("wordcount")
-	lines := operator.From(job, "lines", file.Lines(os.Args[1]))
-	words := operator.FlatMap(lines, "split", func(_ operator.Context, l file.Line, emit func(string)) error {
+	words := operator.KeyBy(operator.FlatMap(operator.From(job, "in", file.Lines("*.txt")), "split", func(_ operator.Context, l file.Line, emit func(string)) error {
 		for word := range strings.FieldsSeq(strings.ToLower(l.Text)) {
 			emit(word)
 		}
 		return nil
-	})
-	type count map[string]int // {"the":17}
-	counts := operator.Aggregate(operator.KeyBy(words, func(w string) string { return w }), "count",
-		func(c count, w string) (count, error) { return count{w: c[w] + 1}, nil })
-	operator.To(counts, "output", file.Sink(os.Args[2], file.SinkOptions{}), operator.WithCodec(operator.JSON[count]()))
-	sum, err := understudy.Run(context.Background(), job, understudy.Options{Parallelism: 2, StateDir: os.Args[2] + ".state"})
-	if err != nil {
-		log.Fatal(err)
-	}
-	log.Println(sum.RecordsIn, "lines,", sum.RecordsOut, "counts")
+	}), func(word string) string { return word })
+	counts := operator.Aggregate(words, "count", func(c map[string]int, w string) (map[string]int, error) { return map[string]int{w: c[w] + 1}, nil })
+	operator.To(counts, "out", file.Sink("counts", file.SinkOptions{}), operator.WithCodec(operator.JSON[map[string]int]()))
+	log.Println(understudy.Run(context.Background(), job, understudy.Options{StateDir: "counts.state", Parallelism: 2}))
 }
