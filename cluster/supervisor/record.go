@@ -54,6 +54,7 @@ type Recovery struct {
 	Incarnation determinant.Incarnation `json:"incarnation"`
 	From        determinant.WorkerID    `json:"from"` // the worker that ran it; 0 if it is not known
 	Rollback    bool                    `json:"rollback"`
+	Moved       bool                    `json:"moved"` // by a planned hand-over: nothing had failed
 	LogBytes    int                     `json:"log_bytes"`
 	Act         int                     `json:"act"` // index among the acts, -1 if none is known
 	Noticed     float64                 `json:"noticed_ms"`
@@ -209,7 +210,7 @@ func (s *supervisor) counts() Summary {
 // since counts a recovery's times from the act that caused it.
 func (r *record) since(rec *cluster.Recovery) Recovery {
 	out := Recovery{
-		Task: rec.Task, Name: rec.Name, Incarnation: rec.Incarnation, From: rec.From, Rollback: rec.Rollback, LogBytes: rec.LogBytes,
+		Task: rec.Task, Name: rec.Name, Incarnation: rec.Incarnation, From: rec.From, Rollback: rec.Rollback, Moved: rec.Moved, LogBytes: rec.LogBytes,
 		Act: r.cause(rec),
 	}
 	if out.Act >= 0 {

@@ -5,9 +5,6 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"os"
-	"os/signal"
-	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -25,10 +22,6 @@ type nodeCommand struct {
 	run  func(context.Context, *opened, understudy.Options, understudy.Node) error
 }
 
-const nodeCodes = `
-Exit codes: 0 the job is done, or the process was sent away by stop or drain, 1 failed, 2 unusable arguments, 130 interrupted (the same
-command continues).`
-
 const coordinatorExamples = `  # on each of three machines, with the same secret file
   understudy coordinator wordcount --input '/data/*.txt' --output /data/out --workers 3 --secret-file secret --state /var/lib/understudy \
     --listen 10.0.0.1:7000 --coordinators 10.0.0.1:7000,10.0.0.2:7000,10.0.0.3:7000`
@@ -38,7 +31,7 @@ const workerExamples = `  # on each machine that is to work; input, output and t
     --listen 10.0.0.4:7001 --coordinators 10.0.0.1:7000,10.0.0.2:7000,10.0.0.3:7000`
 
 func newCoordinatorCommand() *cobra.Command {
-	c := &nodeCommand{run: func(ctx context.Context, job *opened, o understudy.Options, n understudy.Node) error {
+	c := &nodeCommand{job: runOptions{engine: console.NewEngine()}, run: func(ctx context.Context, job *opened, o understudy.Options, n understudy.Node) error {
 		return understudy.RunCoordinator(ctx, job.job, o, n)
 	}}
 	cmd := c.command("coordinator", "Run one of the coordinators of a cluster, whose processes are started one by one", coordinatorExamples)
@@ -48,7 +41,7 @@ func newCoordinatorCommand() *cobra.Command {
 }
 
 func newWorkerCommand() *cobra.Command {
-	c := &nodeCommand{run: func(ctx context.Context, job *opened, o understudy.Options, n understudy.Node) error {
+	c := &nodeCommand{job: runOptions{engine: console.NewEngine()}, run: func(ctx context.Context, job *opened, o understudy.Options, n understudy.Node) error {
 		return understudy.RunWorker(ctx, job.job, o, n)
 	}}
 	return c.command("worker", "Run one of the workers of a cluster, whose processes are started one by one", workerExamples)
@@ -58,7 +51,7 @@ func (c *nodeCommand) command(name, short, examples string) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     name + " JOB --input GLOB --output DIR --coordinators HOST:PORT,... --state DIR",
 		Short:   short,
-		Long:    short + ".\nJobs, and their flags, are those of `understudy run`.\n" + nodeCodes,
+		Long:    short + ".\nJobs, and their flags, are those of `understudy run`.\n" + console.NodeCodes,
 		Example: examples,
 		Args:    oneJob,
 		RunE:    c.runE,
@@ -94,32 +87,11 @@ func (c *nodeCommand) runE(cmd *cobra.Command, args []string) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, opened.free()) }()
-	ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
+	ctx, stop := console.Terminable(cmd.Context())
 	defer stop()
-	context.AfterFunc(ctx, stop) // a second Ctrl-C kills
 	n := &c.node
-	err = c.run(ctx, opened, *u, understudy.Node{
+	return console.Farewell(cmd.OutOrStdout(), c.run(ctx, opened, *u, understudy.Node{
 		Cluster: n.Cluster, Listen: n.Listen, Advertise: n.Advertise, Coordinators: n.Coordinators, Credentials: n.Credentials,
 		Listening: func(address string) { fmt.Fprintf(cmd.ErrOrStderr(), "listening on %s\n", address) },
-	})
-	return c.ending(cmd, err)
-}
-
-// ending says why a process ends that was sent away.
-func (c *nodeCommand) ending(cmd *cobra.Command, err error) error {
-	say := func(text string) error {
-		_, err := fmt.Fprintln(cmd.OutOrStdout(), text)
-		return err
-	}
-	switch {
-	case err == nil:
-		return say("the job is done")
-	case errors.Is(err, understudy.ErrStopped):
-		return say("the cluster was told to stop; the job goes on when its processes are started again")
-	case errors.Is(err, understudy.ErrDrained):
-		return say("this worker was drained")
-	case errors.Is(err, context.Canceled):
-		return &exitError{code: console.ExitInterrupted, err: errors.New("interrupted; the same command continues")}
-	}
-	return err
+	}))
 }

@@ -60,7 +60,7 @@ const runExamples = `  # count words of Go's network library, killing a task abo
   understudy run passthrough --input 'data/*.jsonl' --output out -o json`
 
 func newRunCommand() *cobra.Command {
-	o := &runOptions{}
+	o := &runOptions{engine: console.NewEngine()}
 	cmd := &cobra.Command{
 		Use:     "run JOB --input GLOB --output DIR",
 		Short:   "Run a job until its input is processed, in this process or on several of this machine",
@@ -186,14 +186,10 @@ func (o *runOptions) checkJob() error {
 // options are those of the engine.
 func (o *runOptions) options() *understudy.Options {
 	e := &o.engine
-	u := &understudy.Options{
+	return &understudy.Options{
 		Parallelism: e.Parallelism, Workers: o.workers, Mode: e.Mode, CheckpointInterval: e.Interval, StateDir: o.state,
-		Standbys: e.Standbys, SharingDepth: e.Depth, AutoDepth: e.AutoDepth, HeartbeatTimeout: e.HeartbeatTimeout,
+		Standbys: e.StandbysOption(), SharingDepth: e.Depth, AutoDepth: e.AutoDepth, HeartbeatTimeout: e.HeartbeatTimeout,
 	}
-	if e.Standbys == 0 {
-		u.Standbys = -1
-	}
-	return u
 }
 
 func (o *runOptions) validate() (*understudy.Options, error) {

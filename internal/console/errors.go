@@ -41,7 +41,7 @@ func Code(err error) int {
 		return ExitDone
 	case errors.As(err, &wrong):
 		return ExitUsage
-	case errors.Is(err, context.Canceled), errors.Is(err, supervisor.ErrAborted):
+	case errors.Is(err, context.Canceled), errors.Is(err, supervisor.ErrAborted), errors.Is(err, supervisor.ErrStopped):
 		return ExitInterrupted
 	case errors.Is(err, cluster.ErrNoLeader):
 		return ExitUnreachable
@@ -61,31 +61,41 @@ var plain = []struct {
 	{syscall.EADDRINUSE, "the address to listen on is in use by another process"},
 	{cluster.ErrOtherBuild, "this is another build of the program than the one that runs the job"},
 	{cluster.ErrNoLeader, "no coordinator leads: most of them must be running and able to reach each other"},
+	{context.Canceled, "interrupted; the same command continues"},
+	{supervisor.ErrAborted, "killed; the same command continues"},
+	{supervisor.ErrStopped, "the cluster was told to stop; the same command continues"},
 	{fs.ErrPermission, "a file or directory may not be used by this user"},
 }
 
+// packages are the names that stand before errors.
+var packages = []string{"understudy", "cluster", "supervisor", "transport", "raftmeta"}
+
 // Sentence says what went wrong in plain words, with the details behind.
 func Sentence(err error) string {
-	detail := trimPrefixes(err.Error())
+	detail := bare(err.Error())
 	for _, p := range plain {
-		if errors.Is(err, p.is) {
-			return p.text + " (" + detail + ")"
+		if !errors.Is(err, p.is) {
+			continue
 		}
+		if Code(err) == ExitInterrupted {
+			return p.text
+		}
+		detail = strings.TrimPrefix(detail, bare(p.is.Error()))
+		if detail = strings.TrimPrefix(detail, ": "); detail == "" {
+			return p.text
+		}
+		return p.text + " (" + detail + ")"
 	}
 	return detail
 }
 
-// trimPrefixes takes the names of packages off the beginning.
-func trimPrefixes(text string) string {
-	for {
-		name, rest, ok := strings.Cut(text, ": ")
-		switch name {
-		case "understudy", "cluster", "supervisor", "transport", "raftmeta":
-			if ok {
-				text = rest
-				continue
-			}
-		}
-		return text
+// bare takes the names of packages out of an error's text.
+func bare(text string) string {
+	for _, name := range packages {
+		text = strings.ReplaceAll(strings.TrimPrefix(text, name+": "), ": "+name+": ", ": ")
 	}
+	for _, name := range packages { // one that stood behind another
+		text = strings.TrimPrefix(text, name+": ")
+	}
+	return text
 }

@@ -31,19 +31,35 @@ type Engine struct {
 	DepthName        string // as Depth and AutoDepth were
 }
 
-// Register adds the flags.
+// NewEngine returns the defaults.
+func NewEngine() Engine {
+	return Engine{
+		Parallelism: DefaultParallelism, ModeName: determinant.ExactlyOnce.String(), Interval: cluster.DefaultCheckpointInterval, Standbys: 1,
+		DepthName: "full", HeartbeatTimeout: cluster.DefaultHeartbeatTimeout,
+	}
+}
+
+// Register adds the flags, whose defaults are the present values.
 func (e *Engine) Register(fs *flag.FlagSet) {
-	fs.IntVar(&e.Parallelism, "parallelism", DefaultParallelism, "tasks per operator; the same for the whole life of a job")
-	fs.StringVar(&e.ModeName, "mode", "exactly-once", "exactly-once, at-least-once or global-rollback")
-	fs.DurationVar(&e.Interval, "checkpoint-interval", cluster.DefaultCheckpointInterval, "time between checkpoints")
-	fs.IntVar(&e.Standbys, "standbys", 1, "standbys per task")
-	fs.StringVar(&e.DepthName, "sharing-depth", "full", "hops that determinants are handed on: auto, full or a number")
+	fs.IntVar(&e.Parallelism, "parallelism", e.Parallelism, "tasks per operator; the same for the whole life of a job")
+	fs.StringVar(&e.ModeName, "mode", e.ModeName, "exactly-once, at-least-once or global-rollback")
+	fs.DurationVar(&e.Interval, "checkpoint-interval", e.Interval, "time between checkpoints")
+	fs.IntVar(&e.Standbys, "standbys", e.Standbys, "standbys per task")
+	fs.StringVar(&e.DepthName, "sharing-depth", e.DepthName, "hops that determinants are handed on: auto, full or a number")
 	fs.BoolVar(&e.Verbose, "verbose", false, "log what the engine does to standard error")
+}
+
+// StandbysOption is the number of standbys in the terms of an embedding program, where 0 means the default and none is negative.
+func (e *Engine) StandbysOption() int {
+	if e.Standbys == 0 {
+		return -1
+	}
+	return e.Standbys
 }
 
 // RegisterHeartbeat adds the flag that only processes have.
 func (e *Engine) RegisterHeartbeat(fs *flag.FlagSet) {
-	fs.DurationVar(&e.HeartbeatTimeout, "heartbeat-timeout", cluster.DefaultHeartbeatTimeout, "silence after which a worker process is declared dead")
+	fs.DurationVar(&e.HeartbeatTimeout, "heartbeat-timeout", e.HeartbeatTimeout, "silence after which a worker process is declared dead")
 }
 
 // Check tells what is wrong with the flags, after they were read.
@@ -118,7 +134,7 @@ func (n *Node) Register(fs *flag.FlagSet, name string) {
 	n.Secrets.Register(fs)
 	fs.StringVar(&n.Cluster, "cluster", name, "name of the cluster, the same in all its processes")
 	fs.StringVar(&n.coordinators, "coordinators", "", "`HOST:PORT,...` of all coordinators, in the same order everywhere (required)")
-	fs.StringVar(&n.Listen, "listen", "127.0.0.1:0", "`HOST:PORT` to listen on; port 0: one that the system chooses")
+	fs.StringVar(&n.Listen, "listen", supervisor.DefaultHost+":0", "`HOST:PORT` to listen on; port 0: one that the system chooses")
 	fs.StringVar(&n.Advertise, "advertise", "", "`HOST:PORT` where the others reach this process (default: where it listens)")
 	fs.StringVar(&n.StateDir, "state", "", "state `DIR` of this process alone (required)")
 }
@@ -164,6 +180,8 @@ type Reach struct {
 	coordinators string
 	stateDir     string
 	JSON         bool
+	Fallback     string // state directory that is looked at if no flag says where the cluster is
+	finished     bool   // a job that ran on the state directory is done
 	format       string
 	timeout      time.Duration
 }
@@ -188,6 +206,9 @@ func (r *Reach) client() (*cluster.Client, error) {
 		return nil, usage("--timeout %v is negative", r.timeout)
 	}
 	name, coordinators := r.cluster, addresses(r.coordinators)
+	if len(coordinators) == 0 && r.stateDir == "" {
+		r.stateDir = r.Fallback
+	}
 	switch {
 	case r.stateDir != "" && (len(coordinators) > 0 || r.Given()):
 		return nil, usage("--state says where the cluster is and what its secret is: leave the other flags out")
@@ -196,7 +217,7 @@ func (r *Reach) client() (*cluster.Client, error) {
 		if err != nil {
 			return nil, &UsageError{err}
 		}
-		name, coordinators, r.Credentials = s.Cluster, s.Coordinators, s.Credentials()
+		name, coordinators, r.Credentials, r.finished = s.Cluster, s.Coordinators, s.Credentials(), s.Finished
 		if s.SecretFile == "" {
 			if err := r.Secrets.Check(); err != nil {
 				return nil, &UsageError{err}

@@ -3,6 +3,7 @@ package console
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"strconv"
@@ -97,7 +98,11 @@ func (v *Verb) Do(ctx context.Context, r *Reach, args []string, out io.Writer) e
 	}
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	err = v.do(&asking{ctx: ctx, client: client, args: args, json: r.JSON, out: out})
+	if r.finished {
+		err = errFinished
+	} else {
+		err = v.do(&asking{ctx: ctx, client: client, args: args, json: r.JSON, out: out})
+	}
 	if err != nil && r.JSON {
 		if perr := PrintJSON(out, map[string]string{"error": Sentence(err)}); perr != nil {
 			return perr
@@ -105,6 +110,9 @@ func (v *Verb) Do(ctx context.Context, r *Reach, args []string, out io.Writer) e
 	}
 	return err
 }
+
+// errFinished is the answer where no process is left to be asked.
+var errFinished = errors.New("the job has processed all its input, and its processes have ended")
 
 func (a *asking) status() error {
 	s, err := a.client.Status(a.ctx)
