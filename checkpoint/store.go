@@ -8,9 +8,7 @@ import (
 	"io"
 	"os"
 	"slices"
-	"strings"
 	"sync"
-	"syscall"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -111,7 +109,7 @@ func OpenStore(dir string, o StoreOptions) (*Store, error) {
 		return nil, fmt.Errorf("checkpoint: make %s: %w", dir, err)
 	}
 	var err error
-	if s.lock, err = lockDir(o.FS, dir); err != nil {
+	if s.lock, err = LockDir(o.FS, dir, "LOCK", ErrLocked); err != nil {
 		return nil, err
 	}
 	if err := s.open(dir, &o); err != nil {
@@ -253,21 +251,6 @@ func (s *Store) Holdings() []Holding {
 	}
 	slices.SortFunc(list, func(a, b Holding) int { return cmp.Compare(a.Task, b.Task) })
 	return list
-}
-
-// lockDir takes the directory for this store alone.
-func lockDir(fs vfs.FS, dir string) (io.Closer, error) {
-	lock, err := fs.Lock(fs.PathJoin(dir, "LOCK"))
-	if err == nil {
-		return lock, nil
-	}
-	// Held by another process: EAGAIN, or EACCES that is not about opening the file. By this one: an error without a type.
-	var path *os.PathError
-	if errors.Is(err, syscall.EAGAIN) || errors.Is(err, syscall.EACCES) && !errors.As(err, &path) ||
-		strings.Contains(err.Error(), "lock held by current process") {
-		return nil, fmt.Errorf("%w: %s: %w", ErrLocked, dir, err)
-	}
-	return nil, fmt.Errorf("checkpoint: lock %s: %w", dir, err)
 }
 
 // makeDirs makes the directories, and durable: every ancestor that was missing, and the first that was not, is synced.

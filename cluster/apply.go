@@ -29,6 +29,7 @@ func (w *Worker) Apply(e Entry) {
 		p.Recovering, p.From = false, 0
 	case e.Start != nil:
 		w.mu.view.started(e.Start)
+		w.mu.startedAt = w.opts.Clock()
 		w.resendAcks(e.Start.Epoch) // a barrier may have come, by a link or by a replay, before the word that it was started
 	case e.Complete != nil:
 		w.completed(e.Complete)

@@ -213,17 +213,24 @@ func (l *life) entry(e *Entry) {
 		l.applied.Store(e.Index)
 		switch {
 		case e.Admit != nil:
-			l.mesh.SetPeers(l.peers())
+			l.relink()
 		case e.Decision != nil:
 			if l.worker.DeclaredDead() {
 				l.ends(errDeclaredDead)
 				return
 			}
-			l.mesh.SetPeers(l.peers())
+			l.relink()
 		case e.Finish != nil:
 			l.leave(e.Finish.error())
 		}
 	})
+}
+
+// relink names the workers to be linked with.
+func (l *life) relink() {
+	peers := l.peers()
+	l.mesh.SetPeers(peers)
+	l.downs.keep(peers)
 }
 
 // leave says how the worker did at last, and then ends the life.
@@ -283,6 +290,19 @@ func (c *downLinks) linked(peer determinant.WorkerID, isUp bool) {
 		c.mu.peers = map[determinant.WorkerID]bool{}
 	}
 	c.mu.peers[peer] = true
+}
+
+// keep forgets the links with all but these peers.
+func (c *downLinks) keep(peers []transport.Peer) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	kept := map[determinant.WorkerID]bool{}
+	for _, p := range peers {
+		if c.mu.peers[p.ID] {
+			kept[p.ID] = true
+		}
+	}
+	c.mu.peers = kept
 }
 
 func (c *downLinks) count() int {

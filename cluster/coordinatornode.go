@@ -28,16 +28,18 @@ const (
 // coordinatorNode is a coordinator process: a copy of the metadata, and, while it leads, the coordinator of the job.
 // Everything below mu-less fields runs on the goroutine of events.
 type coordinatorNode struct {
-	job    *Job
-	opts   CoordinatorNodeOptions
-	self   int // which of opts.Coordinators this is
-	events *mailbox
-	raft   *raftmeta.Node
-	server *transport.Server
-	stats  *stats
-	ctx    context.Context
-	cancel context.CancelFunc
-	serve  sync.WaitGroup
+	job     *Job
+	opts    CoordinatorNodeOptions
+	self    int // which of opts.Coordinators this is
+	events  *mailbox
+	raft    *raftmeta.Node
+	server  *transport.Server
+	stats   *stats
+	metrics *coordinatorMetrics
+	inspect *inspector
+	ctx     context.Context
+	cancel  context.CancelFunc
+	serve   sync.WaitGroup
 
 	once   sync.Once
 	opened chan struct{} // closed when raft is there
@@ -116,6 +118,7 @@ func newCoordinatorNode(job *Job, o CoordinatorNodeOptions) *coordinatorNode {
 		downs: map[linkName]time.Time{}, why: map[string]string{},
 	}
 	n.ctx, n.cancel = context.WithCancel(context.Background())
+	n.metrics = newCoordinatorMetrics(n)
 	n.rep = replica{job: job, world: n, prop: n, begun: n.begun, opts: CoordinatorOptions{
 		Standbys: o.Standbys, Interval: o.CheckpointInterval.Milliseconds(), Timeout: o.CheckpointTimeout.Milliseconds(),
 		PoisonTries: o.PoisonTries, SetAside: o.SetAside,
@@ -148,6 +151,9 @@ func (n *coordinatorNode) open() error {
 	}, (*machine)(n))
 	if err != nil {
 		return fmt.Errorf("cluster: coordinator: %w", err)
+	}
+	if n.inspect, err = inspect(&n.opts.NodeOptions, n.health, n.metrics); err != nil {
+		return err
 	}
 	close(n.opened)
 	if n.opts.Listening != nil {
@@ -196,7 +202,7 @@ func (n *coordinatorNode) finish(err error) {
 
 func (n *coordinatorNode) close() error {
 	n.cancel()
-	var errs []error
+	errs := []error{n.inspect.close()}
 	if n.raft != nil {
 		errs = append(errs, n.raft.Close()) // before the server, which waits for the connections that raft has
 	}

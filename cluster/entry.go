@@ -133,13 +133,14 @@ const (
 	Replayed                 // the log ran out: the task makes its own choices
 	Recovered                // every consumer has resubscribed and none is ahead
 	FirstOutput              // something new left the task: a batch or write that goes beyond what the former life had sent
+	Aligned                  // not a phase: the task passed a barrier, Elements milliseconds after its checkpoint was started
 	Suppressed               // not a phase: Elements of replayed output were not sent again
 	Written                  // not a phase: Elements were written to a causal sink
 )
 
 // String names the phase.
 func (p Phase) String() string {
-	return [...]string{"noticed", "decided", "collected", "restored", "replayed", "recovered", "first output", "suppressed", "written"}[p]
+	return [...]string{"noticed", "decided", "collected", "restored", "replayed", "recovered", "first output", "aligned", "suppressed", "written"}[p]
 }
 
 // Observation is something that happened at a worker, for metrics and tests.

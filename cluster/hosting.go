@@ -179,6 +179,10 @@ func (h *hosted) Snapshot(t *task.Task, s task.Snapshot) {
 	if h.dead.Load() || w.mu.closed {
 		return
 	}
+	if began := w.mu.startedAt; began > 0 && !h.recovering.Load() {
+		waited := max(0, w.opts.Clock()-began)
+		w.env.Observe(Observation{Task: t.ID(), Incarnation: h.inc, Phase: Aligned, Elements: uint64(waited)})
+	}
 	h.frozen = append(h.frozen, frozenEpoch{epoch: s.Meta.Epoch, tables: s.Frozen})
 	s.Meta.Base = h.base
 	var tables []checkpoint.Frozen

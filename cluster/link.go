@@ -136,7 +136,11 @@ func (w *Worker) credits(peer determinant.WorkerID, c *conn) []transport.Credit 
 func (w *Worker) Receive(m *transport.Message) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.mu.closed || w.mu.view.dead(m.From) && !w.unfenced() {
+	if w.mu.closed {
+		return
+	}
+	if w.mu.view.dead(m.From) && !w.unfenced() {
+		w.refused.messages.Add(1)
 		return
 	}
 	if m.Generation > w.mu.view.Generation {
@@ -150,6 +154,7 @@ func (w *Worker) Receive(m *transport.Message) {
 
 func (w *Worker) receive(m *transport.Message) {
 	if m.Generation < w.mu.view.Generation && !w.opts.Mutations.Has(mutation.GenerationUnchecked) {
+		w.refused.messages.Add(1)
 		return
 	}
 	if m.Have != nil {
@@ -302,6 +307,7 @@ func (w *Worker) frame(f *transport.Frame) {
 	in := &h.in[spec.Input]
 	fenced := f.Consumer != h.inc || f.Producer < w.mu.view.Places[spec.From].Incarnation || f.Number != in.number
 	if fenced && !w.unfenced() {
+		w.refused.frames.Add(1)
 		return
 	}
 	renumber := in.adopting

@@ -3,6 +3,7 @@ package cluster
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/understudy-stream/understudy/connector/file"
 	"github.com/understudy-stream/understudy/determinant"
+	"github.com/understudy-stream/understudy/operator"
 )
 
 // seenTimes counts how often each number is visible.
@@ -71,6 +73,7 @@ func TestTwoProcessesOnOneDirectory(t *testing.T) {
 	o.Started = func(*Local) {
 		_, err := RunLocal(t.Context(), job, plan())
 		require.ErrorIs(t, err, ErrInUse)
+		require.ErrorContains(t, err, fmt.Sprintf("is held by pid %d", os.Getpid()))
 	}
 	_, err = RunLocal(t.Context(), job, o)
 	require.NoError(t, err)
@@ -78,6 +81,20 @@ func TestTwoProcessesOnOneDirectory(t *testing.T) {
 	require.NoError(t, err)
 	require.True(t, sum.Complete, "it has been done")
 	require.Equal(t, 100, countLines(t, filepath.Join(dir, "out")))
+}
+
+// Without input there is no job, and no directory of one.
+func TestNoInputLeavesNothingBehind(t *testing.T) {
+	dir := t.TempDir()
+	job := operator.NewJob("empty")
+	lines := operator.From(job, "lines", file.Lines(filepath.Join(dir, "*.txt")))
+	operator.To(lines, "output", file.Sink(filepath.Join(dir, "out"), file.SinkOptions{}), operator.WithCodec(operator.JSON[file.Line]()))
+	plan, err := job.Plan(1)
+	require.NoError(t, err)
+	_, err = RunLocal(t.Context(), plan, LocalOptions{StateDir: filepath.Join(dir, "out", "state")})
+	require.ErrorIs(t, err, file.ErrNoMatch)
+	require.EqualError(t, err, `operator: source "lines": file: no file matches: `+filepath.Join(dir, "*.txt"))
+	require.NoDirExists(t, filepath.Join(dir, "out"))
 }
 
 // A start that fails half-way leaves neither goroutines nor locks behind, and no damage.

@@ -28,6 +28,7 @@ var (
 
 const (
 	ledgerName   = "ledger"
+	lockName     = "lock"
 	frameHeader  = 8    // length and CRC-32C
 	compactAfter = 2048 // entries
 	maxFrame     = 1 << 30
@@ -88,20 +89,30 @@ type localLedger struct {
 	current   func() ledgerState
 }
 
-// openLedger opens the ledger in dir, or begins a new one.
+// openLedger opens the ledger in dir, or begins a new one. Nothing is made before the input of a new job is known.
 func openLedger(ctx context.Context, fs checkpoint.FS, dir string, job *Job, mode determinant.Mode, depth determinant.Depth) (*localLedger, error) {
 	l := &localLedger{fs: fs, dir: dir}
+	var splits [][]string
+	_, err := fs.Stat(fs.PathJoin(dir, ledgerName))
+	fresh := errors.Is(err, os.ErrNotExist)
+	if fresh {
+		if splits, err = listSplits(ctx, job); err != nil {
+			return nil, err
+		}
+	}
 	if err := fs.MkdirAll(fs.PathJoin(dir, "."), 0o755); err != nil {
 		return nil, fmt.Errorf("cluster: state directory: %w", err)
 	}
-	var err error
-	if l.lock, err = fs.Lock(fs.PathJoin(dir, "lock")); err != nil {
-		return nil, fmt.Errorf("%w: %s: %w", ErrInUse, dir, err)
+	if l.lock, err = checkpoint.LockDir(fs, dir, lockName, ErrInUse); err != nil {
+		return nil, err
 	}
-	identity := identityOf(job)
-	read, err := l.read(job, identity)
-	if err == nil && !read {
-		err = l.begin(ctx, job, mode, depth)
+	read, err := l.read(job, identityOf(job))
+	switch {
+	case err != nil || read:
+	case fresh:
+		l.state = newLedgerState(job, rand.Text(), splits, mode, depth)
+	default:
+		err = fmt.Errorf("cluster: %s has vanished", filepath.Join(dir, ledgerName))
 	}
 	if err == nil {
 		err = l.compact()
@@ -112,16 +123,6 @@ func openLedger(ctx context.Context, fs checkpoint.FS, dir string, job *Job, mod
 	return l, nil
 }
 
-// begin makes the first state: the job's splits are listed once in its life.
-func (l *localLedger) begin(ctx context.Context, job *Job, mode determinant.Mode, depth determinant.Depth) error {
-	splits, err := listSplits(ctx, job)
-	if err != nil {
-		return err
-	}
-	l.state = newLedgerState(job, rand.Text(), splits, mode, depth)
-	return nil
-}
-
 // listSplits asks every source for its splits.
 func listSplits(ctx context.Context, job *Job) ([][]string, error) {
 	splits := make([][]string, len(job.Plan.Vertices))
@@ -129,7 +130,7 @@ func listSplits(ctx context.Context, job *Job) ([][]string, error) {
 		if list := job.Plan.Vertices[v].Source; list != nil {
 			var err error
 			if splits[v], err = list(ctx); err != nil {
-				return nil, fmt.Errorf("cluster: source %q: %w", job.Plan.Vertices[v].Name, err)
+				return nil, err
 			}
 		}
 	}

@@ -42,3 +42,22 @@ func (w *Worker) Measure() []TaskMetrics {
 	}
 	return all
 }
+
+// StandbyLags tells, of each task that this worker is a standby of, how many checkpoints its copy is behind the committed one.
+func (w *Worker) StandbyLags() map[determinant.TaskID]uint64 {
+	w.mu.Lock()
+	committed := w.mu.view.committed()
+	var mine []determinant.TaskID
+	for t, p := range w.mu.view.Places {
+		if slices.Contains(p.Standbys, w.id) {
+			mine = append(mine, determinant.TaskID(t))
+		}
+	}
+	w.mu.Unlock()
+	lags := make(map[determinant.TaskID]uint64, len(mine))
+	for _, t := range mine {
+		held := w.opts.State.Held(t)
+		lags[t] = uint64(committed - min(held, committed))
+	}
+	return lags
+}

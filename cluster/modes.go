@@ -113,6 +113,9 @@ func (v *View) started(s *checkpoint.Start) {
 	v.Opened = append(slices.Clone(v.Opened), standby.EpochMode{Mode: s.Mode, Depth: s.Depth})
 }
 
+// newest is the last checkpoint that was started: some task may have passed its barrier.
+func (v *View) newest() determinant.Epoch { return v.committed() + determinant.Epoch(len(v.Opened)) }
+
 // completed takes a completed checkpoint, which is the last that was started.
 func (v *View) completed(c *checkpoint.Complete) {
 	if n := len(v.Opened); n > 0 {

@@ -38,6 +38,8 @@ type NodeOptions struct {
 	Security     transport.Security
 	Logger       *slog.Logger
 	Listening    func(address string) // called once, when the process can be reached
+	Inspect      string               // where metrics, health and profiles are served. Empty: 127.0.0.1:0; InspectOff: nowhere
+	Inspecting   func(address string) // called once, with where they are served
 	Build        string               // names the build of the program; all processes must have the same. Empty: BuildID()
 	Instance     string               // names this start of the process. Empty: drawn at random
 
@@ -116,6 +118,9 @@ func (o *NodeOptions) ensureDefaults(job string) {
 	}
 	if o.Listen == "" {
 		o.Listen = "127.0.0.1:0"
+	}
+	if o.Inspect == "" {
+		o.Inspect = "127.0.0.1:0"
 	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)

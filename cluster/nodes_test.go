@@ -31,6 +31,8 @@ type cell struct {
 	nodes    []*cellNode
 	client   *Client
 	security transport.Security
+
+	inspecting func(address string)
 }
 
 // cellNode is one process of a cell.
@@ -81,7 +83,7 @@ func (c *cell) start() {
 
 func (c *cell) node(dir string) NodeOptions {
 	return NodeOptions{
-		Cluster: "test", StateDir: filepath.Join(c.dir, dir), Coordinators: c.addrs, Security: c.security, Build: "test",
+		Cluster: "test", StateDir: filepath.Join(c.dir, dir), Coordinators: c.addrs, Security: c.security, Build: "test", Inspecting: c.inspecting,
 		Heartbeat: 50 * time.Millisecond, HeartbeatTimeout: 5 * time.Second,
 	}
 }

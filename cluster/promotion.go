@@ -18,9 +18,10 @@ import (
 type promotion struct {
 	inc     determinant.Incarnation
 	machine *standby.Promotion
-	started bool // the merged log is known and in the store; what remains is to load the state
-	causal  bool // the choices of the former lives are collected. Invariant: the same for all decisions about one life
-	repeats bool // it makes choices of its own from the checkpoint on: what the former lives sent since may be sent again
+	started bool              // the merged log is known and in the store; what remains is to load the state
+	causal  bool              // the choices of the former lives are collected. Invariant: the same for all decisions about one life
+	repeats bool              // it makes choices of its own from the checkpoint on: what the former lives sent since may be sent again
+	passed  determinant.Epoch // then: the last epoch that others may have passed
 }
 
 // promote begins, or begins anew in a new round, to start task p here.
@@ -35,6 +36,9 @@ func (w *Worker) promote(d *standby.Decision, p standby.Placement) {
 		panic(fmt.Sprintf("cluster: assertion failed: %v was recovered with determinants: %v, and now is not: %v", p, pr.causal, d))
 	}
 	base, life := w.mu.view.base(p.Task)
+	if pr.repeats {
+		pr.passed = w.mu.view.newest() // while a task recovers so, no further epoch begins
+	}
 	if pr.repeats && !w.opts.Mutations.Has(mutation.HistoriesOverlap) {
 		var ok bool
 		if base, ok = base.Anew(uint64(p.Incarnation - life)); !ok {
@@ -199,7 +203,7 @@ func (w *Worker) build(t determinant.TaskID, pr *promotion, log causal.Copy, own
 		Load: func(load func(table string, key, value []byte) error) error {
 			return state.RestoreAt(t, epoch, life, &meta, load)
 		},
-		Log: own, Replay: log.Bytes, SkipAt: v.asides(t),
+		Log: own, Passed: pr.passed, Replay: log.Bytes, SkipAt: v.asides(t),
 		Context: w.opts.Context, Clock: w.opts.Clock, Entropy: w.opts.Entropy, Calls: w.opts.Calls(t), Budget: w.opts.Budget, Host: h,
 		MaxElements: w.opts.MaxElements, MaxUnsent: w.opts.MaxUnsent, Slice: w.opts.Slice, Pick: w.opts.Pick,
 		Gated: w.gated, Probe: w.opts.Probe, Mutations: w.opts.Mutations,

@@ -205,18 +205,13 @@ func (n *coordinatorNode) checkpointStatus(now time.Time) CheckpointStatus {
 	if points.Open {
 		s.UnderWay = points.Started()
 		for _, t := range n.rep.coord.points.Missing() {
-			s.MissingTasks = append(s.MissingTasks, n.taskName(t))
+			s.MissingTasks = append(s.MissingTasks, nameOf(n.job, t))
 		}
 	}
 	for _, t := range n.rep.coord.decider.Unprotected() {
-		s.Unprotected = append(s.Unprotected, n.taskName(t))
+		s.Unprotected = append(s.Unprotected, nameOf(n.job, t))
 	}
 	return s
-}
-
-func (n *coordinatorNode) taskName(t determinant.TaskID) string {
-	info := n.job.Tasks[t].Info
-	return taskName(info.Vertex, info.Index)
 }
 
 // modes are the mode of the newest epoch, the one asked for, and the sharing depth.

@@ -109,7 +109,7 @@ func (n *coordinatorNode) said(s *session, u *up) {
 	case u.Report != nil:
 		n.report(s, u.Report)
 	case u.Observed != nil:
-		n.stats.observe(*u.Observed, time.Now())
+		n.metrics.observe(u.Observed.Phase, n.stats.observe(*u.Observed, time.Now()))
 	case u.Link != nil:
 		n.linkSaid(s, u.Link)
 	}

@@ -158,24 +158,28 @@ func (s *stats) decided(p *standby.Placement, rollback bool, now time.Time) {
 
 func since(from, to time.Time) float64 { return float64(to.Sub(from).Microseconds()) / 1000 }
 
-func (s *stats) observe(o Observation, now time.Time) {
+// observe takes in what happened at a worker. It tells how long after the failure a phase of a recovery came; negative: it is
+// not known.
+func (s *stats) observe(o Observation, now time.Time) time.Duration {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch o.Phase {
 	case Suppressed:
 		s.mu.sum.DuplicatesDropped += o.Elements
-		return
+		return -1
 	case Written:
 		s.mu.sum.RecordsOut += o.Elements
-		return
+		return -1
+	case Aligned:
+		return -1
 	}
 	i, ok := s.mu.last[o.Task]
 	if !ok {
-		return
+		return -1
 	}
 	r := &s.mu.sum.Recoveries[i]
 	if r.Incarnation != o.Incarnation {
-		return
+		return -1
 	}
 	ms := since(r.noticed, now)
 	switch o.Phase {
@@ -190,6 +194,7 @@ func (s *stats) observe(o Observation, now time.Time) {
 	case FirstOutput:
 		r.FirstOutput = ms
 	}
+	return now.Sub(r.noticed)
 }
 
 func (s *stats) killed(target string) {

@@ -84,7 +84,7 @@ func (n *coordinatorNode) waiting() []string {
 func (n *coordinatorNode) taskStatus(t determinant.TaskID) TaskStatus {
 	p := n.rep.coord.view.Places[t]
 	s := TaskStatus{
-		Task: t, Name: n.taskName(t), Worker: p.Worker, Incarnation: p.Incarnation, Recovering: p.Recovering, Standbys: []StandbyStatus{},
+		Task: t, Name: nameOf(n.job, t), Worker: p.Worker, Incarnation: p.Incarnation, Recovering: p.Recovering, Standbys: []StandbyStatus{},
 	}
 	committed := n.rep.coord.view.committed()
 	for _, w := range p.Standbys {

@@ -80,6 +80,7 @@ type Worker struct {
 	committed atomic.Uint64 // epoch of the last completed checkpoint
 	asked     atomic.Uint64 // epoch whose checkpoint was asked for to free memory
 	said      said
+	refused   refusals
 
 	stores struct { // taken before mu
 		sync.Mutex
@@ -89,18 +90,19 @@ type Worker struct {
 
 	mu struct {
 		sync.Mutex
-		closed   bool
-		view     View
-		logs     *causal.Store
-		conns    map[determinant.WorkerID]*conn
-		subs     []subscription            // by channel whose producer is here
-		promos   []*promotion              // by task
-		fallen   []determinant.Incarnation // by task; the last that died here. Invariant: it is never started again
-		early    []*transport.Message      // of a generation that this worker has not reached yet
-		answers  []Answer                  // of rounds that this worker has not reached yet
-		waiting  [][]byte                  // images whose base has not been committed here yet
-		images   []Control                 // likewise, of a generation that this worker has not reached yet
-		postpone [][]byte                  // deltas that the mutation DeltaMergedLate holds back
+		closed    bool
+		view      View
+		logs      *causal.Store
+		conns     map[determinant.WorkerID]*conn
+		subs      []subscription            // by channel whose producer is here
+		promos    []*promotion              // by task
+		fallen    []determinant.Incarnation // by task; the last that died here. Invariant: it is never started again
+		early     []*transport.Message      // of a generation that this worker has not reached yet
+		answers   []Answer                  // of rounds that this worker has not reached yet
+		waiting   [][]byte                  // images whose base has not been committed here yet
+		startedAt int64                     // when the newest checkpoint was started, as far as known here; milliseconds
+		images    []Control                 // likewise, of a generation that this worker has not reached yet
+		postpone  [][]byte                  // deltas that the mutation DeltaMergedLate holds back
 	}
 }
 
@@ -113,6 +115,11 @@ type conn struct {
 	order  []determinant.TaskID     // logs that the peer's tasks may depend on, downstream first
 	depth  determinant.Depth        // within so many hops
 	stale  bool                     // order must be computed again
+}
+
+// refusals count what fences kept out.
+type refusals struct {
+	messages, frames atomic.Uint64 // of dead workers or former generations; of former lives or subscriptions
 }
 
 // subscription is a consumer's wish for a channel that is produced here.

@@ -30,6 +30,7 @@ type workerNode struct {
 	server  *transport.Server
 	address string
 
+	metrics  *workerMetrics
 	instance atomic.Pointer[string] // of the present life, from before it registers
 	life     atomic.Pointer[life]
 }
@@ -65,12 +66,17 @@ func RunWorker(ctx context.Context, plan *operator.Plan, o WorkerNodeOptions) er
 		return err
 	}
 	n := &workerNode{job: job, opts: o}
+	n.metrics = newWorkerMetrics(n)
 	n.server, err = transport.Listen(o.Listen, transport.ServerOptions{Security: o.Security, Handle: n.handle})
 	if err != nil {
 		return fmt.Errorf("cluster: worker: %w", err)
 	}
 	if n.address = o.Advertise; n.address == "" {
 		n.address = n.server.Addr()
+	}
+	seen, err := inspect(&o.NodeOptions, n.health, n.metrics)
+	if err != nil {
+		return errors.Join(err, n.server.Close())
 	}
 	if o.Listening != nil {
 		o.Listening(n.address)
@@ -84,7 +90,7 @@ func RunWorker(ctx context.Context, plan *operator.Plan, o WorkerNodeOptions) er
 	if errors.Is(err, errFinished) {
 		err = nil
 	}
-	return errors.Join(err, n.server.Close())
+	return errors.Join(err, seen.close(), n.server.Close())
 }
 
 func (o *WorkerNodeOptions) ensureDefaults(job string) {
@@ -193,7 +199,7 @@ func (l *life) build(w *welcome) error {
 	l.applied.Store(w.View.Index)
 	l.mesh = transport.NewMesh(transport.MeshOptions{
 		Self: w.Worker, Cluster: o.Cluster, Instance: l.instance, Security: o.Security, Endpoint: l,
-		Limits: transport.Limits{Tasks: len(n.job.Tasks), Channels: len(n.job.Channels)},
+		Limits: transport.Limits{Tasks: len(n.job.Tasks), Channels: len(n.job.Channels)}, Hooks: n.metrics.hooks(),
 	})
 	return nil
 }
@@ -260,8 +266,8 @@ func (l *life) Report(r Report) { l.say(&up{Report: &r}) }
 
 // Observe counts what happens and tells the leader of the phases of recoveries. Part of Environment.
 func (l *life) Observe(o Observation) {
-	if o.Phase == Written {
-		return // Measure says how much
+	if l.node.metrics.observe(o) {
+		return
 	}
 	l.say(&up{Observed: &o})
 }

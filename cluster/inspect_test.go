@@ -1,0 +1,98 @@
+package cluster
+
+import (
+	"encoding/json"
+	"io"
+	"net/http"
+	"regexp"
+	"strconv"
+	"sync"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+func fetch(t *testing.T, url string) (int, string) {
+	t.Helper()
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	r, err := client.Get(url)
+	require.NoError(t, err)
+	defer func() { require.NoError(t, r.Body.Close()) }()
+	body, err := io.ReadAll(r.Body)
+	require.NoError(t, err)
+	return r.StatusCode, string(body)
+}
+
+// value is what a metric adds up to over its labels; -1 if it is not there.
+func value(t *testing.T, text, name string) float64 {
+	t.Helper()
+	sum := -1.0
+	for _, m := range regexp.MustCompile(`(?m)^`+name+`(?:\{[^}]*\})? (\S+)$`).FindAllStringSubmatch(text, -1) {
+		v, err := strconv.ParseFloat(m[1], 64)
+		require.NoError(t, err)
+		sum = max(sum, 0) + v
+	}
+	return sum
+}
+
+// Every process serves metrics, health and profiles, and what they say is what happened.
+func TestProcessesCanBeInspected(t *testing.T) {
+	c := newCell(t, 1, 2, 3000)
+	var mu sync.Mutex
+	var urls []string
+	c.inspecting = func(address string) {
+		mu.Lock()
+		defer mu.Unlock()
+		urls = append(urls, "http://"+address)
+	}
+	c.start()
+	c.valve.open(1000)
+	c.await("output and a checkpoint", func(s *Status) bool { return s.Summary.RecordsOut == 2000 && s.Checkpoint.Committed > 1 })
+	c.nodes[0].kill()
+	c.await("recovery", func(s *Status) bool {
+		for _, task := range s.Tasks {
+			if task.Worker == 0 || task.Recovering {
+				return false
+			}
+		}
+		return len(s.Workers) == 1
+	})
+	mu.Lock()
+	coordinator, dead, live := "", 0, ""
+	for _, url := range urls {
+		if _, err := http.Get(url + "/healthz"); err != nil {
+			dead++
+			continue
+		}
+		var h Health
+		_, body := fetch(t, url+"/healthz")
+		require.NoError(t, json.Unmarshal([]byte(body), &h))
+		if h.Role == "coordinator" {
+			coordinator = url
+		} else {
+			live = url
+		}
+	}
+	mu.Unlock()
+	require.Equal(t, 1, dead)
+	_, text := fetch(t, coordinator+"/metrics")
+	require.EqualValues(t, 1, value(t, text, "understudy_leader"))
+	require.EqualValues(t, 1, value(t, text, "understudy_workers"))
+	require.Positive(t, value(t, text, "understudy_checkpoint_epoch"))
+	require.EqualValues(t, tasks, value(t, text, "understudy_unprotected_tasks"), "nobody is left to be a standby")
+	restarted := value(t, text, "understudy_tasks_restarted_total")
+	require.Positive(t, restarted)
+	require.EqualValues(t, restarted, value(t, text, `understudy_recovery_seconds_count\{phase="recovered"\}`))
+	_, text = fetch(t, live+"/metrics")
+	require.EqualValues(t, 2000, value(t, text, "understudy_sink_records_total"))
+	require.Positive(t, value(t, text, "understudy_task_determinant_bytes_total"))
+	require.Positive(t, value(t, text, "understudy_barrier_latency_seconds_count"))
+	require.Positive(t, value(t, text, "understudy_link_bytes_total"))
+	require.Zero(t, value(t, text, "understudy_links_down"))
+	code, _ := fetch(t, live+"/debug/pprof/goroutine?debug=1")
+	require.Equal(t, http.StatusOK, code)
+	c.startWorker(0)
+	c.valve.open(c.valve.n)
+	c.finished()
+	requireExact(t, c.out, 6000)
+}
