@@ -47,7 +47,7 @@ type Processes struct {
 	Outlive bool
 	// Abort, if it is set and closed, kills all processes at once. The end of the context stops them with a checkpoint.
 	Abort <-chan struct{}
-	// Kill, if it is set, kills a target at once for each value.
+	// Kill, if it is set, kills a target at once for each value, which may also be the name of a process, such as "worker-0".
 	Kill <-chan cluster.Target
 	// Status is called with every status, Event with everything that happens to a process. They must not block.
 	Status func(Status)

@@ -72,7 +72,13 @@ func (s *supervisor) kill(target cluster.Target) bool {
 		victims = s.leader()
 	case cluster.TargetAll:
 		s.each(func(p *slot) {
-			if p.proc != nil {
+			if p.proc != nil && !p.ordered {
+				victims = append(victims, p)
+			}
+		})
+	default:
+		s.each(func(p *slot) {
+			if p.proc != nil && !p.ordered && p.name() == string(target) {
 				victims = append(victims, p)
 			}
 		})

@@ -70,9 +70,9 @@ func openDirectory(o *Options) (*directory, error) {
 	if err := os.MkdirAll(o.StateDir, 0o755); err != nil {
 		return nil, fmt.Errorf("supervisor: state directory: %w", err)
 	}
-	lock, err := checkpoint.OSFS().Lock(filepath.Join(o.StateDir, lockName))
+	lock, err := checkpoint.LockDir(checkpoint.OSFS(), o.StateDir, lockName, ErrInUse)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %s: %w", ErrInUse, o.StateDir, err)
+		return nil, err
 	}
 	d := &directory{path: o.StateDir, lock: lock}
 	if err := d.prepare(o); err != nil {

@@ -50,7 +50,7 @@ type Options struct {
 	Status   func(cluster.Status)
 	Progress func(cluster.Progress)
 	Event    func(Event)
-	// Kill, if it is set, kills a target at once for each value.
+	// Kill, if it is set, kills a target at once for each value, which may also be the name of a process.
 	Kill <-chan cluster.Target
 	// Abort, if it is set and closed, kills all processes without a checkpoint.
 	Abort <-chan struct{}
