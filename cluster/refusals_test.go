@@ -1,0 +1,134 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"net"
+	"path/filepath"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/understudy-stream/understudy/checkpoint"
+	"github.com/understudy-stream/understudy/operator"
+	"github.com/understudy-stream/understudy/raftmeta"
+	"github.com/understudy-stream/understudy/transport"
+)
+
+// runs runs a process that should end by itself, with an error.
+func (c *cell) runs(run func(ctx context.Context) error) error {
+	c.t.Helper()
+	ctx, cancel := context.WithTimeoutCause(context.Background(), 30*time.Second, errors.New("it did not end by itself"))
+	defer cancel()
+	return run(ctx)
+}
+
+func otherPlan(t *testing.T, c *cell) *operator.Plan {
+	t.Helper()
+	plan, err := numbersJob(10, 1, gatedSink{})
+	require.NoError(t, err)
+	return plan
+}
+
+// Whoever does not belong to the cluster is told so and ends; the cluster does not notice.
+func TestStrangersAreRefused(t *testing.T) {
+	c := newCell(t, 1, 2, 3000)
+	c.start()
+	c.valve.open(1000)
+	c.await("the first output", written(1))
+	base := WorkerNodeOptions{NodeOptions: c.node("stranger")}
+	plan := drawnPlan(t, c.valve, c.out)
+
+	secret := base
+	secret.Security.Secret = []byte("the secret of another cluster")
+	require.ErrorIs(t, c.runs(func(ctx context.Context) error { return RunWorker(ctx, plan, secret) }), transport.ErrSecret)
+	require.ErrorIs(t, NewClient("test", c.addrs, secret.Security).Stop(context.Background()), transport.ErrSecret)
+
+	cluster := base
+	cluster.Cluster = "another"
+	err := c.runs(func(ctx context.Context) error { return RunWorker(ctx, plan, cluster) })
+	require.ErrorIs(t, err, transport.ErrRefused)
+	require.ErrorContains(t, err, `it is "test", not "another"`)
+
+	build := base
+	build.Build = "another"
+	require.ErrorIs(t, c.runs(func(ctx context.Context) error { return RunWorker(ctx, plan, build) }), ErrOtherBuild)
+
+	require.ErrorIs(t, c.runs(func(ctx context.Context) error { return RunWorker(ctx, otherPlan(t, c), base) }), ErrWrongJob)
+
+	require.ErrorContains(t, c.client.Drain(context.Background(), 99), "no such worker")
+
+	c.valve.open(c.valve.n)
+	require.Zero(t, c.finished().Generation)
+	requireExact(t, c.out, 6000)
+}
+
+// A directory belongs to one cluster, and to one run of its job.
+func TestDirectoriesOfOthersAreRefused(t *testing.T) {
+	c := newCell(t, 1, 1, 100)
+	c.start()
+	c.valve.open(50)
+	c.await("the first output", written(1))
+	c.stop()
+
+	co := CoordinatorNodeOptions{NodeOptions: c.node("coordinator-0")}
+	co.Listen, co.Cluster = c.addrs[0], "another"
+	plan := drawnPlan(t, c.valve, c.out)
+	require.ErrorIs(t, c.runs(func(ctx context.Context) error { return RunCoordinator(ctx, plan, co) }), raftmeta.ErrOtherCluster)
+	co.Cluster = "test"
+	require.ErrorIs(t, c.runs(func(ctx context.Context) error { return RunCoordinator(ctx, otherPlan(t, c), co) }), ErrWrongJob)
+
+	other := newCell(t, 1, 1, 100)
+	other.startCoordinator(0)
+	w := WorkerNodeOptions{NodeOptions: other.node("unused")}
+	w.StateDir = filepath.Join(c.dir, "worker-0")
+	plan = drawnPlan(t, other.valve, other.out)
+	require.ErrorIs(t, other.runs(func(ctx context.Context) error { return RunWorker(ctx, plan, w) }), checkpoint.ErrWrongJob)
+
+	c.start() // nothing was overwritten
+	c.valve.open(c.valve.n)
+	c.finished()
+	requireExact(t, c.out, 200)
+}
+
+// A port that somebody else has is an error at once.
+func TestPortsInUse(t *testing.T) {
+	c := newCell(t, 1, 1, 100)
+	l, err := net.Listen("tcp", c.addrs[0])
+	require.NoError(t, err)
+	defer func() { require.NoError(t, l.Close()) }()
+	plan := drawnPlan(t, c.valve, c.out)
+	co := CoordinatorNodeOptions{NodeOptions: c.node("coordinator-0")}
+	co.Listen = c.addrs[0]
+	require.ErrorIs(t, c.runs(func(ctx context.Context) error { return RunCoordinator(ctx, plan, co) }), syscall.EADDRINUSE)
+	w := WorkerNodeOptions{NodeOptions: c.node("worker-0")}
+	w.Listen = c.addrs[0]
+	require.ErrorIs(t, c.runs(func(ctx context.Context) error { return RunWorker(ctx, plan, w) }), syscall.EADDRINUSE)
+}
+
+// Without a majority of coordinators nothing is decided, and whoever asks is told so; the data plane goes on, and so does the
+// rest when they come back.
+func TestTheMajorityIsGone(t *testing.T) {
+	c := newCell(t, 3, 2, 3000)
+	c.start()
+	c.valve.open(100)
+	c.await("the first output", written(1))
+	c.coords[0].kill()
+	c.coords[1].kill()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	_, err := c.client.Status(ctx)
+	require.ErrorIs(t, err, ErrNoLeader)
+	c.valve.open(1000)
+	deadline := time.Now().Add(30 * time.Second)
+	for len(seenTimes(t, c.out)) < 2000 { // not told by any coordinator
+		require.True(t, time.Now().Before(deadline), "the data plane stands still without coordinators")
+	}
+	c.startCoordinator(0)
+	c.startCoordinator(1)
+	c.valve.open(c.valve.n)
+	require.Zero(t, c.finished().Generation)
+	requireExact(t, c.out, 6000)
+}
