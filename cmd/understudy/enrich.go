@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -9,6 +10,7 @@ import (
 	"path"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/understudy-stream/understudy/connector/file"
 	"github.com/understudy-stream/understudy/operator"
@@ -20,6 +22,7 @@ const (
 	enrichRandom   = 1000000 // draws are below this
 	enrichAgain    = 16      // every so many-th record of a key is asked about a second time, synchronously
 	enrichCapacity = 64      // calls of one task that may be under way
+	enrichWindow   = 200 * time.Millisecond
 )
 
 // arrival is a line of the input when it has arrived.
@@ -79,7 +82,7 @@ func buildEnrich(o *runOptions) (*operator.Job, func(), error) {
 	draws := operator.Process(operator.KeyBy(asked, func(a answered) string { return keyOf(a.ID) }), "draw",
 		func() operator.Processor[string, answered, draw] { return &drawing{service: service} })
 	totals, _ := operator.Window(operator.KeyBy(draws, func(d draw) string { return d.Key }), "total",
-		operator.Tumbling(o.window).ProcessingTime(), operator.Aggregator[string, draw, total, total]{Add: addDraw, Emit: emitTotal})
+		operator.Tumbling(cmp.Or(o.window, enrichWindow)).ProcessingTime(), operator.Aggregator[string, draw, total, total]{Add: addDraw, Emit: emitTotal})
 	shownDraws := operator.Map(draws, "show draw", show[draw])
 	shownTotals := operator.Map(totals, "show total", show[total])
 	operator.To(operator.Union("output lines", shownDraws, shownTotals), "output", o.sink(),

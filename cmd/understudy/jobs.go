@@ -14,13 +14,38 @@ type jobSpec struct {
 	name  string
 	about string
 	build func(o *runOptions) (*operator.Job, func(), error) // the second result frees what the job holds
+	flags []string                                           // those of ownFlags that it has
 }
 
+// ownFlags are the flags that some jobs have and others don't.
+var ownFlags = slices.Concat([]string{"input", "service", "window"}, eventFlagNames)
+
 // jobs lists the jobs of `understudy run`.
-var jobs = []jobSpec{
-	{"wordcount", "running count of each word (a maximal run of ASCII letters and digits, lower-cased)", buildWordcount},
-	{"passthrough", "every line with its file and byte offset", buildPassthrough},
-	{"enrich", "deliberately nondeterministic: arrival order and time, random draws, an external service, time windows", buildEnrich},
+var jobs = append([]jobSpec{
+	{"wordcount", "running count of each word (a maximal run of ASCII letters and digits, lower-cased)", buildWordcount, []string{"input"}},
+	{"passthrough", "every line with its file and byte offset", buildPassthrough, []string{"input"}},
+	{"enrich", "deliberately nondeterministic: arrival order and time, random draws, an external service, time windows", buildEnrich,
+		[]string{"input", "service", "window"}},
+}, nexmarkJobs()...)
+
+// has tells whether a flag of ownFlags has an effect on the job.
+func (j *jobSpec) has(flag string) bool { return slices.Contains(j.flags, flag) }
+
+// misplaced finds a flag that was given and has no effect on the job.
+func (j *jobSpec) misplaced(given func(flag string) bool) error {
+	for _, flag := range ownFlags {
+		if j.has(flag) || !given(flag) {
+			continue
+		}
+		var names []string
+		for _, other := range jobs {
+			if other.has(flag) {
+				names = append(names, other.name)
+			}
+		}
+		return fmt.Errorf("--%s has no effect on the job %s, only on %s", flag, j.name, strings.Join(names, ", "))
+	}
+	return nil
 }
 
 func findJob(name string) (*jobSpec, error) {

@@ -64,12 +64,12 @@ func (c *nodeCommand) command(name, short, examples string) *cobra.Command {
 
 func (c *nodeCommand) runE(cmd *cobra.Command, args []string) (err error) {
 	o := &c.job
-	if _, err := findJob(args[0]); err != nil {
+	spec, err := findJob(args[0])
+	if err != nil {
 		return err
 	}
-	err = o.checkJob()
-	if err == nil && args[0] != "enrich" && (cmd.Flags().Changed("service") || cmd.Flags().Changed("window")) {
-		err = errors.New("--service and --window have an effect on the job enrich only")
+	if err = o.checkJob(spec); err == nil {
+		err = spec.misplaced(cmd.Flags().Changed)
 	}
 	if err == nil {
 		err = c.node.Check()

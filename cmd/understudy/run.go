@@ -30,8 +30,9 @@ type runOptions struct {
 	rate        int64 // bytes per second and file; 0: as fast as possible
 	rateText    string
 	service     string
-	window      time.Duration
+	window      time.Duration // 0: the job's default
 	deadLetters string
+	events      eventFlags
 	engine      console.Engine
 
 	workers      int
@@ -68,7 +69,11 @@ func newRunCommand() *cobra.Command {
 		Args:    oneJob,
 		Long:    runLong(),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := o.effective(args[0], cmd.Flags().Changed); err != nil {
+			spec, err := findJob(args[0])
+			if err != nil {
+				return err
+			}
+			if err := o.effective(spec, cmd.Flags().Changed); err != nil {
 				return usageError(err)
 			}
 			return o.run(cmd.Context(), args[0], cmd.OutOrStdout(), cmd.ErrOrStderr())
@@ -90,12 +95,13 @@ func newRunCommand() *cobra.Command {
 // jobFlags adds the flags that every process of a job must be given alike.
 func (o *runOptions) jobFlags(cmd *cobra.Command) {
 	f := cmd.Flags()
-	f.StringArrayVar(&o.inputs, "input", nil, "files to read; ** matches folders of any depth (repeatable; required)")
+	f.StringArrayVar(&o.inputs, "input", nil, "files to read; ** matches folders of any depth (repeatable; required by jobs that read files)")
 	f.StringVar(&o.output, "output", "", "directory for the output, one JSONL file per task (required)")
-	f.StringVar(&o.rateText, "rate", "", "read each file as if it were being written at this pace, such as 512KiB a second (default: as fast as possible)")
-	f.StringVar(&o.service, "service", "", "enrich: URL of the external service (default: a built-in one that answers differently each time)")
-	f.DurationVar(&o.window, "window", 200*time.Millisecond, "enrich: length of the processing-time windows")
+	f.StringVar(&o.rateText, "rate", "", "the pace at which each file is read, as if it were being written, such as 512KiB a second, or, nexmark, events per second (default: as fast as possible)")
+	f.StringVar(&o.service, "service", "", "enrich, nexmark-q12x: URL of the external service (default: a built-in one that answers differently each time)")
+	f.DurationVar(&o.window, "window", 0, "enrich, nexmark-q12, nexmark-q12x: length of the processing-time windows (default 200ms, 10s, 10s)")
 	f.StringVar(&o.deadLetters, "dead-letters", "", "file for records that a job fails on three times; without it such a record stops the job")
+	o.events.register(f)
 	goFlags(cmd, o.engine.Register)
 }
 
@@ -144,13 +150,15 @@ The first Ctrl-C stops processes with a checkpoint, a second one kills them.`
 func usageError(err error) error { return &exitError{code: 2, err: err} }
 
 // effective refuses flags that would have no effect.
-func (o *runOptions) effective(job string, given func(flag string) bool) error {
+func (o *runOptions) effective(job *jobSpec, given func(flag string) bool) error {
+	if err := job.misplaced(given); err != nil {
+		return err
+	}
 	for _, rule := range []struct {
 		applies bool
 		flags   []string
 		why     string
 	}{
-		{job != "enrich", []string{"service", "window"}, "has an effect on the job enrich only"},
 		{o.workers == 0, []string{"coordinators", "heartbeat-timeout", "secret-file", "tls-ca", "tls-cert", "tls-key"},
 			"has an effect only where workers are processes: --workers N"},
 		{o.chaos == "", []string{"seed"}, "has an effect only with --chaos"},
@@ -165,16 +173,21 @@ func (o *runOptions) effective(job string, given func(flag string) bool) error {
 }
 
 // checkJob tells what is wrong with the flags that every process of a job has.
-func (o *runOptions) checkJob() error {
+func (o *runOptions) checkJob(job *jobSpec) error {
 	switch {
-	case len(o.inputs) == 0:
+	case len(o.inputs) == 0 && job.has("input"):
 		return errors.New("--input is required")
 	case o.output == "":
 		return errors.New("--output is required")
-	case o.window < time.Millisecond:
+	case o.window != 0 && o.window < time.Millisecond:
 		return fmt.Errorf("--window %v: want at least 1ms", o.window)
 	}
-	if o.rateText != "" {
+	switch {
+	case !job.has("input"):
+		if err := o.events.check(o.rateText); err != nil {
+			return err
+		}
+	case o.rateText != "":
 		var err error
 		if o.rate, err = parseSize(o.rateText); err != nil || o.rate == 0 {
 			return fmt.Errorf("--rate %q: want bytes per second, such as 512KiB", o.rateText)
@@ -192,8 +205,8 @@ func (o *runOptions) options() *understudy.Options {
 	}
 }
 
-func (o *runOptions) validate() (*understudy.Options, error) {
-	if err := o.checkJob(); err != nil {
+func (o *runOptions) validate(job *jobSpec) (*understudy.Options, error) {
+	if err := o.checkJob(job); err != nil {
 		return nil, err
 	}
 	switch {
@@ -270,7 +283,11 @@ func (o *runOptions) open(ctx context.Context, name string, u *understudy.Option
 }
 
 func (o *runOptions) run(ctx context.Context, name string, stdout, stderr io.Writer) (err error) {
-	u, err := o.validate()
+	spec, err := findJob(name)
+	if err != nil {
+		return err
+	}
+	u, err := o.validate(spec)
 	if err != nil {
 		return usageError(err)
 	}
@@ -309,7 +326,7 @@ func (o *runOptions) run(ctx context.Context, name string, stdout, stderr io.Wri
 
 // runCluster runs a job on processes. In each of them but this one it does not return.
 func (o *runOptions) runCluster(ctx context.Context, opened *opened, u *understudy.Options, line *console.ProgressLine, stdout io.Writer) error {
-	if _, err := os.Stat(o.state); errors.Is(err, os.ErrNotExist) {
+	if _, err := os.Stat(o.state); errors.Is(err, os.ErrNotExist) && len(o.inputs) > 0 {
 		if _, err := file.Lines(o.inputs...).Splits(ctx); err != nil {
 			return usageError(err)
 		}

@@ -2,9 +2,11 @@ package main
 
 import (
 	"encoding/json"
+	"fmt"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"syscall"
 	"testing"
@@ -135,7 +137,8 @@ func TestDirectoryInUse(t *testing.T) {
 	} {
 		p := run(t, flags[0], input, flags[1], "--state", flags[2])
 		require.Equal(t, 1, p.code(), "%s: stderr: %s", name, &p.stderr)
-		require.Regexp(t, "in use|another job|belongs to|locked", p.stderr.String(), name)
+		require.Regexp(t, fmt.Sprintf("^understudy: (the state directory is in use by another process|the directory is in use): .* is held by pid %d\\b",
+			first.cmd.Process.Pid), p.stderr.String(), name)
 		require.False(t, first.ended(), name)
 	}
 	require.NoError(t, first.cmd.Process.Kill())
@@ -191,7 +194,13 @@ func TestUnusableArguments(t *testing.T) {
 		{append([]string{"run", "wordcount", "--secret-file", "x"}, good...), "--workers N"},
 		{append([]string{"run", "wordcount", "--seed", "3"}, good...), "only with --chaos"},
 		{append([]string{"run", "wordcount", "--seed", "3", "--chaos", "kill=1s,seed=4"}, good...), "give one of them"},
-		{append([]string{"run", "wordcount", "--window", "1s"}, good...), "enrich only"},
+		{append([]string{"run", "wordcount", "--window", "1s"}, good...), "only on enrich, nexmark-q12, nexmark-q12x"},
+		{append([]string{"run", "nexmark-q0"}, good...), "--input has no effect on the job nexmark-q0"},
+		{append([]string{"run", "wordcount", "--final"}, good...), "--final has no effect on the job wordcount"},
+		{[]string{"run", "nexmark-q4", "--output", filepath.Join(dir, "q4")}, "--events is required"},
+		{[]string{"run", "nexmark-q4", "--output", filepath.Join(dir, "q4"), "--events", "10", "--pacing", "wall"}, "need a rate"},
+		{[]string{"run", "nexmark-q4", "--output", filepath.Join(dir, "q4"), "--events", "10", "--rate", "fast"}, `--rate "fast"`},
+		{[]string{"nexmark", "generate"}, "--events is required"},
 		{append([]string{"run", "wordcount", "--chaos", "kill=1s,target=all"}, good...), "target=all is not possible in one process"},
 		{append([]string{"run", "wordcount", "--chaos", "pause=1s"}, good...), "not possible in one process"},
 		{append([]string{"run", "wordcount", "--mode", "at-least-once", "--sharing-depth", "2"}, good...), "has no effect in mode at-least-once"},
@@ -218,9 +227,13 @@ func TestUnusableArguments(t *testing.T) {
 		require.Empty(t, p.stdout.String())
 	}
 
-	p := start(t, "run", "wordcount", "--input", filepath.Join(dir, "none*.txt"), "--output", filepath.Join(dir, "out"))
-	require.Equal(t, 2, p.code())
-	require.Contains(t, p.stderr.String(), "no file matches")
+	for _, flags := range [][]string{{"wordcount"}, {"wordcount", "--rate", "1KiB"}, {"wordcount", "--workers", "2"}} {
+		none := filepath.Join(dir, "none*.txt")
+		p := start(t, append(append([]string{"run"}, flags...), "--input", none, "--output", filepath.Join(dir, "out"))...)
+		require.Equal(t, 2, p.code())
+		require.Regexp(t, `^understudy: (source "lines": )?no file matches: `+regexp.QuoteMeta(none)+"\n$", p.stderr.String())
+		require.NoDirExists(t, filepath.Join(dir, "out"))
+	}
 }
 
 func TestHelp(t *testing.T) {

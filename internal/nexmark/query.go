@@ -17,6 +17,8 @@ type Query struct {
 	// Updating says that rows change while records come: a row replaces the one of the same key before it, unless
 	// Options.Final leaves only the last.
 	Updating bool
+	// ProcessingTime says that Options.Window counts, Asks that Options.Ask does.
+	ProcessingTime, Asks bool
 
 	build func(events operator.Stream[Event], o *Options)
 }
@@ -32,8 +34,9 @@ var queries = []Query{
 	{Name: "q8", About: "persons who join and sell within one window of 10 s", build: q8},
 	{Name: "q9", About: "the winning bid of each auction", Updating: true, build: q9},
 	{Name: "q11", About: "bids per bidder and session with gaps of 10 s", build: q11},
-	{Name: "q12", About: "bids per bidder, in windows of 10 s of processing time", build: q12},
-	{Name: "q12x", About: "q12 with an external call, a random draw and a race of two ways", build: q12x},
+	{Name: "q12", About: "bids per bidder, in windows of 10 s of processing time", ProcessingTime: true, build: q12},
+	{Name: "q12x", About: "q12 with an external call, a random draw and a race of two ways", ProcessingTime: true, Asks: true,
+		build: q12x},
 	{Name: "q13", About: "bids with a value from a side table that is asked from outside", build: q13},
 	{Name: "q14", About: "filter and calculation", build: q14},
 	{Name: "q15", About: "statistics per day, with distinct bidders and auctions", Updating: true, build: q15},
