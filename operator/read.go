@@ -32,7 +32,7 @@ func From[T any](j *Job, name string, s Source[T], o ...Option) Stream[T] {
 	n.source = func(ctx context.Context) ([]string, error) {
 		splits, err := s.Splits(ctx)
 		if err != nil {
-			return nil, fmt.Errorf("operator: %q: listing its splits: %w", name, err)
+			return nil, fmt.Errorf("operator: source %q: %w", name, err)
 		}
 		return splits, nil
 	}

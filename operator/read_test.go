@@ -92,7 +92,7 @@ func TestSourceErrorsNameTheSplit(t *testing.T) {
 	_, _, _, _, err := src.Poll(1)
 	require.ErrorContains(t, err, `operator: "in": opening split "a" at offset 0: no split "a"`)
 	_, err = h.plan.Vertices[0].Source(context.Background())
-	require.ErrorContains(t, err, `operator: "in": listing its splits: no list`)
+	require.ErrorContains(t, err, `operator: source "in": no list`)
 	for _, bad := range [][2]string{{"", "\x00\x00"}, {"\x00\x00\x00\x00", ""}, {"\x00\x00\x00\x00", "\x00\xff"}} {
 		require.ErrorIs(t, src.(Table).Load([]byte(bad[0]), []byte(bad[1])), ErrEncoding)
 	}

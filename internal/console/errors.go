@@ -68,7 +68,7 @@ var plain = []struct {
 }
 
 // packages are the names that stand before errors.
-var packages = []string{"understudy", "cluster", "supervisor", "transport", "raftmeta"}
+var packages = []string{"understudy", "cluster", "supervisor", "transport", "raftmeta", "checkpoint", "operator", "file"}
 
 // Sentence says what went wrong in plain words, with the details behind.
 func Sentence(err error) string {
