@@ -23,6 +23,10 @@ type hosted struct {
 	starts []determinant.Seq // by output: where it began in this life
 	dead   atomic.Bool       // evicted: it may finish the step under way, but nothing that it does counts
 
+	stepping atomic.Bool   // a step is under way
+	stepped  atomic.Uint64 // steps begun, to tell one that hangs from one after the other
+	watched  watchedStep   // under the worker's mu
+
 	ended      bool        // its end was reported; the task's goroutine only
 	recovering atomic.Bool // counts as failed until CaughtUp was reported
 	silent     atomic.Bool // nothing new has left the task in this life, and it is not the first
@@ -33,6 +37,24 @@ type hosted struct {
 	frozen []frozenEpoch
 	acks   []*pendingAck
 	sink   *sink
+}
+
+// watchedStep is the step that was under way when somebody last looked.
+type watchedStep struct {
+	step  uint64
+	since int64 // milliseconds
+}
+
+// busy is how long the present step has been seen to take, in milliseconds. The worker's mu is held.
+func (h *hosted) busy(now int64) int64 {
+	if !h.stepping.Load() {
+		h.watched = watchedStep{}
+		return 0
+	}
+	if n := h.stepped.Load(); n != h.watched.step {
+		h.watched = watchedStep{step: n, since: now}
+	}
+	return now - h.watched.since
 }
 
 // inbound is one input channel of a hosted task, as its worker sees it.
@@ -68,7 +90,10 @@ func (w *Worker) Step(t *task.Task) (progress bool) {
 	if h == nil || h.task != t || h.dead.Load() {
 		return false
 	}
+	h.stepped.Add(1)
+	h.stepping.Store(true)
 	progress, err := h.task.Step()
+	h.stepping.Store(false)
 	if h.dead.Load() {
 		return false
 	}

@@ -33,7 +33,7 @@ func (w *Worker) Measure() []TaskMetrics {
 		id := determinant.TaskID(t)
 		m := TaskMetrics{
 			Task: id, Incarnation: h.inc, Records: h.task.Records(), Log: w.mu.logs.Log(id).End().Bytes(),
-			Replaying: h.task.Replaying(), Source: w.job.Plan.Vertices[w.job.Tasks[t].Vertex].Source != nil,
+			Backpressure: h.task.Held(), BusyMillis: h.busy(w.opts.Clock()), Replaying: h.task.Replaying(), Source: w.job.Plan.Vertices[w.job.Tasks[t].Vertex].Source != nil,
 		}
 		if h.sink != nil {
 			m.Written = h.sink.shown

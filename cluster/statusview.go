@@ -1,11 +1,15 @@
 package cluster
 
 import (
+	"fmt"
 	"slices"
 	"time"
 
 	"github.com/understudy-stream/understudy/determinant"
 )
+
+// hungMillis is how long a step may take before status names it.
+const hungMillis = 10_000
 
 // farewellTime bounds how long the end of a job waits for the last words of its workers.
 const farewellTime = time.Second
@@ -75,6 +79,14 @@ func (n *coordinatorNode) waiting() []string {
 	for _, text := range n.why { //lint:sorted sorted below
 		if text != "" {
 			why = append(why, text)
+		}
+	}
+	for _, s := range n.sessions { //lint:sorted sorted below
+		for _, m := range s.tasks { //lint:sorted likewise
+			if m.BusyMillis > hungMillis && n.rep.coord.view.Places[m.Task].Incarnation == m.Incarnation {
+				why = append(why, fmt.Sprintf("%s has been in one step for %d s: its user code may hang",
+					nameOf(n.job, m.Task), m.BusyMillis/1000))
+			}
 		}
 	}
 	slices.Sort(why)

@@ -103,9 +103,23 @@ func (t *Task) seal() {
 	}
 }
 
-// overBound tells whether some live consumer has too much waiting for it. It never holds a replaying task.
+// Held tells whether the task waits for a live consumer to take its output. Any goroutine.
+func (t *Task) Held() bool {
+	if t.Replaying() {
+		return false
+	}
+	for _, l := range t.outs {
+		if l.Unsent() > t.cfg.MaxUnsent {
+			return true
+		}
+	}
+	return false
+}
+
+// overBound tells whether some live consumer has too much waiting for it. It never holds a task that replays, or that repeats
+// epochs which others have passed.
 func (t *Task) overBound() bool {
-	if t.replayer != nil {
+	if t.replayer != nil || t.epoch <= t.cfg.Passed {
 		return false
 	}
 	for _, l := range t.outs {
