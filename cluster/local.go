@@ -40,11 +40,12 @@ type LocalOptions struct {
 	Standbys           int               // per task; 0: one; negative: none
 	CheckpointInterval time.Duration
 	CheckpointTimeout  time.Duration
-	StateDir           string // empty: in memory, gone with the process
-	InflightMemory     int64  // bytes per worker of output kept for replay in memory
-	InflightDisk       int64  // bytes per worker of it spilled to disk
-	InflightReserve    int64  // bytes beyond both, for what is under way when the sources stop
-	LogBudget          int64  // bytes per worker of determinants
+	BalanceAfter       time.Duration // without trouble, before tasks move to workers that have fewer; 0: 5 s; negative: never
+	StateDir           string        // empty: in memory, gone with the process
+	InflightMemory     int64         // bytes per worker of output kept for replay in memory
+	InflightDisk       int64         // bytes per worker of it spilled to disk
+	InflightReserve    int64         // bytes beyond both, for what is under way when the sources stop
+	LogBudget          int64         // bytes per worker of determinants
 	PoisonTries        int
 	DeadLetter         func(task.Poison) error
 	Clock              func() int64
@@ -171,7 +172,8 @@ func (l *Local) open(ctx context.Context) error {
 	c := NewCoordinator(l.job, s.View, s.Recovery, s.Points, l.ledger, (*localCoordinator)(l), CoordinatorOptions{
 		Mode: s.View.Mode, Depth: s.View.Depth, Standbys: l.opts.Standbys,
 		Interval: l.opts.CheckpointInterval.Milliseconds(), Timeout: l.opts.CheckpointTimeout.Milliseconds(),
-		PoisonTries: l.opts.PoisonTries, SetAside: l.opts.DeadLetter != nil, Mutations: l.opts.Mutations,
+		BalanceAfter: l.opts.BalanceAfter.Milliseconds(),
+		PoisonTries:  l.opts.PoisonTries, SetAside: l.opts.DeadLetter != nil, Mutations: l.opts.Mutations,
 	})
 	l.coord = c
 	l.ledger.current = func() ledgerState {

@@ -140,11 +140,11 @@ func (d *Decider) recovers() bool {
 	return slices.ContainsFunc(d.state.Tasks, func(p Placement) bool { return p.Recovering })
 }
 
-// chooseMove picks a task of worker from: one that worker to is a standby of already, if there is one.
+// chooseMove picks a task of worker from: one that worker to is a standby of already, if there is one. Tasks of one vertex
+// have ids close to each other, so the one farthest from those that worker to has keeps vertices spread over workers.
 func (d *Decider) chooseMove(from, to determinant.WorkerID) *move {
-	var best *move
-	rank := -1
-	for _, p := range d.state.Tasks {
+	best, rank, far := -1, 0, 0
+	for t, p := range d.state.Tasks {
 		if p.Worker != from {
 			continue
 		}
@@ -155,10 +155,21 @@ func (d *Decider) chooseMove(from, to determinant.WorkerID) *move {
 		if slices.Contains(p.Standbys, to) {
 			r += 2
 		}
-		if r > rank {
-			rank = r
-			best = &move{task: p.Task, incarnation: p.Incarnation, from: from, to: to, began: d.time.now}
+		if f := d.distance(t, to); best < 0 || r > rank || r == rank && f > far {
+			best, rank, far = t, r, f
 		}
 	}
-	return best
+	p := d.state.Tasks[best]
+	return &move{task: p.Task, incarnation: p.Incarnation, from: from, to: to, began: d.time.now}
+}
+
+// distance is how far the id of a task is from those of the tasks on a worker.
+func (d *Decider) distance(t int, w determinant.WorkerID) int {
+	least := len(d.state.Tasks)
+	for u, p := range d.state.Tasks {
+		if p.Worker == w {
+			least = min(least, max(t-u, u-t))
+		}
+	}
+	return least
 }

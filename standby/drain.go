@@ -27,6 +27,14 @@ type handOver struct {
 	why  string
 }
 
+func taskIDs(list []handOver) []determinant.TaskID {
+	tasks := make([]determinant.TaskID, 0, len(list))
+	for _, h := range list {
+		tasks = append(tasks, h.task)
+	}
+	return tasks
+}
+
 // Drains lists the workers that are drained or being drained, by id. The caller must not change it.
 func (d *Decider) Drains() []DrainStatus { return d.drains }
 
@@ -68,37 +76,52 @@ func (d *Decider) standbysOf(p Placement) int {
 	return d.config.Standbys
 }
 
+// ready lists the lasting standbys of a task that hold its committed state.
+func (d *Decider) ready(p Placement) []determinant.WorkerID {
+	return slices.DeleteFunc(d.lasting(p), func(w determinant.WorkerID) bool { return !d.holds(w, p.Task) })
+}
+
 // covered tells whether a task has as many lasting standbys with its committed state as it can have: nobody else's copy
 // matters then.
 func (d *Decider) covered(p Placement) bool {
-	ready := 0
-	for _, w := range d.lasting(p) {
-		if d.holds(w, p.Task) {
-			ready++
-		}
-	}
-	return p.Worker != 0 && ready >= min(d.standbysOf(p), len(without(d.usable(), []determinant.WorkerID{p.Worker})))
+	others := without(d.usable(), []determinant.WorkerID{p.Worker})
+	return p.Worker != 0 && len(d.ready(p)) >= min(d.standbysOf(p), len(others))
 }
 
 // proposeReleases takes standbys away that are on draining workers, when others are in place, and in calm times those that
-// are too many since a drain or a move was called off.
+// are too many since a drain or a move was called off. Where there is nobody to be in their place, they stay to the last.
 func (d *Decider) proposeReleases() []Effect {
 	var out []Effect
 	load := loads(d.state.Tasks)
 	for _, p := range d.state.Tasks {
-		if !d.covered(p) || d.balance.move != nil && d.balance.move.task == p.Task {
+		if d.balance.move != nil && d.balance.move.task == p.Task {
 			continue
 		}
-		gone := slices.DeleteFunc(slices.Clone(p.Standbys), func(w determinant.WorkerID) bool { return !d.state.drains(w) })
-		ready := slices.DeleteFunc(d.lasting(p), func(w determinant.WorkerID) bool { return !d.holds(w, p.Task) })
-		if d.calm() && len(gone) == 0 && len(ready) > d.standbysOf(p) {
-			gone = []determinant.WorkerID{load.most(ready)}
+		ready, wanted, covered := d.ready(p), d.standbysOf(p), d.covered(p)
+		gone := slices.DeleteFunc(slices.Clone(p.Standbys), func(w determinant.WorkerID) bool {
+			return !d.state.drains(w) || !covered || len(ready) < wanted && d.gives(w)
+		})
+		if d.calm() && len(ready) > wanted && len(gone) == 0 && !d.releases(p.Task) {
+			gone = append(gone, load.most(ready))
 		}
 		for _, w := range gone {
 			out = append(out, d.propose(ReleaseStandby{Task: p.Task, Incarnation: p.Incarnation, Worker: w})...)
 		}
 	}
 	return out
+}
+
+// releases tells whether a standby of a task is about to go.
+func (d *Decider) releases(t determinant.TaskID) bool {
+	return slices.ContainsFunc(d.inFlight, func(c Command) bool {
+		r, ok := c.(ReleaseStandby)
+		return ok && r.Task == t
+	})
+}
+
+// gives tells whether a worker runs tasks, or has handed over some that have not caught up.
+func (d *Decider) gives(w determinant.WorkerID) bool {
+	return slices.ContainsFunc(d.state.Tasks, func(p Placement) bool { return p.Worker == w || p.From == w })
 }
 
 // handOvers lists the tasks that can move now: all of one draining worker, or one for balance. Failures come first.
@@ -205,7 +228,7 @@ func (d *Decider) missing(l Draining) string {
 		return why
 	}
 	if len(list) > 0 {
-		return fmt.Sprintf("%d tasks are handed over", len(list))
+		return "its tasks are handed over"
 	}
 	for _, p := range d.state.Tasks {
 		if p.From == l.Worker {

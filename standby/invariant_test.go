@@ -25,6 +25,8 @@ type chaos struct {
 	late    []Command         // of former leaders: may still get in
 	replica *Decider          // a follower
 	epoch   determinant.Epoch
+	clock   int64
+	answers map[determinant.TaskID]determinant.WorkerID // who handed a task over and has not been lost since, nor has its new host
 }
 
 var names = []string{"line", "chain", "open", "skew", "grid", "diamond"}
@@ -32,11 +34,12 @@ var names = []string{"line", "chain", "open", "skew", "grid", "diamond"}
 func newChaos(t *rapid.T) *chaos {
 	config := Config{
 		Topology: topologyNamed(rapid.SampledFrom(names).Draw(t, "topology")), Standbys: rapid.IntRange(-1, 3).Draw(t, "standbys"),
-		Depth: rapid.SampledFrom([]determinant.Depth{0, 1, 2, 3}).Draw(t, "depth"),
+		Depth:        rapid.SampledFrom([]determinant.Depth{0, 1, 2, 3}).Draw(t, "depth"),
+		BalanceAfter: rapid.SampledFrom([]int64{-1, 100}).Draw(t, "balance"),
 	}
 	return &chaos{
-		cluster: newCluster(config, State{}), t: t, next: 1, places: map[string]string{},
-		replica: NewDecider(config, State{}),
+		cluster: newCluster(config, State{}), t: t, next: 1, places: map[string]string{}, clock: 1000,
+		replica: NewDecider(config, State{}), answers: map[determinant.TaskID]determinant.WorkerID{},
 	}
 }
 
@@ -55,16 +58,29 @@ func (c *chaos) join() {
 
 // tell steps the coordinator and watches its proposals.
 func (c *chaos) tell(ev Event) {
+	before := len(c.inFlight)
 	c.step(ev)
-	c.checkInFlight()
+	c.checkInFlight(before)
 }
 
-// checkInFlight: of the decisions that this leader has in flight, one at most can still take effect.
-func (c *chaos) checkInFlight() {
+// checkInFlight: of the decisions that this leader has in flight, one at most can still take effect. If it is among the newest,
+// it gives nothing to a draining worker that another could take.
+func (c *chaos) checkInFlight(newest int) {
 	n := 0
-	for _, cmd := range c.inFlight {
-		if d, ok := cmd.(Decision); ok && d.Basis == c.decider.state.Version {
-			n++
+	for i, cmd := range c.inFlight {
+		d, ok := cmd.(Decision)
+		if !ok || d.Basis != c.decider.state.Version {
+			continue
+		}
+		n++
+		for t, p := range d.Tasks {
+			was := c.decider.state.Tasks[t]
+			if i < newest || p.Worker == was.Worker || !c.decider.state.drains(p.Worker) {
+				continue
+			}
+			for _, w := range d.Hear {
+				require.False(c.t, c.decider.holds(w, p.Task) && !c.decider.state.drains(w), "%v, but %d could run it", p, w)
+			}
 		}
 	}
 	require.LessOrEqual(c.t, n, 1, "decisions in flight")
@@ -84,7 +100,7 @@ func (c *chaos) incarnation(p Placement) determinant.Incarnation {
 
 func (c *chaos) event() {
 	p := c.task()
-	switch rapid.IntRange(0, 13).Draw(c.t, "event") {
+	switch rapid.IntRange(0, 16).Draw(c.t, "event") {
 	case 0, 1:
 		c.join()
 	case 2, 3, 4:
@@ -111,7 +127,7 @@ func (c *chaos) event() {
 		c.late = append(c.late, c.inFlight...)
 		c.inFlight = nil
 		c.newLeader()
-		c.checkInFlight()
+		c.checkInFlight(0)
 	case 11:
 		if len(c.late) > 0 { // of a former leader, or lost: gets in, late
 			at := rapid.IntRange(0, len(c.late)-1).Draw(c.t, "late")
@@ -125,7 +141,18 @@ func (c *chaos) event() {
 		}
 	case 13:
 		c.tell(Deploy{})
+	case 14, 15:
+		if len(c.live) > 0 {
+			c.tell(Drain{Worker: rapid.SampledFrom(c.live).Draw(c.t, "drained"), Off: rapid.IntRange(0, 3).Draw(c.t, "off") == 0})
+		}
+	case 16:
+		c.tick(rapid.SampledFrom([]int64{1, 30, 120, patience}).Draw(c.t, "passes"))
 	}
+}
+
+func (c *chaos) tick(passes int64) {
+	c.clock += passes
+	c.tell(Tick{Now: c.clock})
 }
 
 // unsure loses the proposals in flight, for now.
@@ -167,8 +194,9 @@ func (c *chaos) take(cmd Command) {
 	old := c.decider.State()
 	accepted := c.replica.Apply(cmd)
 	d, isDecision := cmd.(Decision)
+	before := len(c.inFlight)
 	c.commit(cmd)
-	c.checkInFlight()
+	c.checkInFlight(before)
 	now := c.decider.State()
 	require.Equal(c.t, c.replica.State(), now, "replicas differ")
 	if !accepted {
@@ -180,6 +208,7 @@ func (c *chaos) take(cmd Command) {
 	if isDecision {
 		c.checkDecision(old, d)
 	}
+	c.checkDraining(old, now)
 	for _, p := range now.Tasks {
 		require.NotContains(c.t, p.Standbys, p.Worker, "%v", p)
 		require.True(c.t, slices.IsSorted(p.Standbys))
@@ -196,7 +225,52 @@ func (c *chaos) take(cmd Command) {
 	}
 }
 
+// checkDraining: no command makes a draining worker a standby, or has one drain that is dead, and the tasks that count on
+// a former worker are those that it handed over.
+func (c *chaos) checkDraining(old, now State) {
+	for _, l := range now.Draining {
+		require.NotContains(c.t, now.Dead, l.Worker)
+		for t, p := range now.Tasks {
+			if slices.Contains(p.Standbys, l.Worker) && old.drains(l.Worker) {
+				require.Contains(c.t, old.Tasks[t].Standbys, l.Worker, "%v", p)
+			}
+		}
+	}
+	for _, p := range now.Tasks {
+		if !p.Recovering {
+			delete(c.answers, p.Task)
+		}
+		require.Equal(c.t, c.answers[p.Task], p.From, "%v", p)
+	}
+}
+
+// checkMoves follows who answers for tasks that were handed over, and checks that the decision rolls back where what is lost
+// cannot be recovered, and only there.
+func (c *chaos) checkMoves(old State, d Decision) {
+	top := c.config.Topology
+	failed := make([]bool, top.Tasks)
+	for t, p := range d.Tasks {
+		was := old.Tasks[t]
+		switch from := c.answers[p.Task]; {
+		case p.Incarnation > was.Incarnation && p.From != 0:
+			require.Equal(c.t, was.Worker, p.From)
+			require.False(c.t, was.Recovering || slices.Contains(d.Dead, p.From))
+			c.answers[p.Task] = p.From
+		case p.Incarnation > was.Incarnation || slices.Contains(d.Dead, from):
+			delete(c.answers, p.Task)
+		}
+		failed[t] = p.Recovering && c.answers[p.Task] == 0 && was.Incarnation > 0
+		failed[t] = failed[t] || d.Rollback && was.Worker != 0 && (slices.Contains(d.Dead, was.Worker) || was.Recovering && was.From == 0)
+	}
+	if d.Mode != determinant.ExactlyOnce || strings.Contains(d.Cause, "wants it") || d.Rollback && strings.Contains(d.Cause, "failed") {
+		return
+	}
+	ok, why := top.Recoverable(failed, d.Depth)
+	require.Equal(c.t, ok, !d.Rollback, "%v: %s", d, why)
+}
+
 func (c *chaos) checkDecision(old State, d Decision) {
+	c.checkMoves(old, d)
 	require.Equal(c.t, old.Round+1, d.Round)
 	require.Equal(c.t, old.Checkpoint, d.Checkpoint)
 	require.Subset(c.t, d.Dead, old.Dead)
@@ -246,11 +320,70 @@ func (c *chaos) settle() {
 	require.Equal(c.t, len(without(d.Live(), c.live)), 0, "live %v, truly %v", d.Live(), c.live)
 	for _, p := range d.State().Tasks {
 		missing := p.Worker != 0 && len(p.Standbys) < c.config.Standbys
-		require.False(c.t, missing && len(p.Standbys)+1 < len(c.live), "%v misses a standby among %v", p, c.live)
+		free := without(without(d.usable(), p.Standbys), ws{p.Worker})
+		require.False(c.t, p.Worker != 0 && len(d.lasting(p)) < d.standbysOf(p) && len(free) > 0, "%v misses a standby among %v", p, free)
 		require.Equal(c.t, missing, slices.Contains(d.Unprotected(), p.Task), "%v, unprotected %v", p, d.Unprotected())
 		for _, w := range c.live {
 			require.False(c.t, p.Incarnation > 0 && p.Worker == 0 && d.holds(w, p.Task), "%v, but %d has its state", p, w)
 		}
+	}
+}
+
+// quieten lets recoveries end and then checkpoints complete until nothing moves any more. What failed before apart, that needs
+// no rollback.
+func (c *chaos) quieten() {
+	d := c.decider
+	failed := func() bool {
+		return !d.state.Mode.Logs() || slices.ContainsFunc(d.state.Tasks, func(p Placement) bool { return p.Recovering && p.From == 0 })
+	}
+	wasFailed, generation := failed(), d.state.Generation
+	for still := 0; still < 3; still++ {
+		before := d.State().Version
+		for _, p := range d.State().Tasks {
+			if p.Recovering && p.Worker != 0 {
+				c.tell(CaughtUp{Task: p.Task, Incarnation: p.Incarnation})
+			}
+			for _, w := range p.Standbys {
+				c.tell(Holding{Worker: w, Task: p.Task, Epoch: c.epoch})
+			}
+		}
+		c.tick(150)
+		for len(c.inFlight) > 0 {
+			cmd := c.inFlight[0]
+			c.inFlight = c.inFlight[1:]
+			c.take(cmd)
+		}
+		if d.State().Version != before {
+			still = -1
+		}
+		require.True(c.t, wasFailed || d.state.Generation == generation, "rolled back\n%s", strings.Join(c.effects, "\n"))
+		wasFailed, generation = failed(), d.state.Generation
+		c.epoch++
+		cmd := Checkpoint{Committed: c.epoch, Since: []EpochMode{{Depth: 1}}}
+		for _, p := range d.State().Tasks {
+			cmd.Holders = append(cmd.Holders, with(p.Standbys, ws{p.Worker}))
+		}
+		c.take(cmd)
+	}
+}
+
+// checkQuiet: with nothing wrong, drains end where there is anyone to take over, and tasks are even.
+func (c *chaos) checkQuiet() {
+	d := c.decider
+	s := d.State()
+	waits := slices.ContainsFunc(s.Tasks, func(p Placement) bool { return p.Worker == 0 })
+	for _, l := range d.Drains() {
+		require.True(c.t, l.Done || waits || len(d.usable()) == 0, "%+v", l)
+		for _, p := range s.Tasks {
+			none := p.Worker != l.Worker && p.From != l.Worker && !slices.Contains(p.Standbys, l.Worker)
+			require.True(c.t, none || !l.Done, "%+v: %v", l, p)
+		}
+	}
+	if most, _ := d.extremes(); d.config.BalanceAfter > 0 && len(s.Draining) == 0 && !waits {
+		require.Zero(c.t, most, "uneven: %v", s.Tasks)
+	}
+	for _, p := range s.Tasks {
+		require.False(c.t, d.config.BalanceAfter > 0 && len(s.Draining) == 0 && !waits && len(p.Standbys) > c.config.Standbys, "%v", p)
 	}
 }
 
@@ -272,6 +405,8 @@ func TestDeciderKeepsItsInvariants(t *testing.T) {
 		}
 		c.config.EnsureDefaults()
 		c.settle()
+		c.quieten()
+		c.checkQuiet()
 	})
 }
 

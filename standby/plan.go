@@ -60,29 +60,12 @@ func (d *Decider) strike(next *Decision) (struck []bool) {
 	return struck
 }
 
-// mustRollBack tells whether local recovery is out of the question, and why. Tasks that still recover count as failed: what
-// they knew, they have lost until they have replayed it.
-//
-// A task that was handed over does not, as long as its former worker and its new one live. Whatever its former life chose, and
-// whatever of upstream logs it was chosen on, is in the former worker's store: that worker applied the fence between two
-// network writes, drops nothing of it before a checkpoint covers it, and answers in every round. Whatever its new life
-// chooses is in the new worker's. With both, the task is as good as live. If the former one dies, nobody says whether the new one has
-// its answer yet; if the new one dies, or the task fails there, it may have made choices of its own. Either way the task
-// has failed from then on.
+// mustRollBack tells whether local recovery is out of the question, and why.
 func (d *Decider) mustRollBack(next *Decision, struck []bool) (why string, rollback bool) {
 	if w := d.wanted; w != nil {
 		return fmt.Sprintf("task %d wants it: %s", w.Task, w.Cause), true
 	}
-	failed := slices.Clone(struck)
-	for t, p := range next.Tasks {
-		from := p.From
-		if d.config.Mutations.Has(mutation.FormerWorkerForgotten) {
-			from = d.state.Tasks[t].From
-		}
-		if p.Recovering && from == 0 && !d.config.Mutations.Has(mutation.RecoveringCountsAsLive) {
-			failed[t] = true
-		}
-	}
+	failed := d.failedNow(next, struck)
 	if !slices.Contains(failed, true) {
 		return "", false
 	}
@@ -101,6 +84,33 @@ func (d *Decider) mustRollBack(next *Decision, struck []bool) (why string, rollb
 	}
 	ok, why := d.config.Topology.recoverable(failed, d.state.Depth, prefer)
 	return why, !ok
+}
+
+// failedNow tells of each task whether it counts as failed. Tasks that still recover do: what they knew, they have lost until
+// they have replayed it.
+//
+// A task that was handed over does not, as long as its former worker and its new one live. Whatever its former life chose, and
+// what of upstream logs that was chosen on, is in the former worker's store: that worker took the fence between two network
+// writes, so nobody knows more; it drops nothing before a checkpoint covers it; and it answers in every round. Whatever the new
+// life chooses is in the new worker's store. With both the task is as good as live. If the former worker dies, nobody here
+// knows whether the new one has its answer yet. If the new one dies, or the task fails there, it may have made choices of its
+// own by then. Either way the task has failed from then on, as if it had never moved.
+func (d *Decider) failedNow(next *Decision, struck []bool) []bool {
+	failed := slices.Clone(struck)
+	m := d.config.Mutations
+	for t, p := range next.Tasks {
+		from, was := p.From, d.state.Tasks[t].From
+		if m.Has(mutation.FormerWorkerForgotten) && !struck[t] {
+			from = max(from, was)
+		}
+		if m.Has(mutation.NewWorkerForgotten) && was != 0 && !slices.Contains(next.Dead, was) {
+			failed[t], from = false, was
+		}
+		if p.Recovering && from == 0 && !m.Has(mutation.RecoveringCountsAsLive) {
+			failed[t] = true
+		}
+	}
+	return failed
 }
 
 // place finds workers for the tasks that have none: a standby that has the committed state, or another live worker that
@@ -151,8 +161,8 @@ func (d *Decider) cause(next *Decision, moved []handOver, rollback string) strin
 	for _, f := range d.failed {
 		parts = append(parts, fmt.Sprintf("task %d failed: %s", f.Task, f.Cause))
 	}
-	for _, h := range moved {
-		parts = append(parts, fmt.Sprintf("task %d is handed over by worker %d: %s", h.task, d.state.Tasks[h.task].Worker, h.why))
+	if len(moved) > 0 {
+		parts = append(parts, fmt.Sprintf("worker %d hands over tasks %v: %s", d.state.Tasks[moved[0].task].Worker, taskIDs(moved), moved[0].why))
 	}
 	if next.Rollback {
 		parts = append(parts, "rollback: "+rollback)

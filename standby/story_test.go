@@ -88,7 +88,7 @@ func (s *story) flush() []string {
 
 // run interprets one command. The commands:
 //
-//	topology NAME [standbys=N] [mode=M] [depth=D] [mutations=M]    a new job
+//	topology NAME [standbys=N] [mode=M] [depth=D] [balance=MS] [mutations=M]    a new job
 //	workers W...            they join, and hold nothing but the empty state
 //	deploy                  the first placement
 //	join W [T@E...]         a worker joins and holds the state of tasks T at checkpoint E
@@ -96,6 +96,8 @@ func (s *story) flush() []string {
 //	die W...                workers die and the coordinator hears of it; "kill" keeps it from the coordinator
 //	fail T, wants T, caught-up T   the present incarnation of a task reports
 //	checkpoint E [mode=M] [depth=D]   committed; primaries and standbys hold it; the open epoch has this mode and depth
+//	drain W, undrain W      a worker is to be freed for maintenance, or not any more
+//	tick MS                 the time
 //	commit [N]              the ledger takes N proposals, all by default; "drop" loses those in flight
 //	leader                  another coordinator takes over, with the ledger's knowledge
 //	unsure                  the coordinator does not know what became of its proposals
@@ -111,7 +113,7 @@ func (s *story) run(words []string) {
 	case "topology":
 		s.config = Config{
 			Topology: topologyNamed(words[1]), Standbys: args.number("standbys", 0), Mode: args.mode(), Depth: args.depth(),
-			Mutations: args.mutations(),
+			BalanceAfter: int64(args.number("balance", 0)), Mutations: args.mutations(),
 		}
 		s.cluster = newCluster(s.config, State{})
 	case "workers":
@@ -135,6 +137,10 @@ func (s *story) run(words []string) {
 		s.report(words[0], s.decider.Task(args.task(0)))
 	case "checkpoint":
 		s.checkpoint(determinant.Epoch(args.worker(0)), EpochMode{args.mode(), args.depth()})
+	case "drain", "undrain":
+		s.step(Drain{Worker: args.worker(0), Off: words[0] == "undrain"})
+	case "tick":
+		s.step(Tick{Now: int64(args.worker(0))})
 	case "commit":
 		s.commitSome(args)
 	case "drop":
@@ -161,6 +167,9 @@ func (s *story) runPromotion(command string, args storyArgs) {
 		s.note("round %d generation %d checkpoint %d dead %v live %v", st.Round, st.Generation, st.Checkpoint, st.Dead, s.decider.Live())
 		for _, p := range st.Tasks {
 			s.note("    %v", p)
+		}
+		for _, l := range s.decider.Drains() {
+			s.note("    worker %d drained %v %s", l.Worker, l.Done, l.Why)
 		}
 	case "promotions":
 		for _, p := range s.promotions {

@@ -9,7 +9,10 @@ import (
 	"github.com/understudy-stream/understudy/determinant"
 )
 
-var phases = []Phase{CheckpointUnderWay, Deciding, Collecting, Restoring, Replaying, CaughtUpPhase}
+var phases = []Phase{CheckpointUnderWay, Deciding, Collecting, Restoring, Replaying, CaughtUpPhase, Drains, HandingOver, TakingOver}
+
+// possible tells whether a phase has all that is to be lost.
+func possible(p Phase, l Loss) bool { return p&handedOver != 0 || l&Former == 0 }
 
 // Every situation is in exactly one row, and every row is needed.
 func TestTableIsAPartition(t *testing.T) {
@@ -17,6 +20,9 @@ func TestTableIsAPartition(t *testing.T) {
 	for _, phase := range phases {
 		for lost := Loss(0); lost <= allLosses; lost++ {
 			for _, depth := range []Coverage{Deep, Shallow} {
+				if !possible(phase, lost) {
+					continue
+				}
 				var rows []string
 				for i, c := range cases {
 					if c.matches(phase, lost, depth) {
@@ -46,7 +52,7 @@ func TestTableRows(t *testing.T) {
 				for lost := Loss(0); lost <= allLosses; lost++ {
 					for _, depth := range []Coverage{Deep, Shallow} {
 						for _, dropped := range []bool{false, true} {
-							if !c.matches(phase, lost, depth) || dropped && lost&LeaderLost == 0 {
+							if !possible(phase, lost) || !c.matches(phase, lost, depth) || dropped && lost&LeaderLost == 0 {
 								continue
 							}
 							name := fmt.Sprintf("%v, %v lost, depth %d, proposals dropped %v", phase, lost, depth, dropped)
@@ -86,7 +92,11 @@ func newPlay(depth Coverage) *play {
 
 // reach brings the task to a phase.
 func (p *play) reach(phase Phase) {
-	if phase == CheckpointUnderWay {
+	switch phase {
+	case CheckpointUnderWay:
+		return
+	case Drains, HandingOver, TakingOver:
+		p.drain(phase)
 		return
 	}
 	p.host, p.inc = 3, 2
@@ -111,6 +121,22 @@ func (p *play) reach(phase Phase) {
 	}
 }
 
+// drain has worker 2 hand the task over to worker 3.
+func (p *play) drain(phase Phase) {
+	p.step(Drain{Worker: 2})
+	p.commitAll()
+	if phase == Drains {
+		return
+	}
+	p.host, p.inc, p.round = 3, 2, 2
+	p.commit(Checkpoint{Committed: 2, Holders: []ws{{1, 6}, {2, 3, 4}, {5, 6}}})
+	p.commitAll()
+	if phase == TakingOver {
+		p.answerAll(true)
+		p.stateReady()
+	}
+}
+
 // lose loses what is to be lost and lets everything run until nothing moves, then says what became of the task.
 func (p *play) lose(lost Loss, phase Phase, dropped bool) Fate {
 	var gone ws
@@ -122,6 +148,9 @@ func (p *play) lose(lost Loss, phase Phase, dropped bool) Fate {
 	}
 	if lost&Holder != 0 {
 		gone = append(gone, 5)
+	}
+	if lost&Former != 0 {
+		gone = append(gone, 2)
 	}
 	p.die(gone...)
 	if lost&LeaderLost != 0 {

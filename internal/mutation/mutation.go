@@ -36,6 +36,7 @@ const (
 	AtLeastOnceCheckpointKept
 	DeterminantsOff
 	FormerWorkerForgotten
+	NewWorkerForgotten
 	StartWhileRecovering
 	NewestModeCounts
 	HistoriesOverlap
@@ -57,7 +58,7 @@ var names = [...]string{
 	"old-round-counts", "only-dead-log-collected", "old-acks-count", "sink-acknowledges-early", "input-across-barrier",
 	"truncate-before-commit", "restore-uncommitted", "shortest-path", "recovering-counts-as-live", "local-rule-off",
 	"time-goes-back", "output-before-determinants", "split-moves", "at-least-once-checkpoint-kept", "determinants-off",
-	"former-worker-forgotten", "start-while-recovering", "newest-mode-counts", "histories-overlap", "depth-raised-late",
+	"former-worker-forgotten", "new-worker-forgotten", "start-while-recovering", "newest-mode-counts", "histories-overlap", "depth-raised-late",
 	"collection-misses-one-worker", "promotion-without-commit", "relink-keeps-cursor",
 	"stores-not-read", "generation-unchecked", "fallen-start-again", "early-subscription-dropped",
 	"register-repeats-nothing",

@@ -208,6 +208,7 @@ func (m *metadata) follow(e *cluster.Entry) {
 	switch {
 	case e.Decision != nil:
 		w.result.Decisions++
+		w.drains.decided(m.places, e.Decision)
 		if e.Decision.Generation > m.generation {
 			w.result.Rollbacks++
 			w.checks.rolledBack(e.Decision)

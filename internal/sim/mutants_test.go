@@ -58,6 +58,12 @@ func mutantOptions(m mutation.Set, seed uint64) Options {
 	case mutation.TimeGoesBack:
 		o.Kinds, o.Faults = KillWorker|KillTask, 5
 		o.Shape = "clock"
+	case mutation.FormerWorkerForgotten:
+		o.Shape, o.Workers, o.Depth, o.Drains, o.Script = "line", 2, 1, 5, formerDies(3)
+		o.Kinds, o.Faults = gentle, -1
+	case mutation.NewWorkerForgotten:
+		o.Shape, o.Workers, o.Depth, o.Drains, o.Script = "tour", 3, 1, 5, newDies
+		o.Kinds, o.Faults = gentle, -1
 	case mutation.AtLeastOnceCheckpointKept:
 		o.Mode = determinant.AtLeastOnce
 	case mutation.CollectionMissesOneWorker:

@@ -13,6 +13,7 @@ const patience = 200_000
 func (w *World) tick() {
 	w.step++
 	w.faults.tick()
+	w.drains.tick()
 	w.act()
 	w.checks.tick()
 	if w.step%64 > 0 {

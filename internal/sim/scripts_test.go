@@ -138,3 +138,56 @@ func zombie(t determinant.TaskID) func(*World) bool {
 		return true
 	}
 }
+
+// formerDies kills a worker that has handed over at least n tasks, before they have caught up elsewhere.
+func formerDies(n int) func(*World) bool {
+	return func(w *World) bool {
+		for _, p := range w.faults.sound() {
+			given := 0
+			for _, place := range w.metadata.places {
+				if place.From == p.id {
+					given++
+				}
+			}
+			if given >= n {
+				w.kill(p)
+				return true
+			}
+		}
+		return len(w.drains.due)+len(w.drains.open) == 0
+	}
+}
+
+// newDies kills a worker that has made choices of its own in a task that was handed over to it and counts as recovering
+// still, when somebody else, or a store, depends on them and nobody else knows them.
+func newDies(w *World) bool {
+	for t, place := range w.metadata.places {
+		if p := w.process(place.Worker); place.From != 0 && p != nil && w.aloneKnows(p, determinant.TaskID(t)) {
+			w.kill(p)
+			return true
+		}
+	}
+	return len(w.drains.due)+len(w.drains.open) == 0
+}
+
+// aloneKnows tells whether others depend on determinants of a task that one process alone holds.
+func (w *World) aloneKnows(p *process, t determinant.TaskID) bool {
+	known, needed := w.metadata.committed[t], determinant.LogOffset(0)
+	for _, q := range w.faults.sound() {
+		if q == p {
+			continue
+		}
+		known = max(known, q.worker.Logs().Log(t).End())
+		for u := range w.job.Tasks {
+			if l := w.history.lives[q.worker.Task(determinant.TaskID(u))]; l != nil {
+				needed = max(needed, l.depends[t], l.delivered[t])
+			}
+		}
+	}
+	for _, s := range w.stores {
+		if s != nil {
+			known, needed = max(known, s.logs.Log(t).End()), max(needed, s.at().depends[t])
+		}
+	}
+	return needed > known
+}

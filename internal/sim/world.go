@@ -25,6 +25,7 @@ type Options struct {
 	Standbys  int               // per task; 0: the seed chooses
 	Faults    int               // 0: the seed chooses; negative: none
 	Kinds     FaultKind         // which faults; 0: all
+	Drains    int               // workers that are drained for maintenance
 	Balance   int64             // after so many virtual milliseconds without failures tasks move to even them out; 0: never
 	Mutations mutation.Set
 	Trace     io.Writer // nil: no trace
@@ -55,6 +56,8 @@ type Result struct {
 	Spills      int // files of spilled batches
 	Gates       int // checkpoints that workers asked for to free memory
 	Lines       int // visible records at the end
+	Drained     int // workers that were drained
+	Moved       int // tasks that were handed over without a failure
 	Violation   *Violation
 }
 
@@ -72,6 +75,8 @@ func (r *Result) add(o Result) {
 	r.Spills += o.Spills
 	r.Gates += o.Gates
 	r.Lines += o.Lines
+	r.Drained += o.Drained
+	r.Moved += o.Moved
 }
 
 // String gives the counts.
@@ -139,6 +144,7 @@ type World struct {
 	notices     []*notice     // from workers to coordinators
 	metadata    *metadata
 	faults      faults
+	drains      *drains
 	history     *history
 	checks      checks
 	aside       []uint64 // ids of records that were set aside
@@ -267,6 +273,7 @@ func (w *World) start() {
 		w.dirs = append(w.dirs, newDir(w, len(w.dirs)))
 	}
 	w.faults = newFaults(w)
+	w.drains = newDrains(w)
 	for _, d := range w.dirs {
 		w.startProcess(d)
 	}
