@@ -28,6 +28,15 @@ func (im *image) clone() *image {
 	return &c
 }
 
+// mended is what is left when the directory is opened again.
+func (im *image) mended(follows bool) image {
+	c := *im
+	if !follows {
+		c.entries, c.first = nil, 0
+	}
+	return c
+}
+
 func (im *image) last() uint64 { return im.first + uint64(len(im.entries)) - 1 }
 
 // randomChange draws a change that Raft might make. terms are those of the entries that im has.
@@ -35,6 +44,9 @@ func randomChange(rng *rand.Rand, im *image, terms map[uint64]uint64) change {
 	first, last := im.first, im.last()
 	if len(im.entries) == 0 {
 		first, last = im.covered+1, im.covered
+	}
+	if x, ok := followUp(rng, im, terms); ok {
+		return x
 	}
 	switch n := rng.IntN(10); {
 	case n < 4:
@@ -72,7 +84,7 @@ func randomChange(rng *rand.Rand, im *image, terms map[uint64]uint64) change {
 	case n == 8:
 		if index := last; index > im.covered {
 			index -= rng.Uint64N(min(index-im.covered, 3))
-			return snapshotChange("snapshot", rng, index, terms[index], true)
+			return snapshotChange("snapshot", rng, index, terms[index])
 		}
 	}
 	// From a leader: behind the log's end, or before it with another term than the log has.
@@ -80,25 +92,46 @@ func randomChange(rng *rand.Rand, im *image, terms map[uint64]uint64) change {
 	if last > im.covered+1 && rng.IntN(2) == 0 {
 		index = im.covered + 1 + rng.Uint64N(last-im.covered-1)
 	}
-	return snapshotChange("install", rng, index, terms[index]+im.term, false)
+	return snapshotChange("install", rng, index, im.term)
 }
 
-// snapshotChange is a snapshot of this node's, whose last entry the log has, or one of a leader's, whose last it has not.
-func snapshotChange(name string, rng *rand.Rand, index, term uint64, own bool) change {
+// snapshotChange is a snapshot of this node's, whose last entry the log has, or one of a leader's, whose last it may not have.
+func snapshotChange(name string, rng *rand.Rand, index, term uint64) change {
 	state := strings.Repeat(fmt.Sprint(rng.IntN(10)), rng.IntN(3000))
 	return change{name, func(s *store) error { return takeSnapshot(s, index, term, state) }, func(im *image) {
-		last := im.last()
 		im.covered, im.covers, im.state = index, term, state
-		switch {
-		case own || len(im.entries) == 0:
-		case last <= index:
-			im.entries, im.first = nil, 0
-		default:
-			place := raft.Log{Type: raft.LogNoop, Term: term}
-			im.entries = append([]string{entryText(&place)}, im.entries[index-im.first+1:]...)
-			im.first = index
-		}
 	}}
+}
+
+// follows tells whether the log has the snapshot's last entry, or needs none.
+func (im *image) follows(terms map[uint64]uint64) bool {
+	return im.covered == 0 || len(im.entries) == 0 || im.first == im.covered+1 ||
+		im.covered <= im.last() && terms[im.covered] == im.covers
+}
+
+// followUp is what comes after a leader's snapshot that the log does not follow: its last entry takes the place of the log's, if
+// it arrives, or else the next ones do.
+func followUp(rng *rand.Rand, im *image, terms map[uint64]uint64) (change, bool) {
+	if im.follows(terms) {
+		return change{}, false
+	}
+	if first, last := im.first, im.last(); last >= im.covered {
+		low := max(im.covered, first)
+		return change{"truncate", func(s *store) error { return s.DeleteRange(low, last) }, func(im *image) {
+			if im.entries = im.entries[:low-first]; low == first {
+				im.entries, im.first = nil, 0
+			}
+		}}, true
+	}
+	index := im.covered + rng.Uint64N(2)
+	l := command(rng, index, max(im.covers, im.term))
+	if index == im.covered {
+		l.Term = im.covers
+	}
+	terms[index] = l.Term
+	return change{"anew", func(s *store) error { return s.StoreLogs([]*raft.Log{l}) }, func(im *image) {
+		im.first, im.entries = index, []string{entryText(l)}
+	}}, true
 }
 
 // crashFS copies its file system as a crash would leave it, before random writes, and notes what had been done by then.
@@ -140,7 +173,7 @@ func TestStoreCrashes(t *testing.T) {
 	}
 	t.Logf("%d crashes, changes %v", crashes, names)
 	require.Greater(t, crashes, 4*crashSeeds)
-	require.Len(t, names, 7)
+	require.Len(t, names, 8)
 }
 
 func crashRun(t *testing.T, seed uint64, names map[string]int) int {
@@ -151,11 +184,13 @@ func crashRun(t *testing.T, seed uint64, names map[string]int) int {
 	require.NoError(t, err)
 	im := imageOf(t, s)
 	images, terms := []*image{im.clone()}, map[uint64]uint64{1: 1}
+	follows := []bool{true}
 	for range 30 {
 		x := randomChange(rng, &im, terms)
 		names[x.name]++
 		x.image(&im)
 		images = append(images, im.clone()) // before it is done: what a crash may leave
+		follows = append(follows, im.follows(terms))
 		require.NoError(t, x.store(s), "seed %d: %s", seed, x.name)
 		c.mu.Lock()
 		c.done++
@@ -167,8 +202,9 @@ func crashRun(t *testing.T, seed uint64, names map[string]int) int {
 		s, err := openStore(crash.fs, "/d", someone, newFault())
 		require.NoError(t, err, "seed %d, crash %d", seed, i)
 		have := imageOf(t, s)
-		if crash.done+1 == len(images) || fmt.Sprint(have) != fmt.Sprint(*images[crash.done+1]) {
-			require.Equal(t, *images[crash.done], have, "seed %d, crash %d after %d changes", seed, i, crash.done)
+		if n := crash.done + 1; n == len(images) || fmt.Sprint(have) != fmt.Sprint(images[n].mended(follows[n])) {
+			n--
+			require.Equal(t, images[n].mended(follows[n]), have, "seed %d, crash %d after %d changes", seed, i, n)
 		}
 		require.NoError(t, s.close())
 	}

@@ -12,7 +12,7 @@ import (
 // stall is how long a write to disk may take. One that takes twice as long has failed: a leader that waits for its disk
 // keeps its followers quiet and would stop the cluster for good. Twice, so that a process that was stopped in the middle
 // of a write and goes on later has the same time again.
-const stall = 10 * time.Second
+const stall = 5 * time.Second
 
 // fault is the end of a node: the first thing that went wrong with its disk or its machine. It is also what turns
 // Pebble's way of dying (a fatal log line, a panic, a flush that is tried again for ever) into an error: it is the Logger of

@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -383,6 +384,23 @@ func (w *world) leader() *member {
 	}
 	w.t.Fatal("nobody leads")
 	return nil
+}
+
+// successor waits for a leader that is not the given one.
+func (w *world) successor(former *member) *member {
+	w.t.Helper()
+	for {
+		if l := w.leader(); l != former {
+			return l
+		}
+		pause(time.Millisecond)
+	}
+}
+
+// logMedian logs what is in the middle, and the longest.
+func logMedian(t testing.TB, what string, took []time.Duration) {
+	slices.Sort(took)
+	t.Logf("%s: median %v, longest %v of %d", what, took[len(took)/2], took[len(took)-1], len(took))
 }
 
 // pause lets others run; tests poll with it for what has no channel.

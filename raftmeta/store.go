@@ -116,7 +116,10 @@ func (s *store) reopen(who identity) error {
 	if s.progress, err = openProgress(s.fs, s.dir); err != nil {
 		return err
 	}
-	return s.openPebble(false)
+	if err := s.openPebble(false); err != nil {
+		return err
+	}
+	return s.mend()
 }
 
 // begin makes the directory a node's, or goes on with that where a crash ended it. The identity file comes last, so that

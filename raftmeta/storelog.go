@@ -53,19 +53,27 @@ func (s *store) GetLog(index uint64, l *raft.Log) error {
 // StoreLog appends an entry.
 func (s *store) StoreLog(l *raft.Log) error { return s.StoreLogs([]*raft.Log{l}) }
 
-// StoreLogs appends entries. They must follow the last one or, if the log is empty, the snapshot.
+// StoreLogs appends entries. They must follow the last one; or the snapshot, or begin with the snapshot's last one, if the log
+// ends before: then they take the place of all of it.
 func (s *store) StoreLogs(logs []*raft.Log) error {
 	s.mu.RLock()
-	next := s.last() + 1
-	if len(s.mu.entries) == 0 {
-		next = s.mu.snapshot.Index + 1
-	}
+	last, covered := s.last(), s.mu.snapshot.Index
 	s.mu.RUnlock()
+	first := logs[0].Index
+	anew := last < first && covered > 0 && (first == covered || first == covered+1 && last < covered)
+	if !anew && first != last+1 {
+		return fmt.Errorf("raftmeta: entry %d cannot follow a log that ends at %d, and a snapshot that ends at %d", first, last, covered)
+	}
 	b := s.db.NewBatch()
+	if anew {
+		if err := b.DeleteRange(entryKey(0), entryKey(first), nil); err != nil {
+			return fmt.Errorf("raftmeta: begin the log at entry %d: %w", first, err)
+		}
+	}
 	var buf []byte
 	for i, l := range logs {
-		if l.Index != next+uint64(i) {
-			return fmt.Errorf("raftmeta: entry %d of the log is to follow entry %d", l.Index, next+uint64(i)-1)
+		if l.Index != first+uint64(i) {
+			return fmt.Errorf("raftmeta: entry %d in the place of entry %d", l.Index, first+uint64(i))
 		}
 		buf = appendEntry(buf[:0], l)
 		put(b, entryKey(l.Index), buf)
@@ -75,8 +83,8 @@ func (s *store) StoreLogs(logs []*raft.Log) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(s.mu.entries) == 0 {
-		s.mu.first = next
+	if anew {
+		s.mu.entries, s.mu.first = nil, first
 	}
 	for _, l := range logs {
 		s.mu.entries = append(s.mu.entries, *l)

@@ -146,28 +146,12 @@ func (k *snapshotSink) Close() error {
 	return k.store.replaceSnapshot(k.snapshot, state)
 }
 
-// replaceSnapshot stores a snapshot and mends the log, at once. If the log has the snapshot's last entry, it stays. Otherwise
-// the log differs from the leader's, or ends before: the entries up to there go, and if any are left after them, a
-// placeholder of the right term stands before those. Raft compares the terms of neighbouring entries, so that the leader then
-// replaces what is left, which its library would not do by itself: it would send the snapshot again, for ever.
+// replaceSnapshot stores a snapshot. The log stays as it is: see mend.
 func (s *store) replaceSnapshot(snap snapshot, state []byte) error {
-	s.mu.RLock()
-	first, last, held := s.mu.first, s.last(), len(s.mu.entries) > 0
-	keep := held && first <= snap.Index && snap.Index <= last && s.mu.entries[snap.Index-first].Term == snap.Term
-	older := s.mu.snapshot.Index > snap.Index
-	s.mu.RUnlock()
-	if older {
-		return fmt.Errorf("raftmeta: snapshot %s is older than the one that is there", snap.ID)
+	if covered := s.covered(); covered > snap.Index {
+		return fmt.Errorf("raftmeta: snapshot %s ends before the one that is there, at entry %d", snap.ID, covered)
 	}
-	place := raft.Log{Index: snap.Index, Term: snap.Term, Type: raft.LogNoop}
 	b := s.db.NewBatch()
-	mend := held && !keep
-	if mend {
-		_ = b.DeleteRange(entryKey(0), entryKey(snap.Index+1), nil)
-		if last > snap.Index {
-			put(b, entryKey(place.Index), appendEntry(nil, &place))
-		}
-	}
 	_ = b.DeleteRange(chunkKey(0), []byte{keyChunk + 1}, nil)
 	for n := range snap.chunks() {
 		from := int(n) * chunkBytes
@@ -180,14 +164,6 @@ func (s *store) replaceSnapshot(snap snapshot, state []byte) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.mu.snapshot = snap
-	if !mend {
-		return nil
-	}
-	s.forget(first, snap.Index)
-	if last > snap.Index {
-		s.mu.entries = append([]raft.Log{place}, s.mu.entries...)
-		s.mu.first = place.Index
-	}
 	return nil
 }
 

@@ -1,10 +1,12 @@
 package raftmeta
 
 import (
+	"io"
+
 	"github.com/hashicorp/raft"
 )
 
-// transport is the library's network transport with two holes closed.
+// transport is the library's network transport with three holes closed.
 type transport struct {
 	*raft.NetworkTransport
 }
@@ -47,4 +49,21 @@ func (p *pipeline) AppendEntries(args *raft.AppendEntriesRequest, resp *raft.App
 // has the follower take the smaller one.
 func clamp(args *raft.AppendEntriesRequest) {
 	args.LeaderCommitIndex = min(args.LeaderCommitIndex, args.PrevLogEntry+uint64(len(args.Entries)))
+}
+
+// InstallSnapshot sends a snapshot, and then its last entry as if it were one of the log. The library replaces the state of a
+// follower that gets a snapshot, but not its log: one that has another leader's entry in that place refuses all that follows, and is
+// sent the snapshot again, for ever (hashicorp/raft issue 697). An entry, though, which has nothing before it that must fit, takes the
+// place of what is there, and of all after it, if the term is another one. What the entry says does not count: the store lets
+// it begin the log, so that it is never sent on, and the snapshot covers it.
+func (t *transport) InstallSnapshot(id raft.ServerID, target raft.ServerAddress, args *raft.InstallSnapshotRequest,
+	resp *raft.InstallSnapshotResponse, data io.Reader) error {
+	if err := t.NetworkTransport.InstallSnapshot(id, target, args, resp, data); err != nil || !resp.Success {
+		return err
+	}
+	last := raft.AppendEntriesRequest{RPCHeader: args.RPCHeader, Term: args.Term, Leader: args.Leader,
+		Entries: []*raft.Log{{Index: args.LastLogIndex, Term: args.LastLogTerm, Type: raft.LogNoop}}}
+	// If it does not arrive, the follower asks for the snapshot again.
+	_ = t.NetworkTransport.AppendEntries(id, target, &last, new(raft.AppendEntriesResponse))
+	return nil
 }
