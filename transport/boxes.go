@@ -18,6 +18,7 @@ type outbox struct {
 	items []parcel
 	taken uint64 // the peer has taken everything before
 	sent  uint64 // everything before is under way
+	once  uint64 // everything before was under way once, on this connection or a former one
 	at    int    // index of the item that sent is in; len(items) if there is none
 	end   uint64
 }
@@ -72,13 +73,18 @@ func (o *outbox) next(parts [][]byte, limit int, window uint64) (pos uint64, out
 			o.at++
 		}
 	}
+	o.once = max(o.once, o.sent)
 	return pos, parts
 }
 
-// acknowledge handles a peer's word that it has taken everything before pos.
+// acknowledge handles a peer's word that it has taken everything before pos. That may be more than was sent on this connection:
+// what was still coming on the former one when the peer said where to go on from.
 func (o *outbox) acknowledge(pos uint64) error {
+	if pos > o.once {
+		return fmt.Errorf("%w: items taken up to %d, sent up to %d", ErrCorrupt, pos, o.once)
+	}
 	if pos > o.sent {
-		return fmt.Errorf("%w: items taken up to %d, sent up to %d", ErrCorrupt, pos, o.sent)
+		o.seek(pos)
 	}
 	o.taken = max(o.taken, pos)
 	n := 0
@@ -95,9 +101,14 @@ func (o *outbox) resume(pos uint64) error {
 	if pos < o.begin() || pos > o.end {
 		return fmt.Errorf("%w: items are to go on from %d, of [%d,%d)", ErrCorrupt, pos, o.begin(), o.end)
 	}
-	o.sent, o.taken = pos, min(o.taken, pos)
-	o.at = sort.Search(len(o.items), func(i int) bool { return o.items[i].end() > pos })
+	o.taken = min(o.taken, pos)
+	o.seek(pos)
 	return nil
+}
+
+func (o *outbox) seek(pos uint64) {
+	o.sent = pos
+	o.at = sort.Search(len(o.items), func(i int) bool { return o.items[i].end() > pos })
 }
 
 // backlog is the bytes that the peer has not taken.

@@ -254,6 +254,16 @@ func TestForgottenPeersLeaveNothing(t *testing.T) {
 	require.Empty(t, p.meshes[1].mu.ending)
 }
 
+// notCorrupt is a hook that fails the test when a connection breaks over what the two sides say: they would connect again, and
+// nobody would notice.
+func notCorrupt(t testing.TB) func(determinant.WorkerID, error) {
+	return func(peer determinant.WorkerID, cause error) {
+		if errors.Is(cause, ErrCorrupt) {
+			t.Errorf("the link with worker %d: %v", peer, cause)
+		}
+	}
+}
+
 // A peer that one side forgot, and then heard of again, is linked anew, with items from then on.
 func TestPeerIsForgottenByOneSide(t *testing.T) {
 	for forgetful := determinant.WorkerID(1); forgetful <= 2; forgetful++ {
@@ -262,7 +272,7 @@ func TestPeerIsForgottenByOneSide(t *testing.T) {
 		for id := range 2 {
 			ends[id+1] = &endpoint{control: func(_ determinant.WorkerID, item []byte) { got[id+1] <- string(item) }}
 		}
-		p := newPair(t, pairOptions{endpoints: ends})
+		p := newPair(t, pairOptions{endpoints: ends, broken: notCorrupt(t)})
 		p.link()
 		for round := range 5 {
 			for id := determinant.WorkerID(1); id <= 2; id++ {
@@ -279,6 +289,83 @@ func TestPeerIsForgottenByOneSide(t *testing.T) {
 		p.close(t)
 		require.Empty(t, got[1])
 		require.Empty(t, got[2])
+	}
+}
+
+// An item that is being handed on while its sender begins anew counts for nothing in the new numbers.
+func TestHeldItemOutlivesItsSession(t *testing.T) {
+	stuck, release := make(chan struct{}, 1), make(chan struct{})
+	got := make(chan string, 10)
+	receiver := &endpoint{control: func(_ determinant.WorkerID, item []byte) {
+		notify(stuck)
+		<-release
+		got <- string(item)
+	}}
+	p := newPair(t, pairOptions{endpoints: [3]Endpoint{1: receiver, 2: &endpoint{}}, broken: notCorrupt(t)})
+	defer p.close(t)
+	p.link()
+	p.meshes[2].Send(1, []byte("a long item of the first session"), false)
+	get(t, "an item", stuck)
+	p.meshes[2].SetPeers(nil)
+	p.link()
+	p.meshes[2].Send(1, []byte("second"), false)
+	box := &p.meshes[1].peer(2).boxes
+	eventually(t, "the second item is there", func() bool {
+		box.Lock()
+		defer box.Unlock()
+		return box.session == 2 && box.in[small].received == uint64(len("second")+1)
+	})
+	close(release)
+	require.Equal(t, "a long item of the first session", get(t, "the first item", got))
+	require.Equal(t, "second", get(t, "the second item", got))
+	eventually(t, "it is acknowledged", func() bool { return p.meshes[2].Backlog(1, false) == 0 })
+}
+
+// While a call of Receive is under way, on either side, there is no Relink: neither after a new connection, nor when the peer was
+// forgotten and named again.
+func TestRelinkWaitsForReceive(t *testing.T) {
+	for slow := determinant.WorkerID(1); slow <= 2; slow++ {
+		for name, renew := range map[string]func(p *pair){
+			"cut":       func(p *pair) { p.proxy.cut() },
+			"forgotten": func(p *pair) { p.meshes[slow].SetPeers(nil); p.link() },
+		} {
+			t.Run(fmt.Sprint(name, slow), func(t *testing.T) {
+				stuck, release := make(chan struct{}, 1), make(chan struct{})
+				var relinks [3]atomic.Int64
+				var receiving atomic.Bool
+				var wrote atomic.Bool
+				ends := [3]Endpoint{}
+				ends[slow] = &endpoint{
+					receive: func(*Message) { receiving.Store(true); notify(stuck); <-release; receiving.Store(false) },
+					relink: func(determinant.WorkerID) {
+						if receiving.Load() {
+							t.Error("Relink during Receive")
+						}
+						relinks[slow].Add(1)
+					},
+				}
+				ends[3-slow] = &endpoint{
+					write: func(determinant.WorkerID) *Message {
+						if wrote.Swap(true) {
+							return nil
+						}
+						return &Message{From: 3 - slow}
+					},
+					relink: func(determinant.WorkerID) { relinks[3-slow].Add(1) },
+				}
+				p := newPair(t, pairOptions{endpoints: ends})
+				defer p.close(t)
+				p.link()
+				get(t, "a message", stuck)
+				renew(p)
+				if slow == 1 { // the other side has done its part, and this one has seen the new connection
+					eventually(t, "it is dialled again", func() bool { return relinks[2].Load() > 1 })
+				}
+				require.Never(t, func() bool { return relinks[slow].Load() > 1 }, 50*time.Millisecond, time.Millisecond)
+				close(release)
+				eventually(t, "they are linked again", func() bool { return relinks[1].Load() > 1 && relinks[2].Load() > 1 })
+			})
+		}
 	}
 }
 

@@ -64,7 +64,7 @@ func TestStrangersGetNothing(t *testing.T) {
 // A thousand connections that say nothing cost a bounded number of goroutines and descriptors, and peers get through.
 func TestStrangersInNumbers(t *testing.T) {
 	const pending = 32
-	h := newHost(t, ServerOptions{Security: secretOnly(), MaxPending: pending})
+	h := newHost(t, ServerOptions{Security: secretOnly(), MaxPending: pending, HandshakeTimeout: time.Hour})
 	before := runtime.NumGoroutine()
 	var open []net.Conn
 	for i := range 1000 {
