@@ -85,10 +85,12 @@ fuzz: ## each fuzz test for FUZZTIME
 	done
 
 .PHONY: demo
-demo: build ## count words while tasks are killed, then check the counts from outside
-	@dir=$$(mktemp -d); trap 'rm -rf "$$dir"' EXIT; \
-	words="$$($(GO) env GOROOT)/src/net/**/*.go"; \
-	show() { printf '\n$$'; printf ' %q' "$$@"; echo; "$$@"; }; \
-	show bin/understudy run wordcount --input "$$words" --output "$$dir/out" --state "$$dir/state" \
-		--parallelism 4 --checkpoint-interval 500ms --chaos kill=80ms,target=task --seed 1; \
-	show bin/understudy verify running --output "$$dir/out" --key word --value count --words "$$words"
+demo: build ## kill processes of a cluster, watch who takes over, then check the output from outside
+	@bin/understudy demo
+
+CHAOS      ?= 10m # make chaos CHAOS=1h CHAOS_SEED=7
+CHAOS_SEED ?= 1
+
+.PHONY: chaos
+chaos: ## jobs on processes that are killed, stopped and cut off, for CHAOS
+	$(GO) test ./cmd/understudy -run '^TestChaos$$' -v -count=1 -timeout 24h -chaos.total=$(strip $(CHAOS)) -chaos.seed=$(strip $(CHAOS_SEED))

@@ -14,11 +14,16 @@ import (
 	understudy "github.com/understudy-stream/understudy"
 )
 
-// chaosFor is how long the input of each run comes in; `make chaos` gives them more.
-var chaosFor = flag.Duration("chaos.for", 6*time.Second, "how long the input of each run of TestChaos comes in")
+// Flags of TestChaos; `make chaos` gives it more time.
+var (
+	chaosTotal = flag.Duration("chaos.total", time.Minute, "how long the input of all runs of TestChaos comes in")
+	chaosSeed  = flag.Uint64("chaos.seed", 1, "seed of TestChaos: the times and the victims")
+)
 
-// chaosSeed changes the times and the victims.
-var chaosSeed = flag.Uint64("chaos.seed", 1, "seed of TestChaos")
+// chaosLength is how long the input of each run comes in.
+func chaosLength() time.Duration {
+	return max(3*time.Second, *chaosTotal/time.Duration(len(chaosRuns)))
+}
 
 // chaosRun is a run on three workers whose processes are killed, stopped and cut off from each other.
 type chaosRun struct {
@@ -26,7 +31,7 @@ type chaosRun struct {
 	job   string
 	chaos string
 	flags []string
-	check func(t *testing.T, sum *understudy.ClusterSummary)
+	check func(t *testing.T, sum *understudy.ClusterSummary, length time.Duration)
 }
 
 var chaosRuns = []chaosRun{
@@ -44,25 +49,25 @@ var chaosRuns = []chaosRun{
 }
 
 // killed demands failures of at least half the expected number.
-func killed(t *testing.T, sum *understudy.ClusterSummary) {
-	require.GreaterOrEqual(t, len(sum.Acts), int(chaosFor.Seconds()/4), "failures")
+func killed(t *testing.T, sum *understudy.ClusterSummary, length time.Duration) {
+	require.GreaterOrEqual(t, len(sum.Acts), int(length.Seconds()/4), "failures")
 	require.Positive(t, sum.Kills)
 	require.Positive(t, sum.TasksRestarted)
 }
 
 // nothingRestarted demands that the death of coordinators leaves tasks alone.
-func nothingRestarted(t *testing.T, sum *understudy.ClusterSummary) {
-	require.GreaterOrEqual(t, sum.CoordinatorKills, int(chaosFor.Seconds()/4))
+func nothingRestarted(t *testing.T, sum *understudy.ClusterSummary, length time.Duration) {
+	require.GreaterOrEqual(t, sum.CoordinatorKills, int(length.Seconds()/4))
 	require.Zero(t, sum.TasksRestarted)
 }
 
-func paused(t *testing.T, sum *understudy.ClusterSummary) {
+func paused(t *testing.T, sum *understudy.ClusterSummary, _ time.Duration) {
 	require.Positive(t, sum.Pauses)
 	require.Positive(t, sum.TasksRestarted)
 }
 
-func cut(t *testing.T, sum *understudy.ClusterSummary) {
-	require.GreaterOrEqual(t, sum.LinkCuts, int(chaosFor.Seconds()))
+func cut(t *testing.T, sum *understudy.ClusterSummary, length time.Duration) {
+	require.GreaterOrEqual(t, sum.LinkCuts, int(length.Seconds()))
 	require.Zero(t, sum.TasksRestarted)
 }
 
@@ -82,7 +87,7 @@ func (c *chaosRun) run(t *testing.T) {
 	require.Zero(t, sum.Rollbacks)
 	require.Equal(t, sum.TasksLost, sum.TasksRestarted, "tasks were restarted although their workers lived: %+v", sum.Recoveries)
 	require.LessOrEqual(t, sum.ProcessesRestarted, sum.Kills, "processes ended by themselves")
-	c.check(t, sum)
+	c.check(t, sum, chaosLength())
 	if c.job == "enrich" {
 		requireClean(t, "draws", "--input", input, "--output", out)
 		requireOrdered(t, out)
@@ -91,7 +96,7 @@ func (c *chaosRun) run(t *testing.T) {
 	requireClean(t, "running", "--output", out, "--words", input)
 }
 
-// input makes files that take chaosFor to come in at the rate that it returns, in bytes per second and file.
+// input makes files that take chaosLength to come in at the rate that it returns, in bytes per second and file.
 func (c *chaosRun) input(t *testing.T) (glob string, rate int64) {
 	t.Helper()
 	const files, bytesPerLine = 4, 58 // of texts
@@ -99,7 +104,7 @@ func (c *chaosRun) input(t *testing.T) (glob string, rate int64) {
 	if c.job == "enrich" {
 		rate = 12 << 10
 	}
-	lines := math.Ceil(chaosFor.Seconds() * float64(rate) / bytesPerLine)
+	lines := math.Ceil(chaosLength().Seconds() * float64(rate) / bytesPerLine)
 	return texts(t, files, int(lines)), rate
 }
 

@@ -23,10 +23,11 @@ import (
 // The demo.
 const (
 	demoWorkers  = 3
-	demoRate     = 256 << 10        // bytes per second of each of as many files as there are workers
-	demoLength   = 20 * time.Second // in which the input comes
+	demoRate     = 160 << 10        // bytes per second of each of as many files as there are workers
+	demoLength   = 30 * time.Second // default of --length
 	demoKills    = 4
-	demoCalm     = 3 * time.Second // between the end of a recovery and the next kill
+	demoCalm     = 2 * time.Second // between the end of a recovery and the next kill
+	demoPatience = 7 * time.Second // how long the next kill waits until every worker has tasks again
 	demoInterval = 500 * time.Millisecond
 	demoBacklog  = 256 // things that the screen has not shown yet
 )
@@ -34,6 +35,7 @@ const (
 // demo is the demonstration under way.
 type demo struct {
 	dir    string
+	length time.Duration // in which the input comes
 	stdout io.Writer
 	view   *demoView
 	screen *demoScreen // nil: a line per event
@@ -42,6 +44,7 @@ type demo struct {
 }
 
 func newDemoCommand() *cobra.Command {
+	d := &demo{}
 	cmd := &cobra.Command{
 		Use:   "demo",
 		Short: "Show what happens when processes of a cluster are killed",
@@ -52,10 +55,15 @@ Exit codes: 0 every word was counted exactly once, 1 it was not, or something fa
 		Example: "  understudy demo\n  understudy demo | cat  # a line per event",
 		Args:    noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return (&demo{stdout: cmd.OutOrStdout()}).run(cmd.Context())
+			if d.length < time.Second {
+				return usageError(fmt.Errorf("--length %v: want at least 1s", d.length))
+			}
+			d.stdout = cmd.OutOrStdout()
+			return d.run(cmd.Context())
 		},
 	}
 	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError(err) })
+	cmd.Flags().DurationVar(&d.length, "length", demoLength, "how long the input takes to come in")
 	return cmd
 }
 
@@ -104,7 +112,7 @@ func (d *demo) prepare(ctx context.Context) error {
 	if len(text) == 0 {
 		return fmt.Errorf("no Go files in %s", library)
 	}
-	size := int(demoLength.Seconds()) * demoRate
+	size := int(d.length.Seconds() * demoRate)
 	if err := os.MkdirAll(filepath.Join(d.dir, "in"), 0o755); err != nil {
 		return err
 	}

@@ -86,7 +86,7 @@ func (v *demoView) workers(b *strings.Builder) {
 
 // duties are what a process does now.
 func (v *demoView) duties(name string) (state, tasks, standbys string, rate float64) {
-	if v.down[name] {
+	if v.down[name] && v.status.State != cluster.JobFinished {
 		return "down", "-", "-", 0
 	}
 	var worker *cluster.WorkerStatus
@@ -102,7 +102,7 @@ func (v *demoView) duties(name string) (state, tasks, standbys string, rate floa
 	for i := range v.status.Tasks {
 		t := &v.status.Tasks[i]
 		if t.Worker == worker.Worker {
-			text := t.Name
+			text := short(t.Name)
 			if state := console.TaskState(t); state == "recovering" || state == "replaying" {
 				text += " (" + state + ")"
 			}
@@ -111,7 +111,7 @@ func (v *demoView) duties(name string) (state, tasks, standbys string, rate floa
 		}
 		for _, s := range t.Standbys {
 			if s.Worker == worker.Worker {
-				waits = append(waits, t.Name)
+				waits = append(waits, short(t.Name))
 			}
 		}
 	}

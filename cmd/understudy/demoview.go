@@ -17,7 +17,8 @@ import (
 type demoView struct {
 	began   time.Time
 	status  *understudy.Status
-	names   map[int]string // of processes, by pid
+	names   map[int]string                  // of processes, by pid
+	known   map[determinant.WorkerID]string // processes that they are or were
 	down    map[string]bool
 	kills   []*demoKill
 	pending bool      // a kill was asked for
@@ -48,7 +49,7 @@ type demoRecovery struct {
 var demoPhases = [...]string{"noticed", "promoted", "collected", "replayed", "new output", "caught up"}
 
 func newDemoView(now time.Time) *demoView {
-	return &demoView{began: now, uneasy: now, names: map[int]string{}, down: map[string]bool{}}
+	return &demoView{began: now, uneasy: now, names: map[int]string{}, known: map[determinant.WorkerID]string{}, down: map[string]bool{}}
 }
 
 func (v *demoView) title() []string {
@@ -98,7 +99,7 @@ func (v *demoView) killed(e understudy.ProcessEvent) []string {
 		}
 		for i := range v.status.Tasks {
 			if t := &v.status.Tasks[i]; t.Worker == k.worker && k.worker != 0 {
-				r := &demoRecovery{task: t.Task, name: t.Name, life: t.Incarnation + 1}
+				r := &demoRecovery{task: t.Task, name: short(t.Name), life: t.Incarnation + 1}
 				for p := range r.ms {
 					r.ms[p] = -1
 				}
@@ -122,7 +123,15 @@ func (k *demoKill) names() string {
 }
 
 func (v *demoView) takeStatus(s *understudy.Status, now time.Time) []string {
+	if s.State == cluster.JobFinished {
+		s.Workers, s.Tasks = v.last() // they leave one by one
+	}
 	v.status = s
+	for i := range s.Workers {
+		if w := &s.Workers[i]; v.names[w.Process] != "" {
+			v.known[w.Worker] = v.names[w.Process]
+		}
+	}
 	if dt := now.Sub(v.at); dt > time.Second/2 {
 		if !v.at.IsZero() && s.Summary.RecordsIn >= v.counted {
 			v.rate = float64(s.Summary.RecordsIn-v.counted) / dt.Seconds()
@@ -176,12 +185,18 @@ func (v *demoView) phases(k *demoKill, t *demoRecovery, r *cluster.Recovery) (li
 	return lines
 }
 
-// process names the process that a worker is.
+// last are the workers and tasks that were seen last.
+func (v *demoView) last() ([]cluster.WorkerStatus, []cluster.TaskStatus) {
+	if v.status == nil {
+		return nil, nil
+	}
+	return v.status.Workers, v.status.Tasks
+}
+
+// process names the process that a worker is or was.
 func (v *demoView) process(w determinant.WorkerID) string {
-	for i := range v.status.Workers {
-		if s := &v.status.Workers[i]; s.Worker == w && v.names[s.Process] != "" {
-			return v.names[s.Process]
-		}
+	if name := v.known[w]; name != "" {
+		return name
 	}
 	return fmt.Sprintf("worker %d", w)
 }
@@ -189,7 +204,7 @@ func (v *demoView) process(w determinant.WorkerID) string {
 // healthy tells whether every task runs and has a standby that is ready.
 func (v *demoView) healthy() bool {
 	s := v.status
-	if s == nil || s.State != cluster.JobRunning || len(s.Tasks) == 0 || len(s.Workers) == 0 {
+	if s == nil || s.State != cluster.JobRunning || len(s.Tasks) == 0 || len(s.Workers) < demoWorkers {
 		return false
 	}
 	for i := range s.Tasks {
@@ -200,9 +215,17 @@ func (v *demoView) healthy() bool {
 	return true
 }
 
+// even tells whether every worker runs something.
+func (v *demoView) even() bool {
+	return !slices.ContainsFunc(v.status.Workers, func(w cluster.WorkerStatus) bool { return w.Tasks == 0 })
+}
+
 // victim names the process to be killed now, if it is time for that: the one that runs most tasks.
 func (v *demoView) victim(now time.Time) string {
-	if v.pending || len(v.kills) == demoKills || !v.healthy() || now.Sub(v.uneasy) < demoCalm {
+	if v.pending || len(v.kills) == demoKills || !v.healthy() {
+		return ""
+	}
+	if calm := now.Sub(v.uneasy); calm < demoCalm || calm < demoPatience && !v.even() {
 		return ""
 	}
 	most := &v.status.Workers[0]
@@ -213,6 +236,15 @@ func (v *demoView) victim(now time.Time) string {
 	}
 	name := v.names[most.Process]
 	v.pending = name != ""
+	return name
+}
+
+// short leaves out all operators of a task but the first: "lines -> split[0]" is "lines[0]".
+func short(name string) string {
+	first, _, chained := strings.Cut(name, " -> ")
+	if i := strings.LastIndexByte(name, '['); chained && i >= 0 {
+		return first + name[i:]
+	}
 	return name
 }
 
