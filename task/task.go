@@ -47,7 +47,10 @@ type Config struct {
 	Load  func(load func(table string, key, value []byte) error) error
 	// Log is the task's own log in the worker's store. It already holds Replay. That of a life which begins without the
 	// determinants of the former one is empty and begins beyond Meta.Log (determinant.LogOffset.Anew).
-	Log    *causal.Log
+	Log *causal.Log
+	// Passed is the last epoch that others may have passed because of a former life whose choices this one does not repeat. Up
+	// to there no backlog of a consumer holds the task: the consumer may wait for a barrier that this task has yet to repeat.
+	Passed determinant.Epoch
 	Replay []byte   // the merged log from Meta.Log on; empty for a first start, after a rollback and without determinants
 	SkipAt []Poison // records to set aside, by the poison policy
 
