@@ -31,6 +31,7 @@ type network struct {
 	ctx      context.Context // ends with the node
 	cancel   context.CancelFunc
 	accepted chan net.Conn
+	over     chan struct{} // closed when Raft's transport is
 	serving  sync.WaitGroup
 
 	mu struct {
@@ -42,7 +43,8 @@ type network struct {
 }
 
 func newNetwork(o *Options, f *fault) *network {
-	n := &network{self: o.ID, peers: o.Peers, digest: identityOf(o).digest(), dial: o.Dial, fault: f, accepted: make(chan net.Conn)}
+	n := &network{self: o.ID, peers: o.Peers, digest: identityOf(o).digest(), dial: o.Dial, fault: f}
+	n.accepted, n.over = make(chan net.Conn), make(chan struct{})
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	n.mu.links = make(map[*link]bool)
 	n.mu.served = make(map[string][]*link)
@@ -143,7 +145,7 @@ func (n *network) Accept() (net.Conn, error) {
 	select {
 	case c := <-n.accepted:
 		return c, nil
-	case <-n.ctx.Done():
+	case <-n.over:
 		return nil, errClosed
 	}
 }
@@ -163,9 +165,10 @@ func (n *network) cutAll() {
 	}
 }
 
-// Close is what Raft's transport calls at its end.
+// Close is what Raft's transport calls at its end, once.
 func (n *network) Close() error {
 	n.cutAll()
+	close(n.over)
 	return nil
 }
 

@@ -138,7 +138,8 @@ func (n *Node) Serve(conn net.Conn) {
 }
 
 // Propose puts the command into the log, if this node leads. It does not block. done is called exactly once, by another
-// goroutine, and must not block: with nil when this node's machine has applied the command, otherwise with an error that has
+// goroutine, and must neither block nor wait for the node: with nil when this node's machine has applied the command, otherwise
+// with an error that has
 // ErrNotLeader, ErrLost, ErrBusy or ErrTooLarge in its chain. Proposals that were taken are answered in the order in
 // which they were made. The command is the node's from now on.
 func (n *Node) Propose(command []byte, done func(error)) {

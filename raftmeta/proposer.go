@@ -13,7 +13,7 @@ const (
 	MaxPending      = 1 << 16
 	maxPendingBytes = 256 << 20
 	// MaxCommand bounds a command, in bytes.
-	MaxCommand = 16 << 20
+	MaxCommand = 4 << 20
 	// maxInFlight bounds the entries that are on their way: one that is written while another crosses the network. Proposals
 	// that come meanwhile share the next one.
 	maxInFlight = 2

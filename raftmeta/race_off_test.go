@@ -7,6 +7,7 @@ const (
 	failures   = 200
 	openStep   = 1
 	flips      = 16
-	chaosSeeds = 8
+	chaosSeeds = 5
+	failOvers  = 8
 	slow       = 1
 )

@@ -8,6 +8,7 @@ const (
 	failures   = 20
 	openStep   = 8
 	flips      = 4
-	chaosSeeds = 2
+	chaosSeeds = 1
+	failOvers  = 2
 	slow       = 4 // factor of the nodes' timeouts
 )
