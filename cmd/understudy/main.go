@@ -38,7 +38,7 @@ func newRootCommand() *cobra.Command {
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError(err) })
-	root.AddCommand(newRunCommand(), newDemoCommand(), newVerifyCommand(), newNexmarkCommand(), newCoordinatorCommand(), newWorkerCommand())
+	root.AddCommand(newRunCommand(), newDemoCommand(), newVerifyCommand(), newNexmarkCommand(), newBenchCommand(), newCoordinatorCommand(), newWorkerCommand())
 	root.AddCommand(newClientCommands()...)
 	return root
 }

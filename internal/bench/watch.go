@@ -1,0 +1,198 @@
+package bench
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"math/bits"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+)
+
+func milliseconds(n int64) time.Duration { return time.Duration(n) * time.Millisecond }
+
+const (
+	lookEvery  = time.Millisecond
+	readAtMost = 1 << 20
+)
+
+// growth says that lines of a partition became visible.
+type growth struct {
+	at    int64 // microseconds
+	lines int
+}
+
+// visible is a line that was seen.
+type visible struct {
+	at, due int64 // microseconds
+}
+
+// watcher reads the output as it grows, as an outside reader does, and remembers when it saw what.
+type watcher struct {
+	dir    string
+	expect uint64
+	parts  map[string]*part
+	seen   []uint64 // a bit per record
+	stop   chan struct{}
+	done   sync.WaitGroup
+	err    error
+
+	lines      []visible
+	duplicates uint64
+	strange    uint64 // records that nobody sent
+	count      uint64
+}
+
+// part is one output file.
+type part struct {
+	name   string
+	offset int64
+	rest   []byte
+	grown  []growth
+}
+
+func watch(dir string, expect uint64) *watcher {
+	w := &watcher{dir: dir, expect: expect, parts: map[string]*part{}, seen: make([]uint64, expect/64+1), stop: make(chan struct{})}
+	w.done.Go(w.run)
+	return w
+}
+
+// finish looks a last time and ends.
+func (w *watcher) finish() error {
+	close(w.stop)
+	w.done.Wait()
+	return w.err
+}
+
+func (w *watcher) run() {
+	ticker := time.NewTicker(lookEvery)
+	defer ticker.Stop()
+	buf := make([]byte, readAtMost)
+	for last := false; !last; {
+		select {
+		case <-ticker.C:
+		case <-w.stop:
+			last = true
+		}
+		if err := w.look(buf); err != nil {
+			w.err = err
+			return
+		}
+	}
+}
+
+// look reads what has come since the last look. Files are opened by name each time: a fence may put a copy in a file's place.
+func (w *watcher) look(buf []byte) error {
+	names, err := filepath.Glob(filepath.Join(w.dir, "part-*.jsonl"))
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		p := w.parts[name]
+		if p == nil {
+			p = &part{name: filepath.Base(name)}
+			w.parts[name] = p
+		}
+		if err := w.read(name, p, buf); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (w *watcher) read(name string, p *part, buf []byte) error {
+	f, err := os.Open(name)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer f.Close() //nolint:errcheck // it was only read
+	lines := 0
+	now := time.Now().UnixMicro()
+	for {
+		n, err := f.ReadAt(buf, p.offset)
+		p.offset += int64(n)
+		read, perr := w.take(p, buf[:n], now)
+		lines += read
+		if perr != nil {
+			return perr
+		}
+		if errors.Is(err, io.EOF) || n < len(buf) {
+			break
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if lines > 0 {
+		p.grown = append(p.grown, growth{at: now, lines: lines})
+	}
+	return nil
+}
+
+func (w *watcher) take(p *part, text []byte, now int64) (lines int, err error) {
+	if len(p.rest) > 0 {
+		text = append(p.rest, text...)
+	}
+	for {
+		end := bytes.IndexByte(text, '\n')
+		if end < 0 {
+			break
+		}
+		if err := w.line(text[:end], now); err != nil {
+			return lines, fmt.Errorf("bench: %s: %w", p.name, err)
+		}
+		text = text[end+1:]
+		lines++
+	}
+	p.rest = append([]byte(nil), text...)
+	return lines, nil
+}
+
+func (w *watcher) line(text []byte, now int64) error {
+	number, dueText, ok := bytes.Cut(text, []byte(" "))
+	n, err := strconv.ParseUint(string(number), 10, 64)
+	due, derr := strconv.ParseInt(string(dueText), 10, 64)
+	if err = errors.Join(err, derr); err != nil || !ok {
+		return fmt.Errorf("line %q", text)
+	}
+	if n >= w.expect {
+		w.strange++
+		return nil
+	}
+	if bit := uint64(1) << (n % 64); w.seen[n/64]&bit != 0 {
+		w.duplicates++
+	} else {
+		w.seen[n/64] |= bit
+		w.count++
+	}
+	w.lines = append(w.lines, visible{at: now, due: due})
+	return nil
+}
+
+// lost is how many records were never seen.
+func (w *watcher) lost() uint64 {
+	seen := 0
+	for _, word := range w.seen {
+		seen += bits.OnesCount64(word)
+	}
+	return w.expect - uint64(seen)
+}
+
+// gap finds the longest time between two growths of a partition that overlaps [from, until], and when it ended.
+func (p *part) gap(from, until int64) (longest, end int64) {
+	i, _ := slices.BinarySearchFunc(p.grown, from, func(g growth, at int64) int { return int(g.at - at) })
+	for i = max(i, 1); i < len(p.grown) && p.grown[i-1].at < until; i++ {
+		if d := p.grown[i].at - p.grown[i-1].at; d > longest {
+			longest, end = d, p.grown[i].at
+		}
+	}
+	return longest, end
+}
