@@ -206,7 +206,7 @@ type pairOptions struct {
 	keepalive time.Duration
 	perStream int // messages that each side writes per stream
 	tiny      bool
-	broken    func(peer determinant.WorkerID, cause error)
+	hooks     MeshHooks
 	endpoints [3]Endpoint
 }
 
@@ -225,7 +225,7 @@ func newPair(t testing.TB, o pairOptions) *pair {
 		p.meshes[id] = NewMesh(MeshOptions{
 			Self: id, Cluster: "test", Instance: fmt.Sprint("process ", id), Security: o.security, Endpoint: o.endpoints[id],
 			Limits: Limits{Tasks: 1, Channels: 1}, Keepalive: o.keepalive, MaxBackoff: 20 * time.Millisecond,
-			Hooks: MeshHooks{Broken: o.broken},
+			Hooks: o.hooks,
 		})
 	}
 	var err error
@@ -298,7 +298,7 @@ func TestLink(t *testing.T) {
 // Connections break at random moments, from either end and in between, and no stream ever shows a message of another, none is
 // missing within one, and no item is lost or comes twice.
 func TestLinksUnderRandomCuts(t *testing.T) {
-	p := newPair(t, pairOptions{perStream: 1 << 30, broken: notCorrupt(t)})
+	p := newPair(t, pairOptions{perStream: 1 << 30, hooks: MeshHooks{Broken: notCorrupt(t)}})
 	defer p.close(t)
 	chance := rand.New(rand.NewPCG(1, 2))
 	p.proxy.cutAfter(func(int) (up, down int) {
@@ -358,7 +358,7 @@ func TestLinkCutAtEveryByte(t *testing.T) {
 }
 
 func cutAt(t *testing.T, direction, n int) {
-	p := newPair(t, pairOptions{tiny: true, perStream: 3, broken: notCorrupt(t)})
+	p := newPair(t, pairOptions{tiny: true, perStream: 3, hooks: MeshHooks{Broken: notCorrupt(t)}})
 	defer p.close(t)
 	p.proxy.cutAfter(func(i int) (up, down int) {
 		limits := [2]int{-1, -1}

@@ -272,7 +272,7 @@ func TestPeerIsForgottenByOneSide(t *testing.T) {
 		for id := range 2 {
 			ends[id+1] = &endpoint{control: func(_ determinant.WorkerID, item []byte) { got[id+1] <- string(item) }}
 		}
-		p := newPair(t, pairOptions{endpoints: ends, broken: notCorrupt(t)})
+		p := newPair(t, pairOptions{endpoints: ends, hooks: MeshHooks{Broken: notCorrupt(t)}})
 		p.link()
 		for round := range 5 {
 			for id := determinant.WorkerID(1); id <= 2; id++ {
@@ -301,7 +301,7 @@ func TestHeldItemOutlivesItsSession(t *testing.T) {
 		<-release
 		got <- string(item)
 	}}
-	p := newPair(t, pairOptions{endpoints: [3]Endpoint{1: receiver, 2: &endpoint{}}, broken: notCorrupt(t)})
+	p := newPair(t, pairOptions{endpoints: [3]Endpoint{1: receiver, 2: &endpoint{}}, hooks: MeshHooks{Broken: notCorrupt(t)}})
 	defer p.close(t)
 	p.link()
 	p.meshes[2].Send(1, []byte("a long item of the first session"), false)
@@ -547,4 +547,31 @@ func TestImposterIsRefused(t *testing.T) {
 	_, _, err := s.Dial(context.Background(), p.server.Addr(), hello)
 	require.ErrorIs(t, err, ErrRefused)
 	require.NoError(t, imposter.Close())
+}
+
+// What is said to be sent is what is said to come, and each connection that is made breaks once.
+func TestHooks(t *testing.T) {
+	var sent, received, connected, failed, broken atomic.Int64
+	p := newPair(t, pairOptions{tiny: true, perStream: 100, hooks: MeshHooks{
+		Sent:     func(_ determinant.WorkerID, frames, bytes int) { sent.Add(int64(frames<<32 + bytes)) },
+		Received: func(_ determinant.WorkerID, frames, bytes int) { received.Add(int64(frames<<32 + bytes)) },
+		Connect: func(_ determinant.WorkerID, err error) {
+			if err == nil {
+				connected.Add(1)
+			} else {
+				failed.Add(1)
+			}
+		},
+		Broken: func(determinant.WorkerID, error) { broken.Add(1) },
+	}})
+	p.meshes[2].SetPeers([]Peer{{ID: 1, Addr: p.proxy.addr()}})
+	eventually(t, "a refusal", func() bool { return failed.Load() > 0 })
+	p.link()
+	p.send(0, 1)
+	p.await(t, 100, 1)
+	eventually(t, "all is counted", func() bool { return sent.Load() == received.Load() })
+	require.EqualValues(t, 2*100*2, sent.Load()>>32, "a head and a batch each")
+	require.EqualValues(t, 2*lines, connected.Load())
+	p.close(t)
+	require.EqualValues(t, 2*lines, broken.Load())
 }
