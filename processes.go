@@ -33,6 +33,9 @@ var (
 	ErrAborted = supervisor.ErrAborted // Processes.Abort
 )
 
+// ErrOtherInput is the end of a run whose job has processed all its input, where the sources list other input now.
+var ErrOtherInput = cluster.ErrOtherInput
+
 // Processes are the options of RunCluster that are about processes.
 type Processes struct {
 	Coordinators int    // 1 or 3, of which 3 survive the loss of any one. The same for the whole life of the job. Default 1
@@ -96,6 +99,7 @@ func RunCluster(ctx context.Context, job *operator.Job, o Options) (ClusterSumma
 	sum, err := supervisor.Run(ctx, supervisor.Options{
 		Job: plan.Name, Cluster: p.Cluster, StateDir: o.StateDir, Host: p.Host, Workers: o.Workers, Coordinators: p.Coordinators,
 		Credentials: p.Credentials, Args: p.Args, Call: call, Outlive: p.Outlive, Chaos: o.Chaos, Logger: o.Logger,
+		Input: func(ctx context.Context) (string, error) { return cluster.InputDigest(ctx, plan) },
 		Client: func(s supervisor.Settings, secret []byte) (supervisor.Client, error) {
 			c := s.Credentials()
 			c.Secret = secret

@@ -165,6 +165,9 @@ func (l *Local) open(ctx context.Context) error {
 	s := &l.ledger.state
 	l.resumed = s.View.Index > 0
 	if s.Finished != nil {
+		if err := checkInput(ctx, l.job, s.View.Splits); err != nil {
+			return err
+		}
 		l.complete = true
 		l.finish(nil)
 		return nil

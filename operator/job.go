@@ -57,6 +57,7 @@ type node struct {
 	head        bool // starts a vertex of its own whatever its input is
 	atLeastOnce bool
 	source      sourceSplits
+	inputOf     func(split string) string
 	sink        CausalSink
 	checks      []func() error // asked at Plan time
 	// build makes one task's instance of the operator. outs has a collector per port.

@@ -29,6 +29,8 @@ type Vertex struct {
 	Parallelism int
 	// Source lists the splits of a source vertex, nil for others.
 	Source func(ctx context.Context) ([]string, error)
+	// InputOf is InputNamer's method of the source; nil if it has none.
+	InputOf func(split string) string
 	// Sink opens the causal store of one task of a vertex that ends in a causal sink; nil for others.
 	Sink func(ctx context.Context, task int) (CausalStore, error)
 	// Identify tells the sink whose it is, before it is opened; nil if it does not ask.

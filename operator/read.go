@@ -36,6 +36,9 @@ func From[T any](j *Job, name string, s Source[T], o ...Option) Stream[T] {
 		}
 		return splits, nil
 	}
+	if namer, ok := any(s).(InputNamer); ok {
+		n.inputOf = namer.InputOf
+	}
 	return Stream[T]{node: j.add(n, opts), codec: codec}
 }
 

@@ -18,6 +18,13 @@ type Source[T any] interface {
 	Open(ctx context.Context, split string, offset uint64) (Reader[T], error)
 }
 
+// InputNamer is a Source that can tell one input from another. A job that has processed all its input asks such a source whether
+// there is other input now, and says so; without it the job says that there is nothing to do.
+type InputNamer interface {
+	// InputOf names, for people, what a split is of. The same input has the same names whenever its splits are listed.
+	InputOf(split string) string
+}
+
 // Reader reads one split. It is used by one goroutine.
 type Reader[T any] interface {
 	// Next returns the next record and the offset after it. It returns ErrNotReady instead of waiting, and io.EOF at the end.

@@ -1,6 +1,7 @@
 package supervisor
 
 import (
+	"context"
 	"crypto/rand"
 	"encoding/json"
 	"errors"
@@ -12,6 +13,7 @@ import (
 	"slices"
 
 	"github.com/understudy-stream/understudy/checkpoint"
+	"github.com/understudy-stream/understudy/cluster"
 )
 
 // Errors of a state directory.
@@ -39,6 +41,7 @@ type Settings struct {
 	Key          string   `json:"tls_key,omitempty"`
 	Formed       bool     `json:"formed"`   // coordinators have run on these addresses
 	Finished     bool     `json:"finished"` // the job has processed all its input
+	Input        string   `json:"input"`    // which input that is; empty: not known
 }
 
 // ReadSettings reads how the processes of a run can be reached.
@@ -65,8 +68,21 @@ type directory struct {
 	lock     io.Closer
 }
 
+// inputNow asks which input there is, unless a job is under way that has its own.
+func (o *Options) inputNow(ctx context.Context) (string, error) {
+	s, err := ReadSettings(o.StateDir)
+	if o.Input == nil || err == nil && s.Formed && !s.Finished {
+		return "", nil
+	}
+	return o.Input(ctx)
+}
+
 // openDirectory locks a directory and reads its settings, or makes them.
-func openDirectory(o *Options) (*directory, error) {
+func openDirectory(ctx context.Context, o *Options) (*directory, error) {
+	input, err := o.inputNow(ctx)
+	if err != nil {
+		return nil, err
+	}
 	if err := os.MkdirAll(o.StateDir, 0o755); err != nil {
 		return nil, fmt.Errorf("supervisor: state directory: %w", err)
 	}
@@ -75,13 +91,13 @@ func openDirectory(o *Options) (*directory, error) {
 		return nil, err
 	}
 	d := &directory{path: o.StateDir, lock: lock}
-	if err := d.prepare(o); err != nil {
+	if err := d.prepare(o, input); err != nil {
 		return nil, errors.Join(err, lock.Close())
 	}
 	return d, nil
 }
 
-func (d *directory) prepare(o *Options) error {
+func (d *directory) prepare(o *Options, input string) error {
 	if _, err := os.Stat(filepath.Join(d.path, localLedger)); err == nil {
 		return fmt.Errorf("%w: %s is of a job that ran in one process, and goes on only there", ErrOtherShape, d.path)
 	}
@@ -99,6 +115,12 @@ func (d *directory) prepare(o *Options) error {
 		return fmt.Errorf("%w: %s is of job %q in cluster %q, this is job %q in cluster %q", ErrOtherShape, d.path, s.Job, s.Cluster, o.Job, o.Cluster)
 	case s.Formed && len(s.Coordinators) != o.Coordinators:
 		return fmt.Errorf("%w: %s began with %d coordinators and cannot go on with %d", ErrOtherShape, d.path, len(s.Coordinators), o.Coordinators)
+	}
+	switch s := &d.settings; {
+	case !s.Formed:
+		s.Input = input
+	case s.Finished && s.Input != "" && s.Input != input:
+		return cluster.ErrOtherInput
 	}
 	if err := d.findSecret(o); err != nil {
 		return err

@@ -43,6 +43,9 @@ type Options struct {
 	Chaos   *cluster.Chaos
 	Logger  *slog.Logger
 
+	// Input, if it is set, tells one input of the job from another. It is asked before a job begins, when nothing was made yet, and again
+	// when the job is complete.
+	Input func(context.Context) (string, error)
 	// Client makes a client of the cluster. Required.
 	Client func(s Settings, secret []byte) (Client, error)
 	// Status, Progress and Event, if they are set, hear of every status, of what was done so far, a few times per second, and of

@@ -82,7 +82,7 @@ func Run(ctx context.Context, o Options) (Summary, error) {
 	if err := o.ensureDefaults(); err != nil {
 		return Summary{}, err
 	}
-	dir, err := openDirectory(&o)
+	dir, err := openDirectory(ctx, &o)
 	if err != nil {
 		return Summary{}, err
 	}

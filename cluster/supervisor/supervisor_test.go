@@ -220,6 +220,33 @@ func TestFinishedJob(t *testing.T) {
 	require.Empty(t, again.events)
 }
 
+// A complete job has nothing to do with the input that it had, and does not pass for one with other input.
+func TestFinishedJobWithOtherInput(t *testing.T) {
+	dir := t.TempDir()
+	given := func(name string) func(*Options) {
+		return func(o *Options) { o.Input = func(context.Context) (string, error) { return name, nil } }
+	}
+	r := begin(t, "steady", dir, given("a"))
+	r.await(Started, 3)
+	r.reached()
+	r.far.set(func(s *cluster.Status) { s.State = cluster.JobFinished })
+	require.NoError(t, r.end())
+
+	again := begin(t, "steady", dir, given("a"))
+	require.NoError(t, again.end())
+	require.True(t, again.sum.Complete)
+	other := begin(t, "steady", dir, given("b"))
+	require.ErrorIs(t, other.end(), cluster.ErrOtherInput)
+}
+
+// Nothing is made before the input is known.
+func TestJobWithoutInput(t *testing.T) {
+	dir, none := filepath.Join(t.TempDir(), "state"), errors.New("no input")
+	r := begin(t, "steady", dir, func(o *Options) { o.Input = func(context.Context) (string, error) { return "", none } })
+	require.ErrorIs(t, r.end(), none)
+	require.NoDirExists(t, dir)
+}
+
 func TestFailedJob(t *testing.T) {
 	r := begin(t, "steady", t.TempDir(), nil)
 	r.await(Started, 3)

@@ -42,6 +42,12 @@ func (p *pacedLines) Splits(ctx context.Context) ([]string, error) {
 	return splits, err
 }
 
+// InputOf implements operator.InputNamer.
+func (p *pacedLines) InputOf(split string) string {
+	_, inner, _ := strings.Cut(split, " ")
+	return p.files.InputOf(inner)
+}
+
 // Open implements operator.Source.
 func (p *pacedLines) Open(ctx context.Context, split string, offset uint64) (operator.Reader[file.Line], error) {
 	text, inner, ok := strings.Cut(split, " ")

@@ -8,7 +8,6 @@ import (
 	"io"
 	"log/slog"
 	"math/rand/v2"
-	"os"
 	"path/filepath"
 	"time"
 
@@ -326,13 +325,11 @@ func (o *runOptions) run(ctx context.Context, name string, stdout, stderr io.Wri
 
 // runCluster runs a job on processes. In each of them but this one it does not return.
 func (o *runOptions) runCluster(ctx context.Context, opened *opened, u *understudy.Options, line *console.ProgressLine, stdout io.Writer) error {
-	if _, err := os.Stat(o.state); errors.Is(err, os.ErrNotExist) && len(o.inputs) > 0 {
-		if _, err := file.Lines(o.inputs...).Splits(ctx); err != nil {
-			return usageError(err)
-		}
-	}
 	sum, err := understudy.RunCluster(ctx, opened.job, *u)
 	line.Clear()
+	if errors.Is(err, file.ErrNoMatch) {
+		return usageError(err)
+	}
 	err = o.ending(err)
 	if o.format == "json" {
 		return errors.Join(err, console.PrintJSON(stdout, struct {
@@ -357,6 +354,8 @@ func (o *runOptions) ending(err error) error {
 		return &exitError{code: 130, err: errors.New("the cluster was told to stop" + again)}
 	case errors.Is(err, context.Canceled):
 		return &exitError{code: 130, err: errors.New("interrupted" + again)}
+	case errors.Is(err, understudy.ErrOtherInput):
+		return fmt.Errorf("%w (to begin anew, remove %s and %s)", err, o.output, o.state)
 	}
 	return err
 }

@@ -98,6 +98,20 @@ func TestInterrupted(t *testing.T) {
 	require.Equal(t, before, outputSize(out))
 }
 
+// The same command has nothing left to do; one with other input does not pass for that.
+func TestCompleteJobWithOtherInput(t *testing.T) {
+	for _, flags := range [][]string{nil, {"--workers", "2"}} {
+		first, second, out := texts(t, 1, 50), texts(t, 1, 60), filepath.Join(t.TempDir(), "out")
+		run(t, "wordcount", first, out, flags...).summary()
+		before := outputSize(out)
+		require.Zero(t, run(t, "wordcount", first, out, flags...).code())
+		p := run(t, "wordcount", second, out, flags...)
+		require.Equal(t, 1, p.code())
+		require.Regexp(t, "^understudy: the job is complete, and was given other input than this.*to begin anew, remove "+out, p.stderr.String())
+		require.Equal(t, before, outputSize(out))
+	}
+}
+
 // The process dies with every task, log and standby in it, again and again; only files are left.
 func TestKilledProcess(t *testing.T) {
 	for _, interval := range []string{"100ms", "1h"} {
@@ -201,6 +215,7 @@ func TestUnusableArguments(t *testing.T) {
 		{[]string{"run", "nexmark-q4", "--output", filepath.Join(dir, "q4"), "--events", "10", "--pacing", "wall"}, "need a rate"},
 		{[]string{"run", "nexmark-q4", "--output", filepath.Join(dir, "q4"), "--events", "10", "--rate", "fast"}, `--rate "fast"`},
 		{[]string{"nexmark", "generate"}, "--events is required"},
+		{[]string{"nexmark", "generator"}, `unknown command "generator"`},
 		{append([]string{"run", "wordcount", "--chaos", "kill=1s,target=all"}, good...), "target=all is not possible in one process"},
 		{append([]string{"run", "wordcount", "--chaos", "pause=1s"}, good...), "not possible in one process"},
 		{append([]string{"run", "wordcount", "--mode", "at-least-once", "--sharing-depth", "2"}, good...), "has no effect in mode at-least-once"},

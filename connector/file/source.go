@@ -8,6 +8,7 @@ import (
 	"math"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/understudy-stream/understudy/operator"
 )
@@ -68,7 +69,10 @@ type Source struct {
 	options SourceOptions
 }
 
-var _ operator.Source[Line] = (*Source)(nil)
+var (
+	_ operator.Source[Line] = (*Source)(nil)
+	_ operator.InputNamer   = (*Source)(nil)
+)
 
 // Lines reads the lines of every file that matches a pattern. A pattern is that of path.Match for each path segment; the
 // segment ** stands for any number of directories, none included. As in a shell, a wildcard does not match a name that
@@ -117,6 +121,15 @@ func (s *Source) Splits(ctx context.Context) ([]string, error) {
 		}
 	}
 	return splits, nil
+}
+
+// InputOf implements operator.InputNamer: it names the file as it was when the splits were listed.
+func (s *Source) InputOf(identity string) string {
+	sp, err := parseSplit(identity)
+	if err != nil {
+		return identity
+	}
+	return fmt.Sprintf("%s, %d bytes of %s", sp.File, sp.Size, time.Unix(0, sp.Modified).UTC().Format(timeFormat))
 }
 
 // describe gives the split that is a whole file.

@@ -46,6 +46,9 @@ func parseSplit(identity string) (split, error) {
 	return s, nil
 }
 
+// timeFormat is how times of files are told to people.
+const timeFormat = "2006-01-02T15:04:05.000000000Z"
+
 // check tells whether the open file is still the one that the split was cut from.
 func (s split) check(f *os.File) error {
 	info, err := f.Stat()
@@ -54,7 +57,7 @@ func (s split) check(f *os.File) error {
 	}
 	if info.Size() != s.Size || info.ModTime().UnixNano() != s.Modified {
 		return fmt.Errorf("%w: %s has %d bytes of %s, had %d", ErrChanged, s.File, info.Size(),
-			info.ModTime().UTC().Format("2006-01-02T15:04:05.000000000Z"), s.Size)
+			info.ModTime().UTC().Format(timeFormat), s.Size)
 	}
 	return nil
 }
