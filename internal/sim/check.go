@@ -45,7 +45,7 @@ func (c *checks) delivered(p *process, t *task.Task, l *life, input int, b *infl
 	if !p.sound() || !w.causal() {
 		return
 	}
-	if b.First != l.next[input] {
+	if b.First != l.next[input] && !w.modes.adopts(t, l, input) {
 		w.violate("sequence", "input %d of task %d #%d expects element %d and gets %d", input, t.ID(), t.Incarnation(), l.next[input], b.First)
 	}
 	v, ok := b.Tag.(vector)
@@ -161,7 +161,7 @@ func (w *World) checkReport(p *process, r *cluster.Report) {
 	if !p.sound() || inc < w.metadata.places[t].Incarnation && inc > 0 {
 		return
 	}
-	if r.Failed != nil || w.strict() {
+	if r.Failed != nil || w.modes.local() {
 		w.violate("complaint", "worker %d, task %d #%d: %s", p.id, t, inc, text)
 	}
 }
@@ -181,7 +181,7 @@ func (c *checks) completed(e *checkpoint.Complete) {
 
 // rolledBack checks that a rollback was called for.
 func (c *checks) rolledBack(d *standby.Decision) {
-	if c.world.strict() {
+	if c.world.modes.local() {
 		c.world.violate("rollback", "%v", d)
 	}
 }
@@ -215,18 +215,21 @@ func (c *checks) sweep() {
 
 func (c *checks) copyOf(p *process, t determinant.TaskID) {
 	w := c.world
-	own, made := p.worker.Logs().Copy(t), w.history.tasks[t].log
-	if own.Base > w.metadata.committed[t] {
+	own, made := p.worker.Logs().Copy(t), &w.history.tasks[t]
+	if own.Base < made.from || own.Base.Beyond(max(made.end(), w.metadata.committed[t])) {
+		return // of a former history, or of one that is about to begin
+	}
+	if own.Base > max(made.from, w.metadata.committed[t]) {
 		w.violate("truncation", "worker %d has truncated log %d to %d, the checkpoint is at %d", p.id, t, own.Base, w.metadata.committed[t])
 	}
 	end := own.End()
-	if int(end) > len(made) {
+	if end > made.end() {
 		if w.metadata.committed[t] < end {
-			w.violate("prefix", "worker %d holds %d of log %d, only %d were made", p.id, end, t, len(made))
+			w.violate("prefix", "worker %d holds %d of log %d, only %d were made", p.id, end, t, made.end())
 		}
 		return
 	}
-	if int(own.Base) <= len(made) && !slices.Equal(own.Bytes, made[own.Base:end]) {
+	if own.Base <= made.end() && !slices.Equal(own.Bytes, made.log[own.Base-made.from:end-made.from]) {
 		w.violate("prefix", "worker %d holds other determinants of task %d than were made, in [%d,%d)", p.id, t, own.Base, end)
 	}
 }

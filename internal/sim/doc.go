@@ -13,6 +13,8 @@
 //     does not go back, nothing is truncated before its checkpoint, checkpoints rise, one life writes;
 //   - at full depth no rollback, no divergence, no failure but those that were planted;
 //   - each input record is visible exactly once, counted by its id;
+//   - in runs whose mode changes (modes.go): nothing is lost in any mode, a failure is recovered as the weakest epoch since
+//     the last completed checkpoint allows, and what was shown is shown again only by recoveries without determinants;
 //   - when the faults are over, the job ends.
 //
 // Every checker is itself tested with planted faults, by running with single rules of the protocol switched off: see

@@ -110,6 +110,7 @@ func (d *drains) follow(o *drain) (over bool) {
 		if w.step > max(o.began, w.faults.last)+drainPatience && d.calm && len(w.faults.sound()) > len(d.open) {
 			w.violate("drain", "worker %d is not drained: %s", o.process.id, c.Drains()[i].Why)
 		}
+	case o.stop == 0 && leader.applied < len(w.metadata.entries): // the ledger may say otherwise by now
 	case o.stop == 0:
 		d.check(o.process)
 		o.stop = w.step + d.rng.IntN(300)
@@ -148,7 +149,7 @@ func (d *drains) decided(before []standby.Placement, e *standby.Decision) {
 		switch {
 		case planned && (p.From != was.Worker || was.Recovering):
 			w.violate("drain", "%v was handed over as %v", was, p)
-		case d.calm && w.causal() && !planned:
+		case d.calm && e.Collect && !planned:
 			w.violate("drain", "nothing has failed, and yet %v became %v, rollback %v", was, p, rollback)
 		case d.calm && slices.Contains(d.stopped, was.Worker):
 			w.violate("drain", "worker %d was drained before it was stopped, and yet %v became %v", was.Worker, was, p)

@@ -20,6 +20,7 @@ func TestFormerFailures(t *testing.T) {
 		{"credits in a former numbering held a channel up, at least once", Options{Seed: 599, Mode: determinant.AtLeastOnce}},
 		{"an image of the next generation was acknowledged and then dropped", Options{Seed: 21165, Depth: 1}},
 		{"the same, by another way", Options{Seed: 10829, Depth: 2, Kinds: ChangeLeader | BreakStore | KillTask | KillWorker}},
+		{"a life that repeated its epochs was held back by those who waited for its barrier, at least once", switching(217)},
 		{"the log ended between a step's header and the mark of its epoch", Options{Seed: 310}},
 	} {
 		t.Run(f.found, func(t *testing.T) {

@@ -32,10 +32,14 @@ type history struct {
 type chronicle struct {
 	inc        determinant.Incarnation // the newest life that was started
 	generation determinant.Generation
+	from       determinant.LogOffset // where its present history begins: see determinant.LogOffset.Anew
 	log        []byte
 	points     []point
 	external   []sealed // batches for the task's store, of the newest life first seen
 }
+
+// end is where the log ends.
+func (c *chronicle) end() determinant.LogOffset { return c.from + determinant.LogOffset(len(c.log)) }
 
 // point says what the log up to an offset was chosen on.
 type point struct {
@@ -56,6 +60,8 @@ type life struct {
 	depends   vector            // what its state depends on
 	delivered vector            // and what waits for it does
 	next      []determinant.Seq // per input: the next element to be delivered
+	adopted   []int             // per input: how often its producer has begun anew
+	closed    bool
 }
 
 func newHistory(w *World) *history {
@@ -67,15 +73,23 @@ func (h *history) restored(p *process, id determinant.TaskID, inc determinant.In
 	w, c := h.world, &h.tasks[id]
 	t := p.worker.Task(id)
 	h.lives[t] = &life{host: p, depends: w.newVector(), delivered: w.newVector(), next: make([]determinant.Seq, len(w.job.Tasks[id].Inputs))}
+	h.lives[t].adopted = make([]int, len(w.job.Tasks[id].Inputs))
 	for i := range h.lives[t].next {
 		h.lives[t].next[i] = t.Taken(i)
 	}
 	if inc <= c.inc || !w.causal() {
 		return
 	}
-	log := p.worker.Logs().Log(id)
+	log, err := p.worker.Logs().Log(id), error(nil)
 	base, end := log.Base(), log.End()
-	known := determinant.LogOffset(len(c.log))
+	known := c.end()
+	if anew := inc <= w.modes.fresh[id]; anew && base.Beyond(known) || base < c.from {
+		c.inc, c.generation, c.from, c.log = inc, p.generation, base, nil // a rollback goes back to the history that it cut
+		if c.log, err = log.Read(nil, base, end); err != nil || !anew && end > base {
+			w.violate("history", "task %d #%d starts anew with [%d,%d): %v", id, inc, base, end, err)
+		}
+		return
+	}
 	if base > known {
 		w.violate("history", "task %d #%d starts at log offset %d, only %d are known", id, inc, base, known)
 		return
@@ -87,7 +101,7 @@ func (h *history) restored(p *process, id determinant.TaskID, inc determinant.In
 	}
 	rolledBack := p.generation > c.generation
 	common := min(end, known)
-	if !rolledBack && !bytes.Equal(c.log[base:common], b[:common-base]) {
+	if !rolledBack && !bytes.Equal(c.log[base-c.from:common-c.from], b[:common-base]) {
 		w.violate("history", "task %d #%d starts with other determinants than were made", id, inc)
 		return
 	}
@@ -96,9 +110,25 @@ func (h *history) restored(p *process, id determinant.TaskID, inc determinant.In
 		return
 	}
 	c.inc, c.generation = inc, p.generation
-	c.log = append(c.log[:base:base], b...)
+	c.log = append(c.log[:base-c.from:base-c.from], b...)
 	c.points = slices.DeleteFunc(c.points, func(p point) bool { return p.offset > end })
-	w.checks.started(p, t, end)
+	if inc > w.modes.fresh[id] {
+		w.checks.started(p, t, end)
+	}
+}
+
+// bury closes the tasks that their workers have dropped, as a task's goroutine does when it ends: what they kept goes back to
+// the budget.
+func (h *history) bury() {
+	for t, l := range h.lives { //lint:sorted each is closed by itself
+		if l.closed || !l.host.alive || l.host.worker.Task(t.ID()) == t {
+			continue
+		}
+		l.closed = true
+		if err := t.Close(); err != nil {
+			h.world.violate("close", "task %d #%d: %v", t.ID(), t.Incarnation(), err)
+		}
+	}
 }
 
 // stepped notes what a step of t added to its log.
@@ -108,7 +138,7 @@ func (h *history) stepped(p *process, t *task.Task) {
 		return
 	}
 	log := p.worker.Logs().Log(t.ID())
-	known, end := determinant.LogOffset(len(c.log)), log.End()
+	known, end := c.end(), log.End()
 	if end <= known {
 		return
 	}

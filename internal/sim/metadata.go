@@ -209,6 +209,7 @@ func (m *metadata) follow(e *cluster.Entry) {
 	case e.Decision != nil:
 		w.result.Decisions++
 		w.drains.decided(m.places, e.Decision)
+		w.modes.decided(e.Decision)
 		if e.Decision.Generation > m.generation {
 			w.result.Rollbacks++
 			w.checks.rolledBack(e.Decision)
@@ -219,6 +220,7 @@ func (m *metadata) follow(e *cluster.Entry) {
 		m.places = clonePlaces(m.truth.coordinator.View().Places)
 	case e.Start != nil:
 		m.saving = true
+		w.modes.started(e.Start)
 	case e.Abandon != nil:
 		m.saving = false
 	case e.Aside != nil:
@@ -229,6 +231,7 @@ func (m *metadata) follow(e *cluster.Entry) {
 		m.saving = false
 		w.result.Checkpoints++
 		w.checks.completed(e.Complete)
+		w.modes.completed(e.Complete)
 		m.checkpoint = e.Complete.Epoch
 		for _, t := range e.Complete.Tasks {
 			m.committed[t.Task] = t.Log

@@ -66,6 +66,11 @@ func mutantOptions(m mutation.Set, seed uint64) Options {
 		o.Kinds, o.Faults = gentle, -1
 	case mutation.AtLeastOnceCheckpointKept:
 		o.Mode = determinant.AtLeastOnce
+	case mutation.StartWhileRecovering, mutation.NewestModeCounts, mutation.HistoriesOverlap, mutation.DepthRaisedLate:
+		o.Switches, o.Faults = 6, 10
+		if seed%2 == 0 {
+			o.Kinds = KillTask | KillWorker
+		}
 	case mutation.CollectionMissesOneWorker:
 		o.Kinds, o.Faults = KillWorker|KillTask, 6
 	case mutation.PromotionWithoutCommit:

@@ -17,7 +17,8 @@ import (
 func (w *World) checkEnd() {
 	w.checks.sweep()
 	w.checkIDs()
-	if w.causal() {
+	w.modes.check()
+	if !w.modes.left {
 		w.checkTime()
 		w.replay()
 	}
@@ -44,7 +45,7 @@ func (w *World) checkIDs() {
 		if n == 0 && !slices.Contains(w.aside, id%pathShift) {
 			w.violate("ids", "record %d is lost", id)
 		}
-		if n > 1 && w.opts.Mode != determinant.AtLeastOnce {
+		if n > 1 && !w.modes.loose {
 			w.violate("ids", "record %d is visible %d times", id, n)
 		}
 	}

@@ -14,11 +14,13 @@ func (w *World) tick() {
 	w.step++
 	w.faults.tick()
 	w.drains.tick()
+	w.modes.tick()
 	w.act()
 	w.checks.tick()
 	if w.step%64 > 0 {
 		return
 	}
+	w.history.bury()
 	switch quiet := w.faults.quiet(); {
 	case w.opts.NoCheckpoints && quiet >= w.opts.Settle:
 		w.over = true

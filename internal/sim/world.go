@@ -25,6 +25,7 @@ type Options struct {
 	Standbys  int               // per task; 0: the seed chooses
 	Faults    int               // 0: the seed chooses; negative: none
 	Kinds     FaultKind         // which faults; 0: all
+	Switches  int               // changes of mode and depth that are asked for
 	Drains    int               // workers that are drained for maintenance
 	Balance   int64             // after so many virtual milliseconds without failures tasks move to even them out; 0: never
 	Mutations mutation.Set
@@ -58,6 +59,8 @@ type Result struct {
 	Lines       int // visible records at the end
 	Drained     int // workers that were drained
 	Moved       int // tasks that were handed over without a failure
+	Switches    int // epochs of another mode or depth than the one before
+	Loose       int // tasks that were recovered without determinants
 	Violation   *Violation
 }
 
@@ -77,6 +80,8 @@ func (r *Result) add(o Result) {
 	r.Lines += o.Lines
 	r.Drained += o.Drained
 	r.Moved += o.Moved
+	r.Switches += o.Switches
+	r.Loose += o.Loose
 }
 
 // String gives the counts.
@@ -145,6 +150,7 @@ type World struct {
 	metadata    *metadata
 	faults      faults
 	drains      *drains
+	modes       *modes
 	history     *history
 	checks      checks
 	aside       []uint64 // ids of records that were set aside
@@ -221,6 +227,7 @@ func newWorld(o Options) *World {
 	}
 	w.history = newHistory(w)
 	w.checks = newChecks(w)
+	w.modes = newModes(w)
 	w.metadata = newMetadata(w)
 	return w
 }
@@ -301,11 +308,11 @@ func (w *World) tail() int {
 
 func (w *World) mutated(m mutation.Set) bool { return w.opts.Mutations.Has(m) }
 
-// causal tells whether the job logs determinants.
-func (w *World) causal() bool { return w.opts.Mode == determinant.ExactlyOnce }
+// causal tells whether the job logs determinants, at least in some of its epochs.
+func (w *World) causal() bool { return w.opts.Mode == determinant.ExactlyOnce || w.opts.Switches > 0 }
 
-// strict tells whether the job must never roll back.
-func (w *World) strict() bool { return w.causal() && w.opts.Depth == determinant.Full }
+// strict tells whether the job must not roll back now.
+func (w *World) strict() bool { return w.modes.strict() }
 
 func (w *World) trace(format string, args ...any) {
 	if w.opts.Trace != nil {

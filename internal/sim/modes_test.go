@@ -1,0 +1,74 @@
+package sim
+
+import (
+	"flag"
+	"fmt"
+	"runtime"
+	"sync"
+	"testing"
+
+	"github.com/understudy-stream/understudy/determinant"
+)
+
+var (
+	switchSeeds = flag.Int("sim.switches", 100, "how many seeds TestSwitches runs")
+	switchSeed  = flag.Int64("sim.switch", -1, "run this seed of TestSwitches alone, with its story")
+)
+
+// TestSwitches runs whole jobs whose mode and sharing depth change while things go wrong.
+func TestSwitches(t *testing.T) {
+	if *switchSeed >= 0 {
+		o := switching(uint64(*switchSeed))
+		o.Trace = testWriter{t}
+		r := Run(o)
+		if r.Violation != nil {
+			t.Fatalf("seed %d (%s): %v", *switchSeed, r.Shape, r.Violation)
+		}
+		t.Logf("seed %d (%s): %v", *switchSeed, r.Shape, r)
+		return
+	}
+	var mu sync.Mutex
+	var sum Result
+	t.Run("all", func(t *testing.T) {
+		n := runtime.GOMAXPROCS(0)
+		for shard := range n {
+			t.Run(fmt.Sprint(shard), func(t *testing.T) {
+				t.Parallel()
+				for i := shard; i < *switchSeeds; i += n {
+					seed := *first + uint64(i)
+					r := Run(switching(seed))
+					if r.Violation != nil {
+						t.Errorf("seed %d (%s): %v\n\treproduce with: go test ./internal/sim -run TestSwitches -sim.switch=%d -v", seed, r.Shape, r.Violation, seed)
+					}
+					mu.Lock()
+					sum.add(r)
+					mu.Unlock()
+				}
+			})
+		}
+	})
+	t.Logf("%d seeds: %v, %d changes of mode or depth, %d tasks recovered without determinants", *switchSeeds, sum, sum.Switches, sum.Loose)
+	if sum.Switches < *switchSeeds || sum.Loose < *switchSeeds/4 || sum.Rollbacks < *switchSeeds/20 {
+		t.Error("too little happens for this to mean anything")
+	}
+}
+
+// switching is what a seed of TestSwitches runs: some begin in another mode, some without faults, since then all must be exact.
+func switching(seed uint64) Options {
+	o := Options{Seed: seed, Switches: 1 + int(seed%7), Depth: determinant.Full}
+	switch seed % 10 {
+	case 2:
+		o.Mode = determinant.AtLeastOnce
+	case 4:
+		o.Mode, o.Depth = determinant.GlobalRollback, 1
+	case 6:
+		o.Depth = 1
+	case 5:
+		o.Drains = 3
+	case 8:
+		o.Faults = -1
+	case 9:
+		o.Faults = 12
+	}
+	return o
+}
