@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/understudy-stream/understudy/transport"
@@ -13,6 +14,8 @@ const (
 	askTimeout  = 2 * time.Second // for a connection to one coordinator
 	askPause    = 50 * time.Millisecond
 	maxRedirect = 3
+
+	doubtfulTries = 3 // of each coordinator
 )
 
 // errElsewhere says that another coordinator must be asked.
@@ -22,10 +25,11 @@ var errElsewhere = errors.New("cluster: this coordinator does not lead")
 // none.
 func (c *Client) ask(ctx context.Context, q request, into any) error {
 	var last error
+	var doubt doubts
 	for {
 		for _, address := range c.coordinators {
 			err := c.askAt(ctx, address, q, into, maxRedirect)
-			if err == nil || definite(err) {
+			if err == nil || definite(err) || doubt.confirmed(err, len(c.coordinators)) {
 				return err
 			}
 			last = err
@@ -43,8 +47,24 @@ func (c *Client) ask(ctx context.Context, q request, into any) error {
 // definite tells whether asking somebody else, or once more, would give the same answer.
 func definite(err error) bool {
 	var refused *refusedError
-	return errors.As(err, &refused) || errors.Is(err, transport.ErrSecret) || errors.Is(err, transport.ErrVersion) ||
-		errors.Is(err, transport.ErrTLS) || errors.Is(err, transport.ErrRefused) || errors.Is(err, transport.ErrInsecure)
+	if errors.As(err, &refused) || errors.Is(err, transport.ErrVersion) || errors.Is(err, transport.ErrInsecure) {
+		return true
+	}
+	var unwanted *transport.Refused // for good, or by a process that is about to end
+	return errors.As(err, &unwanted) && strings.Contains(unwanted.Reason, ErrOtherCluster.Error())
+}
+
+// doubts count errors that mean something is wrong for good, unless the other side died in that very moment.
+type doubts struct{ inARow int }
+
+// confirmed tells whether all coordinators have said so, several times in a row.
+func (d *doubts) confirmed(err error, coordinators int) bool {
+	if !errors.Is(err, transport.ErrSecret) && !errors.Is(err, transport.ErrTLS) {
+		d.inARow = 0
+		return false
+	}
+	d.inARow++
+	return d.inARow >= doubtfulTries*coordinators
 }
 
 // refusedError is a coordinator's answer to a request that it does not fulfil.

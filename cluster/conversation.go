@@ -30,6 +30,7 @@ func (l *life) register(ctx context.Context, r register) (*leaderLink, *welcome,
 	r.Instance, r.Address, r.Host, r.Process = l.instance, n.address, host, os.Getpid()
 	r.Build, r.Job = n.opts.Build, identityOf(n.job)
 	notice := time.Now().Add(noLeaderNotice)
+	var doubt doubts
 	for {
 		var last error
 		for _, address := range n.opts.Coordinators {
@@ -38,7 +39,7 @@ func (l *life) register(ctx context.Context, r register) (*leaderLink, *welcome,
 				return s, w, nil
 			}
 			var refused *refusalError
-			if errors.As(err, &refused) || definite(err) || ctx.Err() != nil {
+			if errors.As(err, &refused) || definite(err) || doubt.confirmed(err, len(n.opts.Coordinators)) || ctx.Err() != nil {
 				return nil, nil, err
 			}
 			last = err
