@@ -102,7 +102,7 @@ func TestHeartbeatsQueue(t *testing.T) {
 	}()
 	var resp raft.AppendEntriesResponse
 	header := raft.RPCHeader{ProtocolVersion: 3, ID: []byte("b"), Addr: []byte("b")}
-	require.NoError(t, other.AppendEntries("a", "a", &raft.AppendEntriesRequest{RPCHeader: header, Term: 7, Leader: []byte("b")}, &resp))
+	require.NoError(t, other.AppendEntries("a", "a", &raft.AppendEntriesRequest{RPCHeader: header, Term: 7}, &resp))
 	require.True(t, resp.Success)
 	require.NoError(t, tr.Close())
 	require.NoError(t, other.Close())

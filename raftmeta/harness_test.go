@@ -197,9 +197,6 @@ func (w *world) open(id string) *member {
 	if os.Getenv("RAFTMETA_LOG") != "" {
 		o.Logger = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug})).With("node", id)
 	}
-	if len(w.peers) > 1 {
-		o.Heartbeat = slow * defaultHeartbeat
-	}
 	if w.options != nil {
 		w.options(&o)
 	}

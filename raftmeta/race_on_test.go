@@ -10,5 +10,5 @@ const (
 	flips      = 4
 	chaosSeeds = 1
 	failOvers  = 2
-	slow       = 4 // factor of the nodes' timeouts
+	slow       = 4 // factor of timeouts in real time
 )

@@ -61,7 +61,7 @@ func (t *transport) InstallSnapshot(id raft.ServerID, target raft.ServerAddress,
 	if err := t.NetworkTransport.InstallSnapshot(id, target, args, resp, data); err != nil || !resp.Success {
 		return err
 	}
-	last := raft.AppendEntriesRequest{RPCHeader: args.RPCHeader, Term: args.Term, Leader: args.Leader,
+	last := raft.AppendEntriesRequest{RPCHeader: args.RPCHeader, Term: args.Term,
 		Entries: []*raft.Log{{Index: args.LastLogIndex, Term: args.LastLogTerm, Type: raft.LogNoop}}}
 	// If it does not arrive, the follower asks for the snapshot again.
 	_ = t.NetworkTransport.AppendEntries(id, target, &last, new(raft.AppendEntriesResponse))
