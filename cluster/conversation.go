@@ -269,6 +269,7 @@ func (l *life) beat() *beat {
 	b.Metrics.InflightMemory, b.Metrics.InflightDisk = l.worker.opts.Budget.Used()
 	b.Metrics.DeterminantBytes = l.worker.Logs().Bytes()
 	b.Metrics.LinksDown = l.downs.count()
+	b.Metrics.StateBytes = int64(l.worker.opts.State.DiskBytes())
 	return b
 }
 
