@@ -81,6 +81,9 @@ func (n *coordinatorNode) waiting() []string {
 			why = append(why, text)
 		}
 	}
+	if n.jobState() == JobForming && n.why["deploy"] == "" {
+		why = append(why, fmt.Sprintf("%d of %d workers have joined", len(n.joined), n.opts.Workers))
+	}
 	for _, s := range n.sessions { //lint:sorted sorted below
 		for _, m := range s.tasks { //lint:sorted likewise
 			if m.BusyMillis > hungMillis && n.rep.coord.view.Places[m.Task].Incarnation == m.Incarnation {
