@@ -1,7 +1,10 @@
 package cluster
 
 import (
+	"errors"
+	"fmt"
 	"math"
+	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -127,4 +130,56 @@ func TestAJobWhoseLogOffsetsAreUsedUpRollsBack(t *testing.T) {
 	c.up.apply(c.next(recovering(0)))
 	require.Len(t, c.up.rollbacks(), 1)
 	require.Nil(t, c.up.w.Task(0))
+}
+
+// changing has both workers hear that the epoch behind checkpoint e is of another mode.
+func (c *couple) changing(e determinant.Epoch, m determinant.Mode) {
+	start := Entry{Start: &checkpoint.Start{Epoch: e, Mode: m, Depth: determinant.Full}}
+	c.up.apply(start)
+	c.down.apply(start)
+	c.last.Mode = max(c.last.Mode, m)
+	c.last.Collect = c.last.Mode.Logs()
+}
+
+// How a task recovers does not depend on the epoch that it, or a consumer, is in: one epoch of at-least-once since the last
+// completed checkpoint is enough. The new life logs where the former has not, its consumers adopt its numbering, and a sink
+// goes on behind what it shows.
+func TestAFailureDuringAChangeIsRecoveredByTheWeakestMode(t *testing.T) {
+	c := newCouple(t)
+	c.subscribe()
+	c.flow()
+	require.Positive(t, c.shown())
+	c.changing(1, determinant.AtLeastOnce) // no barrier has come yet: all tasks are in epoch 1, which is exactly-once
+	c.decide(recovering(0))
+	require.NotNil(t, c.up.w.Task(0))
+	log := c.up.w.Logs().Log(0)
+	require.True(t, log.Base().Beyond(0))
+	require.Equal(t, log.Base().Bytes(), uint64(0))
+	m := c.down.w.Write(1)
+	require.NotNil(t, m)
+	require.NotEmpty(t, m.Subscriptions)
+	for _, s := range m.Subscriptions {
+		require.True(t, s.Adopt, "%+v", s)
+	}
+	c.up.w.Receive(m)
+	c.flow()
+	require.Positive(t, log.Bytes(), "epoch 1 is exactly-once as before")
+	require.Empty(t, append(c.up.rollbacks(), c.down.rollbacks()...))
+	again := slices.ContainsFunc(c.down.reports, func(r Report) bool { return r.Failed != nil && errors.Is(r.Failed.Err, task.ErrReopened) })
+	require.True(t, again, "what the former life had sent is sent again, to tasks that had come to the end")
+
+	sink := c.down.store[2]
+	require.Nil(t, sink.fence.Restart)
+	c.decide(recovering(2))
+	require.NotNil(t, sink.fence.Restart)
+	require.Empty(t, append(c.up.rollbacks(), c.down.rollbacks()...))
+}
+
+// A life is recovered with determinants or without: what one decision began the next one cannot change.
+func TestARecoveryDoesNotChangeItsKind(t *testing.T) {
+	c := newCouple(t)
+	c.up.apply(c.next(recovering(0))) // it waits for the answer of worker 2
+	require.Nil(t, c.up.w.Task(0))
+	defer func() { require.Contains(t, fmt.Sprint(recover()), "assertion failed") }()
+	c.up.apply(c.next(func(d *standby.Decision) { d.Mode, d.Collect = determinant.AtLeastOnce, false }))
 }
