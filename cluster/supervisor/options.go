@@ -125,8 +125,11 @@ func (o *Options) Validate() error {
 		return fmt.Errorf("supervisor: %d workers", o.Workers)
 	case o.Coordinators != 0 && o.Coordinators != 1 && o.Coordinators != 3:
 		return fmt.Errorf("supervisor: %d coordinators: want 1 or 3", o.Coordinators)
-	case o.Chaos != nil:
-		return o.Chaos.Validate(true)
+	}
+	if o.Chaos != nil {
+		if err := o.Chaos.Validate(true); err != nil {
+			return err
+		}
 	}
 	return o.Credentials.Validate()
 }
