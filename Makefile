@@ -94,3 +94,17 @@ CHAOS_SEED ?= 1
 .PHONY: chaos
 chaos: ## jobs on processes that are killed, stopped and cut off, for CHAOS
 	$(GO) test ./cmd/understudy -run '^TestChaos$$' -v -count=1 -timeout 24h -chaos.total=$(strip $(CHAOS)) -chaos.seed=$(strip $(CHAOS_SEED))
+
+.PHONY: nexmark
+nexmark: ## Nexmark: the answers for a million events, and every query on workers that are killed
+	$(GO) test ./internal/nexmark -run '^TestMillion$$' -v -count=1 -timeout 20m -nexmark.million
+	$(GO) test ./cmd/understudy -run '^TestNexmarkOnKilledWorkers$$' -v -count=1 -timeout 20m -nexmark.all
+
+# Needs python3. The answers change only if a query or a stream does.
+.PHONY: nexmark-answers
+nexmark-answers: build ## compute the golden answers of Nexmark again, by SQLite
+	@dir=$$(mktemp -d); trap 'rm -rf "$$dir"' EXIT; cd internal/nexmark/testdata; \
+	for stream in 10000x1 1000x60; do \
+		../../../bin/understudy nexmark generate --events 100000 --rate $${stream%x*} --group $${stream#*x} > "$$dir/events.tsv"; \
+		python3 answers.py "$$dir/events.tsv" "answers/$$stream"; \
+	done

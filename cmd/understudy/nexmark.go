@@ -25,7 +25,7 @@ func newNexmarkCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "nexmark",
 		Short: "The events of the Nexmark benchmark; its queries are jobs of `understudy run`",
-		Args:  cobra.NoArgs,
+		Args:  knownCommand,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(newGenerateCommand())

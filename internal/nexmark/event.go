@@ -38,11 +38,11 @@ type Auction struct {
 
 // Bid is an offer. Its auction may not exist yet.
 type Bid struct {
-	Auction int64  `json:"auction"`
-	Bidder  int64  `json:"bidder"`
-	Price   int64  `json:"price"`
-	Time    int64  `json:"dateTime"`
-	Extra   string `json:"extra"`
+	Auction int64
+	Bidder  int64
+	Price   int64
+	Time    int64
+	Extra   string
 }
 
 // Event is one event of the stream. Bids, which are most of it, are held by value.

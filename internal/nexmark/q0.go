@@ -13,11 +13,11 @@ func q0(events operator.Stream[Event], o *Options) { show(bids(events), o) }
 
 // euroBid is a row of q1.
 type euroBid struct {
-	Auction int64       `json:"auction"`
-	Bidder  int64       `json:"bidder"`
-	Price   thousandths `json:"price"`
-	Time    int64       `json:"dateTime"`
-	Extra   string      `json:"extra"`
+	Auction int64
+	Bidder  int64
+	Price   thousandths
+	Time    int64
+	Extra   string
 }
 
 func (b euroBid) appendJSON(dst []byte) []byte {
@@ -36,8 +36,8 @@ func q1(events operator.Stream[Event], o *Options) {
 
 // pricedAuction is a row of q2.
 type pricedAuction struct {
-	Auction int64 `json:"auction"`
-	Price   int64 `json:"price"`
+	Auction int64
+	Price   int64
 }
 
 func (p pricedAuction) appendJSON(dst []byte) []byte {
@@ -55,13 +55,13 @@ func q2(events operator.Stream[Event], o *Options) {
 
 // bidOfDay is a row of q14.
 type bidOfDay struct {
-	Auction int64       `json:"auction"`
-	Bidder  int64       `json:"bidder"`
-	Price   thousandths `json:"price"`
-	When    string      `json:"bidTimeType"`
-	Time    int64       `json:"dateTime"`
-	Extra   string      `json:"extra"`
-	Cs      int64       `json:"c_counts"`
+	Auction int64
+	Bidder  int64
+	Price   thousandths
+	When    string
+	Time    int64
+	Extra   string
+	Cs      int64
 }
 
 func (b bidOfDay) appendJSON(dst []byte) []byte {

@@ -8,10 +8,10 @@ import (
 
 // bidderCount is a row of q11 and q12.
 type bidderCount struct {
-	Bidder int64 `json:"bidder"`
-	Bids   int64 `json:"bid_count"`
-	Start  int64 `json:"starttime"`
-	End    int64 `json:"endtime"`
+	Bidder int64
+	Bids   int64
+	Start  int64
+	End    int64
 }
 
 func (c bidderCount) appendJSON(dst []byte) []byte {

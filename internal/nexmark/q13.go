@@ -15,11 +15,11 @@ const sideCalls = 1000
 
 // sideBid is a row of q13: a bid with a value from the side table.
 type sideBid struct {
-	Auction int64  `json:"auction"`
-	Bidder  int64  `json:"bidder"`
-	Price   int64  `json:"price"`
-	Time    int64  `json:"dateTime"`
-	Value   string `json:"value"`
+	Auction int64
+	Bidder  int64
+	Price   int64
+	Time    int64
+	Value   string
 }
 
 func (b sideBid) appendJSON(dst []byte) []byte {

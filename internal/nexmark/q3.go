@@ -6,10 +6,10 @@ import (
 
 // localItem is a row of q3.
 type localItem struct {
-	Name  string `json:"name"`
-	City  string `json:"city"`
-	State string `json:"state"`
-	ID    int64  `json:"id"` // of the auction
+	Name  string
+	City  string
+	State string
+	ID    int64 // of the auction
 }
 
 func (l localItem) appendJSON(dst []byte) []byte {

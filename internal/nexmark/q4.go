@@ -4,8 +4,8 @@ import "github.com/understudy-stream/understudy/operator"
 
 // categoryAverage is a row of q4.
 type categoryAverage struct {
-	Category int64 `json:"category"`
-	Final    int64 `json:"final"`
+	Category int64
+	Final    int64
 }
 
 func (c categoryAverage) appendJSON(dst []byte) []byte {

@@ -8,10 +8,10 @@ import (
 
 // hotAuction is a row of q5: how many bids an auction had in a window.
 type hotAuction struct {
-	Auction int64 `json:"auction"`
-	Bids    int64 `json:"num"`
-	Start   int64 `json:"starttime"`
-	End     int64 `json:"endtime"`
+	Auction int64
+	Bids    int64
+	Start   int64
+	End     int64
 }
 
 func (h hotAuction) appendJSON(dst []byte) []byte {

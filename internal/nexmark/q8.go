@@ -11,9 +11,9 @@ const q8Window = 10000
 
 // newSeller is a row of q8.
 type newSeller struct {
-	ID    int64  `json:"id"`
-	Name  string `json:"name"`
-	Start int64  `json:"starttime"` // of the window
+	ID    int64
+	Name  string
+	Start int64 // of the window
 }
 
 func (n newSeller) appendJSON(dst []byte) []byte {

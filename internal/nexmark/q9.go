@@ -4,21 +4,21 @@ import "github.com/understudy-stream/understudy/operator"
 
 // winningBid is a row of q9.
 type winningBid struct {
-	ID          int64  `json:"id"`
-	ItemName    string `json:"itemName"`
-	Description string `json:"description"`
-	InitialBid  int64  `json:"initialBid"`
-	Reserve     int64  `json:"reserve"`
-	Time        int64  `json:"dateTime"`
-	Expires     int64  `json:"expires"`
-	Seller      int64  `json:"seller"`
-	Category    int64  `json:"category"`
-	Extra       string `json:"extra"`
-	Auction     int64  `json:"auction"`
-	Bidder      int64  `json:"bidder"`
-	Price       int64  `json:"price"`
-	BidTime     int64  `json:"bid_dateTime"`
-	BidExtra    string `json:"bid_extra"`
+	ID          int64
+	ItemName    string
+	Description string
+	InitialBid  int64
+	Reserve     int64
+	Time        int64
+	Expires     int64
+	Seller      int64
+	Category    int64
+	Extra       string
+	Auction     int64
+	Bidder      int64
+	Price       int64
+	BidTime     int64
+	BidExtra    string
 }
 
 func (w winningBid) appendJSON(dst []byte) []byte {
