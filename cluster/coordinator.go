@@ -76,6 +76,8 @@ type Coordinator struct {
 	failed     bool // it was finished by an error
 	now        int64
 	pace       pace
+	stall      stall
+	said       string // to env.Waiting
 }
 
 // poisoned counts identical failures on a record.
@@ -159,6 +161,7 @@ func (c *Coordinator) Tick(now int64) {
 	}
 	c.checkpoints(checkpoint.Tick{Now: now})
 	c.recovery(standby.Tick{Now: now})
+	c.watch()
 }
 
 // Report takes what a worker says.
@@ -209,17 +212,17 @@ func (c *Coordinator) carryOut(effects []standby.Effect) {
 				c.env.Broadcast(Entry{Index: c.view.Index + 1, Decision: &d})
 			}
 		case standby.Wait:
-			c.env.Waiting(fmt.Sprintf("task %d waits: %s", e.Task, e.Why))
+			c.waiting(fmt.Sprintf("task %d waits: %s", e.Task, e.Why))
 		case standby.Unprotected:
 			if len(e.Tasks) > 0 {
-				c.env.Waiting(fmt.Sprintf("tasks %v have no standby: there is no worker for one", e.Tasks))
+				c.waiting(fmt.Sprintf("tasks %v have no standby: there is no worker for one", e.Tasks))
 			}
 		case standby.WantCheckpoint:
 			c.checkpoints(checkpoint.Request{})
 		case standby.DrainWaits:
-			c.env.Waiting(e.String())
+			c.waiting(e.String())
 		case standby.Drained:
-			c.env.Waiting("")
+			c.waiting("")
 		}
 	}
 }
@@ -327,8 +330,8 @@ func (c *Coordinator) decided(e Entry) {
 	effects := c.decider.Step(standby.Committed{Command: *e.Decision})
 	if c.decider.Current().Basis != version {
 		changed := c.view.place(e.Decision)
-		if slices.ContainsFunc(changed, func(t determinant.TaskID) bool { return e.Decision.Tasks[t].From == 0 }) {
-			c.pace.failed(c.now)
+		if slices.ContainsFunc(changed, func(t determinant.TaskID) bool { return failedLife(&e.Decision.Tasks[t]) }) {
+			c.failedNow()
 		}
 		for t := range c.holds {
 			for _, w := range e.Decision.Dead {
@@ -336,7 +339,7 @@ func (c *Coordinator) decided(e Entry) {
 			}
 		}
 		if !slices.ContainsFunc(e.Decision.Tasks, func(p standby.Placement) bool { return p.Worker == 0 }) {
-			c.env.Waiting("")
+			c.waiting("")
 		}
 		c.announce(e)
 		c.placed()
@@ -373,6 +376,7 @@ func (c *Coordinator) pointed(e Entry, cmd checkpoint.Command) {
 	}
 	if e.Complete != nil {
 		c.pace.complete(c.now)
+		c.stall = stall{}
 		c.view.completed(e.Complete)
 		for _, t := range e.Complete.Tasks {
 			news.Holders = append(news.Holders, t.Holders)
@@ -381,7 +385,7 @@ func (c *Coordinator) pointed(e Entry, cmd checkpoint.Command) {
 			}
 		}
 		clear(c.failures)
-		c.env.Waiting("")
+		c.waiting("")
 	}
 	c.announce(e)
 	c.recovery(standby.Committed{Command: news})
@@ -408,7 +412,7 @@ func (c *Coordinator) placed() {
 // imageFailed handles a worker that cannot store what checkpoints need. After a few tries a standby is not counted on until it
 // stores something again, and a primary has failed: its task moves to another worker.
 func (c *Coordinator) imageFailed(f *checkpoint.Failed) {
-	c.env.Waiting(fmt.Sprintf("worker %d cannot store checkpoint %d of task %d: %s", f.Worker, f.Epoch, f.Task, f.Err))
+	c.waiting(fmt.Sprintf("worker %d cannot store checkpoint %d of task %d: %s", f.Worker, f.Epoch, f.Task, f.Err))
 	c.unstored[f.Worker]++
 	if c.unstored[f.Worker] < maxUnstored {
 		c.checkpoints(*f)
