@@ -98,10 +98,14 @@ func (v *Verb) Do(ctx context.Context, r *Reach, args []string, out io.Writer) e
 	}
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	if r.finished {
+	a := &asking{ctx: ctx, client: client, args: args, json: r.JSON, out: out}
+	switch {
+	case !r.finished:
+		err = v.do(a)
+	case v.Name == "status":
+		return a.done(map[string]any{"state": cluster.JobFinished}, "%v\n", errFinished)
+	default:
 		err = errFinished
-	} else {
-		err = v.do(&asking{ctx: ctx, client: client, args: args, json: r.JSON, out: out})
 	}
 	if err != nil && r.JSON {
 		if perr := PrintJSON(out, map[string]string{"error": Sentence(err)}); perr != nil {
