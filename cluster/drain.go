@@ -47,6 +47,16 @@ func (c *Coordinator) Undrain(w determinant.WorkerID) error {
 // Drains lists the workers that are drained, or being drained, by id.
 func (c *Coordinator) Drains() []standby.DrainStatus { return slices.Clone(c.decider.Drains()) }
 
+// dismiss sends workers away that are drained. What is lost on the way is said again when the worker is back.
+func (n *coordinatorNode) dismiss() {
+	for _, d := range n.rep.coord.Drains() {
+		if s := n.sessions[d.Worker]; s != nil && d.Done {
+			s.send(encode(&down{Leave: &leave{Drained: true}}))
+			s.out.finish()
+		}
+	}
+}
+
 // DrainWorker hands over all that the worker on a state directory does, stops it, and starts another in its place. It returns
 // when the new one has joined, or with an error of ctx, ErrNoWorker or ErrOver.
 func (l *Local) DrainWorker(ctx context.Context, dir int) error {

@@ -3,11 +3,14 @@ package cluster
 import (
 	"context"
 	"path/filepath"
+	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
 
 	"github.com/understudy-stream/understudy/determinant"
 	"github.com/understudy-stream/understudy/standby"
@@ -191,4 +194,67 @@ func count(entries []Entry, is func(Entry) bool) (n int) {
 		}
 	}
 	return n
+}
+
+// drain asks for a drain until it is done, as a person would whose coordinator dies.
+func (c *cell) drain(w determinant.WorkerID) {
+	for {
+		err := c.client.Drain(c.t.Context(), w)
+		if err == nil || strings.Contains(err.Error(), ErrNoWorker.Error()) || c.t.Context().Err() != nil {
+			return // done; or all was done when the leader died
+		}
+	}
+}
+
+// left waits until a worker process has ended because it was drained, and starts another in its place.
+func (c *cell) left() {
+	c.t.Helper()
+	deadline := time.After(time.Minute)
+	ticker := time.NewTicker(time.Millisecond)
+	defer ticker.Stop()
+	for {
+		for i, n := range c.nodes {
+			select {
+			case <-n.done:
+				require.ErrorIs(c.t, n.err, ErrDrained)
+				c.startWorker(i)
+				return
+			default:
+			}
+		}
+		select {
+		case <-ticker.C:
+		case <-deadline:
+			c.t.Fatal("no worker process has ended")
+		}
+	}
+}
+
+// The same on processes, by the command that a person gives; the leading coordinator dies during each drain.
+func TestRollingRestartOfProcesses(t *testing.T) {
+	defer goleak.VerifyNone(t)
+	c := newCell(t, 3, 3, 6000)
+	c.start()
+	c.valve.open(300)
+	s := c.await("output", written(1))
+	for n, w := range s.Workers {
+		c.valve.open(uint64(1000 * (n + 1)))
+		leader := slices.IndexFunc(s.Coordinators, func(s CoordinatorStatus) bool { return s.Leader })
+		var asking sync.WaitGroup
+		asking.Go(func() { c.drain(w.Worker) })
+		c.await("the drain", func(s *Status) bool {
+			at := slices.IndexFunc(s.Workers, func(now WorkerStatus) bool { return now.Worker == w.Worker })
+			return at < 0 || s.Workers[at].State != WorkerLive
+		})
+		c.coords[leader].kill()
+		c.startCoordinator(leader)
+		c.left()
+		asking.Wait()
+		s = c.await("another worker", func(s *Status) bool { return len(s.Workers) == 3 && s.State == JobRunning })
+	}
+	c.valve.open(c.valve.n)
+	s = c.finished()
+	require.Zero(t, s.Generation, "rolled back")
+	requireExact(t, c.out, 12_000)
+	c.stop()
 }

@@ -255,6 +255,7 @@ func (n *coordinatorNode) tick(now time.Time) {
 	}
 	n.rep.coord.Tick(now.UnixMilli())
 	n.serveWaiters(now)
+	n.dismiss()
 }
 
 // propose hands a command to the log.

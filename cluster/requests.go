@@ -225,7 +225,8 @@ func (n *coordinatorNode) switchMode(m determinant.Mode) error {
 	return n.rep.coord.SwitchMode(m, 0)
 }
 
-// drain has a worker handed over, and sends it away when nothing depends on it any more.
+// drain has a worker freed of all that it does, and answers when nothing depends on it any more. It is sent away then, whoever
+// leads, and whether the client waits or not: see dismiss.
 func (n *coordinatorNode) drain(w determinant.WorkerID, answer func(reply)) {
 	if err := n.rep.coord.Drain(w); err != nil {
 		answer(reply{Err: err.Error()})
@@ -241,10 +242,6 @@ func (n *coordinatorNode) drain(w determinant.WorkerID, answer func(reply)) {
 		}
 		for _, d := range n.rep.coord.Drains() {
 			if d.Worker == w && d.Done {
-				if s := n.sessions[w]; s != nil {
-					s.send(encode(&down{Leave: &leave{Drained: true}}))
-					s.out.finish()
-				}
 				return reply{}, true
 			}
 		}

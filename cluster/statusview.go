@@ -92,8 +92,13 @@ func (n *coordinatorNode) waiting() []string {
 			}
 		}
 	}
+	for _, d := range n.rep.coord.Drains() {
+		if !d.Done {
+			why = append(why, d.String())
+		}
+	}
 	slices.Sort(why)
-	return why
+	return slices.Compact(why)
 }
 
 func (n *coordinatorNode) taskStatus(t determinant.TaskID) TaskStatus {

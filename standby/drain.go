@@ -20,6 +20,14 @@ type DrainStatus struct {
 	began int64 // when this leader first saw it
 }
 
+// String gives the status in one line.
+func (s DrainStatus) String() string {
+	if s.Done {
+		return Drained{Worker: s.Worker}.String()
+	}
+	return DrainWaits{Worker: s.Worker, Why: s.Why}.String()
+}
+
 // handOver is a task that moves although nothing has failed.
 type handOver struct {
 	task determinant.TaskID

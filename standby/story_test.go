@@ -169,7 +169,7 @@ func (s *story) runPromotion(command string, args storyArgs) {
 			s.note("    %v", p)
 		}
 		for _, l := range s.decider.Drains() {
-			s.note("    worker %d drained %v %s", l.Worker, l.Done, l.Why)
+			s.note("    %v", l)
 		}
 	case "promotions":
 		for _, p := range s.promotions {
