@@ -13,6 +13,7 @@ import (
 const (
 	maxRecoveries = 10000
 	maxActs       = 10000
+	maxEndings    = 1000
 )
 
 // Summary is what a run did.
@@ -24,6 +25,7 @@ type Summary struct {
 	ProcessesRestarted int        `json:"processes_restarted"`
 	TasksLost          int        `json:"tasks_lost"` // restarted because the worker that ran them had died; of TasksRestarted
 	Acts               []Act      `json:"acts"`
+	Endings            []Ending   `json:"endings"`
 	Recoveries         []Recovery `json:"recoveries"`
 }
 
@@ -34,6 +36,14 @@ type Act struct {
 	Target    cluster.Target         `json:"target,omitempty"`
 	Processes []string               `json:"processes"`
 	Workers   []determinant.WorkerID `json:"workers"` // that these processes were, as far as it is known
+}
+
+// Ending is the end of a process that nobody had asked for. It was started again, unless it was the last of too many.
+type Ending struct {
+	At      int64  `json:"at"` // microseconds since the Unix epoch
+	Process string `json:"process"`
+	How     string `json:"how"`
+	Output  string `json:"output"` // its last lines, if it could not say why
 }
 
 // ActKind is a kind of failure.
@@ -76,6 +86,7 @@ type life struct {
 type record struct {
 	sum        cluster.Summary
 	acts       []Act
+	endings    []Ending
 	recoveries map[life]*cluster.Recovery
 	lost       map[life]bool   // the worker of the life before was dead when it was decided
 	first      bool            // no status has come yet
@@ -180,10 +191,8 @@ func (s *supervisor) summary() Summary {
 func (s *supervisor) counts() Summary {
 	r := &s.record
 	sum := Summary{
-		Summary: r.sum, ProcessesRestarted: s.restarts, TasksLost: len(r.lost), Acts: r.acts, Recoveries: []Recovery{},
-	}
-	if sum.Acts == nil {
-		sum.Acts = []Act{}
+		Summary: r.sum, ProcessesRestarted: s.restarts, TasksLost: len(r.lost), Recoveries: []Recovery{},
+		Acts: append([]Act{}, r.acts...), Endings: append([]Ending{}, r.endings...),
 	}
 	sum.Seconds = time.Since(s.started).Seconds()
 	for _, a := range r.acts {

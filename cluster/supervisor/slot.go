@@ -108,6 +108,13 @@ func (s *supervisor) exited(p *slot, e exit) {
 		}
 	}
 	s.opts.Logger.Warn("a process has ended; it is started again", "process", p.name(), "how", how)
+	if len(s.record.endings) < maxEndings {
+		ending := Ending{At: time.Now().UnixMicro(), Process: p.name(), How: how}
+		if said == nil {
+			ending.Output = e.proc.tail.String()
+		}
+		s.record.endings = append(s.record.endings, ending)
+	}
 	s.again(p, e, how)
 }
 

@@ -289,6 +289,8 @@ func TestCrashLoop(t *testing.T) {
 	require.Equal(t, maxEarlyEnds, crash.Times)
 	require.ErrorContains(t, err, "exit status 2")
 	require.ErrorContains(t, err, "panic: a worm in the apple")
+	require.GreaterOrEqual(t, len(r.sum.Endings), maxEarlyEnds)
+	require.Equal(t, "panic: a worm in the apple", r.sum.Endings[0].Output)
 }
 
 func TestHopelessError(t *testing.T) {

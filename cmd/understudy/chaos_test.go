@@ -86,7 +86,7 @@ func (c *chaosRun) run(t *testing.T) {
 	sum := clusterSummary(t, run(t, c.job, input, out, append(args, c.flags...)...))
 	require.Zero(t, sum.Rollbacks)
 	require.Equal(t, sum.TasksLost, sum.TasksRestarted, "tasks were restarted although their workers lived: %+v", sum.Recoveries)
-	require.LessOrEqual(t, sum.ProcessesRestarted, sum.Kills, "processes ended by themselves")
+	require.Empty(t, sum.Endings, "processes ended by themselves")
 	c.check(t, sum, chaosLength())
 	if c.job == "enrich" {
 		requireClean(t, "draws", "--input", input, "--output", out)

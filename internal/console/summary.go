@@ -61,6 +61,10 @@ func WriteClusterSummary(w io.Writer, sum *supervisor.Summary, e Ending) error {
 		fmt.Fprintf(w, "kill -9 of %d workers and %d coordinators, %d pauses, %d cuts of links (seed %d)\n",
 			sum.WorkerKills, sum.CoordinatorKills, sum.Pauses, sum.LinkCuts, e.Seed)
 	}
+	if n := len(sum.Endings); n > 0 {
+		last := &sum.Endings[n-1]
+		fmt.Fprintf(w, "%d processes ended by themselves and were started again, the last one %s: %s\n", n, last.Process, last.How)
+	}
 	if sum.TasksRestarted > 0 {
 		fmt.Fprintf(w, "%d tasks restarted, %d of which were on a worker that died, %d global rollbacks, %d duplicates suppressed\n",
 			sum.TasksRestarted, sum.TasksLost, sum.Rollbacks, sum.DuplicatesDropped)

@@ -94,9 +94,9 @@ func TestSentences(t *testing.T) {
 		"the cluster has another secret (handshake with h:1: the cluster secrets differ)": fmt.Errorf("handshake with h:1: %w", transport.ErrSecret),
 		"no such thing":         errors.New("understudy: cluster: no such thing"),
 		"worker: no such thing": errors.New("cluster: worker: transport: no such thing"),
-		"the address to listen on is in use by another process (listen tcp h:1)": fmt.Errorf("cluster: listen tcp h:1: %w", syscall.EADDRINUSE),
-		"a file or directory may not be used by this user (state)":               fmt.Errorf("state: %w", fs.ErrPermission),
-		"the cluster was told to stop; the same command continues":               fmt.Errorf("x: %w", supervisor.ErrStopped),
+		"the address to listen on is in use by another process (listen tcp h:1: address already in use)": fmt.Errorf("cluster: listen tcp h:1: %w", syscall.EADDRINUSE),
+		"a file or directory may not be used by this user (state: permission denied)":                    fmt.Errorf("state: %w", fs.ErrPermission),
+		"the cluster was told to stop; the same command continues":                                       fmt.Errorf("x: %w", supervisor.ErrStopped),
 	} {
 		require.Equal(t, want, Sentence(err))
 	}
