@@ -37,11 +37,11 @@ vet:
 
 .PHONY: unit
 unit: ## unit tests and process tests
-	$(GO) test -timeout 5m ./...
+	$(GO) test -timeout 10m ./...
 
 .PHONY: race
 race: ## engine packages under the race detector
-	CGO_ENABLED=1 $(GO) test -race -timeout 5m $(foreach p,$(RACE),$(if $(wildcard $(p)),./$(p)/...))
+	CGO_ENABLED=1 $(GO) test -race -timeout 10m $(foreach p,$(RACE),$(if $(wildcard $(p)),./$(p)/...))
 
 .PHONY: sim
 sim: ## the simulation: SEEDS=n of them, or SEED=k alone
