@@ -57,6 +57,13 @@ type Processes struct {
 	Event  func(ProcessEvent)
 }
 
+func (p *Processes) validate() error {
+	if n := p.Coordinators; n != 0 && n != 1 && n != 3 {
+		return fmt.Errorf("understudy: %d coordinators: want 1 or 3", n)
+	}
+	return p.Credentials.Validate()
+}
+
 // Node is how one process of a cluster is started by hand, on any machine.
 type Node struct {
 	Cluster      string   // name of the cluster. Default: the job's name

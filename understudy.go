@@ -106,9 +106,11 @@ func (o *Options) validate(processes bool) error {
 		return errors.New("understudy: processes need a state directory")
 	}
 	if o.Chaos != nil {
-		return o.Chaos.Validate(processes)
+		if err := o.Chaos.Validate(processes); err != nil {
+			return err
+		}
 	}
-	return nil
+	return o.Processes.validate()
 }
 
 // Run runs a job in this process until all its input is processed, it fails, or ctx ends; then the error is that of ctx. The
