@@ -15,6 +15,8 @@
 //   - each input record is visible exactly once, counted by its id;
 //   - in runs whose mode changes (modes.go): nothing is lost in any mode, a failure is recovered as the weakest epoch since
 //     the last completed checkpoint allows, and what was shown is shown again only by recoveries without determinants;
+//   - in runs with drains (drain.go): a planned hand-over touches no other task, rolls nothing back at any depth, and ends; the
+//     end of a worker that was drained touches nobody;
 //   - when the faults are over, the job ends.
 //
 // Every checker is itself tested with planted faults, by running with single rules of the protocol switched off: see
