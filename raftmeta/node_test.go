@@ -72,7 +72,7 @@ func TestProposals(t *testing.T) {
 			}
 		}
 		require.ErrorIs(t, propose(l.node, string(make([]byte, MaxCommand+1))), ErrTooLarge)
-		require.NoError(t, propose(l.node, string(make([]byte, MaxCommand)))) // and through the network
+		require.NoError(t, propose(l.node, string(make([]byte, MaxCommand/slow)))) // and through the network
 		w.kill(l.id)
 		require.ErrorIs(t, propose(l.node, "x"), ErrNotLeader)
 	})
