@@ -301,6 +301,8 @@ func (c *Coordinator) Committed(e Entry) {
 		c.pointed(e, *e.Abandon)
 	case e.Switch != nil:
 		c.checkpoints(checkpoint.Committed{Command: *e.Switch}) // workers hear of it with the start that it leads to
+	case e.Configure != nil:
+		c.configured(*e.Configure)
 	case e.Aside != nil:
 		if !c.view.isAside(e.Aside) {
 			c.poisons[e.Aside.Task] = poisoned{} // lives that began before do not count as ones that failed all the same

@@ -22,9 +22,11 @@ type Entry struct {
 	Complete *checkpoint.Complete
 	Abandon  *checkpoint.Abandon
 	Switch   *checkpoint.Switch
-	Aside    *Aside
-	Finish   *Finish
-	Admit    *Admit
+	// Configure names the mode and depth that the processes are started with: a switch if they were others before.
+	Configure *standby.EpochMode
+	Aside     *Aside
+	Finish    *Finish
+	Admit     *Admit
 }
 
 // Admit takes a worker process in. Its id was never used before.
@@ -69,6 +71,8 @@ func (e Entry) String() string {
 		return e.Abandon.String()
 	case e.Switch != nil:
 		return e.Switch.String()
+	case e.Configure != nil:
+		return "started with " + e.Configure.String()
 	case e.Aside != nil:
 		return fmt.Sprintf("set aside task %d, channel %d, sequence number %d", e.Aside.Task, e.Aside.Position.Channel, e.Aside.Position.Seq)
 	case e.Admit != nil:

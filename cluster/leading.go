@@ -72,23 +72,8 @@ func (n *coordinatorNode) lead() {
 	}
 	n.watchFormer()
 	n.rep.coord.Lead()
-	if !n.settled {
-		n.settled = true
-		n.goOn()
-	}
-}
-
-// goOn switches a job that ran before to the mode that this process was started with. Until then it goes on as it was: its last
-// epochs were recorded so, and that is how they are recovered.
-func (n *coordinatorNode) goOn() {
-	is := n.rep.coord.Modes()
-	if n.opts.Mode == is.Wanted.Mode || n.rep.state.Finished != nil {
-		return
-	}
-	n.opts.Logger.Info("the job ran in another mode and switches with the next checkpoint", "is", is.Wanted.Mode, "wanted", n.opts.Mode)
-	if err := n.rep.coord.SwitchMode(n.opts.Mode, 0); err != nil {
-		n.opts.Logger.Warn("the mode cannot be switched", "error", err)
-	}
+	n.configure()
+	n.settled = true
 }
 
 // begin lists the splits and proposes that the job begins.
@@ -240,6 +225,7 @@ func (n *coordinatorNode) tick(now time.Time) {
 	if n.repropose {
 		n.repropose = false
 		n.rep.coord.Lead()
+		n.configure()
 	}
 	for _, m := range n.rep.coord.view.Members {
 		if heard, ok := n.heard[m.Worker]; ok && now.Sub(heard) > n.opts.HeartbeatTimeout && !n.gone[m.Worker] {

@@ -101,6 +101,7 @@ func TestEveryEntryRoundTrips(t *testing.T) {
 			{Complete: new(rapid.Make[checkpoint.Complete]().Draw(t, "complete"))},
 			{Abandon: new(rapid.Make[checkpoint.Abandon]().Draw(t, "abandon"))},
 			{Aside: new(rapid.Make[Aside]().Draw(t, "aside"))},
+			{Configure: new(rapid.Make[standby.EpochMode]().Draw(t, "configure"))},
 			{Switch: new(rapid.Make[checkpoint.Switch]().Draw(t, "switch"))},
 			{Finish: new(rapid.Make[Finish]().Draw(t, "finish"))},
 			{},

@@ -44,6 +44,23 @@ func (c *Coordinator) SwitchMode(mode determinant.Mode, depth determinant.Depth)
 	return nil
 }
 
+// Configure says which mode and depth the coordinator's process was started with. That is a wish if the start before was
+// another: what was asked of the running job meanwhile outlives the restart of a process. It tells whether it is one.
+func (c *Coordinator) Configure(with standby.EpochMode) bool {
+	if with == c.view.Configured {
+		return false
+	}
+	c.ledger.Propose(Entry{Configure: &with})
+	return true
+}
+
+func (c *Coordinator) configured(with standby.EpochMode) {
+	if with != c.view.Configured {
+		c.view.Configured = with
+		c.checkpoints(checkpoint.Committed{Command: checkpoint.Switch{Mode: with.Mode, Depth: with.Depth}})
+	}
+}
+
 // since lists mode and depth of each epoch after the last completed checkpoint, for whoever decides how to recover.
 func (c *Coordinator) since(s *checkpoint.State) []standby.EpochMode {
 	epochs := []standby.EpochMode{{Mode: s.Mode, Depth: s.Depth}}
@@ -92,6 +109,25 @@ func (l *Local) ask(f func()) bool {
 	return false
 }
 
+// configure tells the ledger what mode and depth this process was started with, if that is new. A job goes on as its last
+// epochs were recorded and then switches.
+func (n *coordinatorNode) configure() {
+	view := &n.rep.coord.view
+	if n.rep.state.Finished != nil {
+		return
+	}
+	with := standby.EpochMode{Mode: n.opts.Mode, Depth: n.opts.Depth}
+	if n.opts.Auto {
+		with.Depth = view.Configured.Depth
+	}
+	if n.rep.coord.Configure(with) {
+		is := n.rep.coord.Modes()
+		n.opts.Logger.Info(inAnotherMode, "is", is.Newest.String(), "recovers as", is.Recovery.String(), "wanted", with.String())
+	}
+}
+
+const inAnotherMode = "the job ran in another mode: it goes on in that one and switches with the next checkpoint"
+
 // goOn switches a job that ran before to the mode and depth of this run's options. Until then it goes on as it was: its last
 // epochs were recorded so, and that is how they are recovered.
 func (l *Local) goOn() error {
@@ -103,8 +139,7 @@ func (l *Local) goOn() error {
 	if want == is.Wanted {
 		return nil
 	}
-	l.opts.Logger.Info("the job ran in another mode: it goes on in that one and switches with the next checkpoint",
-		"is", is.Newest.String(), "recovers as", is.Recovery.String(), "wanted", want.String())
+	l.opts.Logger.Info(inAnotherMode, "is", is.Newest.String(), "recovers as", is.Recovery.String(), "wanted", want.String())
 	return l.coord.SwitchMode(want.Mode, want.Depth)
 }
 

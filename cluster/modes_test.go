@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
 
 	"github.com/understudy-stream/understudy/checkpoint"
 	"github.com/understudy-stream/understudy/determinant"
@@ -182,4 +183,34 @@ func TestARecoveryDoesNotChangeItsKind(t *testing.T) {
 	require.Nil(t, c.up.w.Task(0))
 	defer func() { require.Contains(t, fmt.Sprint(recover()), "assertion failed") }()
 	c.up.apply(c.next(func(d *standby.Decision) { d.Mode, d.Collect = determinant.AtLeastOnce, false }))
+}
+
+// A cluster that is started in another mode than before goes on in the one that it was in and then switches; what is asked
+// of the running job afterwards outlives the restart of a coordinator.
+func TestAClusterGoesOnInAnotherMode(t *testing.T) {
+	defer goleak.VerifyNone(t)
+	c := newCell(t, 1, 2, 4000)
+	is := func(mode determinant.Mode) func(s *Status) bool {
+		return func(s *Status) bool { return s.Mode == mode.String() && s.ModeWanted == mode.String() }
+	}
+	c.start()
+	c.valve.open(500)
+	c.await("output", written(500))
+	require.NoError(t, c.client.Stop(t.Context()))
+	c.stop()
+
+	c.mode = determinant.AtLeastOnce
+	c.start()
+	c.await("the mode of the new start", is(determinant.AtLeastOnce))
+	c.valve.open(1000)
+	require.NoError(t, c.client.SwitchMode(t.Context(), determinant.ExactlyOnce))
+	c.await("the mode that was asked for", is(determinant.ExactlyOnce))
+	c.coords[0].kill()
+	c.startCoordinator(0)
+	c.await("the coordinator", func(s *Status) bool { return s.Checkpoint.Committed > 0 && is(determinant.ExactlyOnce)(s) })
+	c.valve.open(c.valve.n)
+	s := c.finished()
+	require.Equal(t, determinant.ExactlyOnce.String(), s.ModeWanted)
+	requireExact(t, c.out, 8000)
+	c.stop()
 }

@@ -21,6 +21,7 @@ type View struct {
 	Depth      determinant.Depth   // likewise
 	Base       standby.EpochMode   // of the epoch after the last completed checkpoint
 	Opened     []standby.EpochMode // of each further epoch that was started, in order
+	Configured standby.EpochMode   // what the processes were last started with; what was asked for since is not in it
 	Round      determinant.Round
 	Generation determinant.Generation
 	Dead       []determinant.WorkerID // sorted
@@ -49,6 +50,7 @@ type Aside struct {
 // NewView is the view before the first entry.
 func NewView(job *Job, splits [][]string, mode determinant.Mode, depth determinant.Depth) View {
 	v := View{Splits: splits, Mode: mode, Depth: depth, Base: standby.EpochMode{Mode: mode, Depth: depth}}
+	v.Configured = v.Base
 	for t := range job.Tasks {
 		v.Places = append(v.Places, standby.Placement{Task: determinant.TaskID(t)})
 	}
