@@ -33,7 +33,7 @@ func (l *ProgressLine) Show(p cluster.Progress) {
 		fmt.Fprintf(l.Out, "  %d rollbacks", p.Rollbacks)
 	}
 	if p.Waiting != "" {
-		fmt.Fprintf(l.Out, "  waiting: %.60s", p.Waiting)
+		fmt.Fprintf(l.Out, "  waiting: %.80s", p.Waiting)
 	}
 }
 
