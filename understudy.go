@@ -47,7 +47,9 @@ type Options struct {
 	// Workers is how many workers share the job's tasks: in this process with Run, as processes with RunCluster. For RunCoordinator
 	// it is how many must have joined before the job begins. Default 3. A task's standby is on another worker.
 	Workers int
-	Mode    Mode
+	// Mode says what a failure costs. A job that ran in another mode, or at another sharing depth, goes on as it was and changes
+	// with its next checkpoint.
+	Mode Mode
 	// SharingDepth is how many hops downstream determinants are handed on: 0 means full, which survives the death of any set
 	// of tasks; less costs less and rolls back when too many neighbours die at once. AutoDepth chooses the least depth that
 	// covers the loss of any one worker.
@@ -91,8 +93,8 @@ func (o *Options) validate(processes bool) error {
 		return fmt.Errorf("understudy: %d workers", o.Workers)
 	case o.SharingDepth < 0 || o.SharingDepth >= int(determinant.Full):
 		return fmt.Errorf("understudy: sharing depth %d: want 0 for full, or 1 to %d", o.SharingDepth, determinant.Full-1)
-	case o.HeartbeatTimeout < 0:
-		return fmt.Errorf("understudy: heartbeat timeout %v is negative", o.HeartbeatTimeout)
+	case o.HeartbeatTimeout != 0 && o.HeartbeatTimeout < 20*time.Millisecond:
+		return fmt.Errorf("understudy: heartbeat timeout %v is below 20 ms", o.HeartbeatTimeout)
 	case o.CheckpointInterval < 0:
 		return fmt.Errorf("understudy: checkpoint interval %v is negative", o.CheckpointInterval)
 	case o.CheckpointInterval > 0 && o.CheckpointInterval < time.Millisecond:

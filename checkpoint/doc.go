@@ -18,6 +18,8 @@
 //   - At each moment at most one checkpoint is under way. Each is completed or abandoned, never both; State.Apply decides
 //     which, in ledger order, wherever the ledger is followed.
 //   - A checkpoint completes only with acknowledgements of the present incarnation of every task.
+//   - Each Start names the mode and sharing depth of the epoch that its barrier opens. While a task recovers, none counts unless
+//     all epochs since the committed checkpoint are exactly-once, that one included.
 //   - Nothing may be truncated, and no output of an epoch made final, before its Complete is committed.
 //
 // Goroutines: a Store may be called from any. A Coordinator and a State belong to whoever follows the ledger. Encode runs

@@ -9,7 +9,8 @@
 //   - a step never spans a barrier, and timers, completions and checkpoints happen between steps only;
 //   - what one element caused is appended to the outputs whole or not at all;
 //   - while it replays, a task makes no choice; it swaps its Replayer for a Recorder at one line, Task.choices;
-//   - processing time never goes back.
+//   - processing time never goes back;
+//   - an epoch's mode, which the barrier before it carried, says whether its choices are logged and its output is kept.
 //
 // One goroutine owns a Task and calls Step. Deliver, Trigger, Complete and the read-only accessors marked so may be called
 // from others. Step never waits for a peer and starts no goroutine, so the simulator runs the same code.
