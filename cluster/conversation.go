@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -14,14 +15,22 @@ import (
 
 // leaderLink is the connection to the leader, as the worker holds it.
 type leaderLink struct {
-	conn *transport.Conn
-	out  *outbox
+	conn    *transport.Conn
+	out     *outbox
+	address string
 }
 
 func (s *leaderLink) hangUp() { s.out.abort() }
 
-// register finds the leader and registers. It returns when it was let in or refused for good.
-func (l *life) register(ctx context.Context, r register) (*leaderLink, *welcome, error) {
+// patience is how long a worker waits for a leader that says nothing, and for one that it asks to be let in again. The next
+// leader declares it dead after twice as long.
+func (l *life) patience() time.Duration {
+	return max(l.node.opts.HeartbeatTimeout/2, 2*l.node.opts.Heartbeat)
+}
+
+// register finds the leader and registers, with the one at former last: it may be there and not answer. It returns when it was
+// let in or refused for good.
+func (l *life) register(ctx context.Context, r register, former string) (*leaderLink, *welcome, error) {
 	n := l.node
 	host, err := os.Hostname()
 	if err != nil {
@@ -33,7 +42,7 @@ func (l *life) register(ctx context.Context, r register) (*leaderLink, *welcome,
 	var doubt doubts
 	for {
 		var last error
-		for _, address := range n.opts.Coordinators {
+		for _, address := range beginningAfter(n.opts.Coordinators, former) {
 			s, w, err := l.registerAt(ctx, address, &r, maxRedirect)
 			if err == nil {
 				return s, w, nil
@@ -58,6 +67,12 @@ func (l *life) register(ctx context.Context, r register) (*leaderLink, *welcome,
 	}
 }
 
+// beginningAfter lists all addresses, those behind one of them first and that one last.
+func beginningAfter(addresses []string, former string) []string {
+	i := slices.Index(addresses, former) + 1
+	return slices.Concat(addresses[i:], addresses[:i])
+}
+
 // refusalError is a coordinator's last word.
 type refusalError struct{ refusal }
 
@@ -79,7 +94,11 @@ func (e *refusalError) Is(target error) bool {
 
 // registerAt registers with one coordinator, or with the one that it names as the leader.
 func (l *life) registerAt(ctx context.Context, address string, r *register, redirects int) (*leaderLink, *welcome, error) {
-	dial, cancel := context.WithTimeout(ctx, askTimeout)
+	dialTime, welcomeTime := askTimeout, requestTimeout // a new worker waits for the ledger to take it in
+	if r.Worker != 0 {
+		dialTime, welcomeTime = min(dialTime, l.patience()/2), min(welcomeTime, l.patience())
+	}
+	dial, cancel := context.WithTimeout(ctx, dialTime)
 	defer cancel()
 	conn, _, err := l.node.opts.Security.Dial(dial, address, transport.Hello{
 		Purpose: purposeControl, Cluster: l.node.opts.Cluster, From: uint64(r.Worker), Instance: l.instance,
@@ -91,14 +110,12 @@ func (l *life) registerAt(ctx context.Context, address string, r *register, redi
 	defer stop()
 	var d down
 	if err = conn.Write(frameBody, encode(&up{Register: r})); err == nil {
-		if err = conn.SetReadDeadline(time.Now().Add(requestTimeout)); err == nil {
+		if err = conn.SetReadDeadline(time.Now().Add(welcomeTime)); err == nil {
 			err = readDown(conn, &d)
 		}
 	}
 	if err == nil && d.Welcome != nil {
-		if err = conn.SetReadDeadline(time.Time{}); err == nil {
-			return &leaderLink{conn: conn, out: newOutbox(conn)}, d.Welcome, nil
-		}
+		return &leaderLink{conn: conn, out: newOutbox(conn), address: address}, d.Welcome, nil
 	}
 	_ = conn.Close() // whatever went wrong, it went wrong before
 	switch {
@@ -131,14 +148,14 @@ func readDown(conn *transport.Conn, d *down) error {
 	return decode(body, d)
 }
 
-// converse speaks with one leader after the other until the life is over.
+// converse speaks with one leader after the other until the life is over. The first session is there already; its outbox runs
+// until it is hung up.
 func (l *life) converse(ctx context.Context, s *leaderLink) {
-	held := l.worker.Holdings()
+	holdings := l.worker.Holdings
+	var running sync.WaitGroup
 	for {
-		var running sync.WaitGroup
-		running.Go(s.out.run)
-		l.session.Store(s.out)
-		s.out.send(encode(&up{Joined: &joined{Held: held}}))
+		// Heartbeats go out meanwhile: a checkpoint may have to be folded first.
+		s.out.send(encode(&up{Joined: &joined{Held: holdings()}}))
 		err := l.listen(ctx, s)
 		l.session.Store(nil)
 		s.hangUp()
@@ -150,16 +167,18 @@ func (l *life) converse(ctx context.Context, s *leaderLink) {
 			return
 		}
 		l.node.opts.Logger.Debug("the connection to the coordinator is gone", "cause", err)
-		s, _, err = l.register(ctx, register{Worker: l.worker.ID(), Applied: l.applied.Load()})
+		s, _, err = l.register(ctx, register{Worker: l.worker.ID(), Applied: l.applied.Load()}, s.address)
 		if err != nil {
 			l.ends(err)
 			return
 		}
 		if !l.control.call(func() {}) { // what was heard before is applied by now
+			s.hangUp()
 			return
 		}
+		running.Go(s.out.run)
 		l.session.Store(s.out)
-		held = l.worker.Register()
+		holdings = l.worker.Register
 	}
 }
 
@@ -172,12 +191,16 @@ func (l *life) isOver() bool {
 	}
 }
 
-// listen handles what the leader says until the connection ends.
+// listen handles what the leader says until the connection ends, or the leader says nothing: it may be stopped, or cut off, and
+// another lead.
 func (l *life) listen(ctx context.Context, s *leaderLink) error {
 	stop := context.AfterFunc(ctx, s.hangUp)
 	defer stop()
 	for {
 		var d down
+		if err := s.conn.SetReadDeadline(time.Now().Add(l.patience())); err != nil {
+			return err
+		}
 		if err := readDown(s.conn, &d); err != nil {
 			return err
 		}
@@ -186,6 +209,9 @@ func (l *life) listen(ctx context.Context, s *leaderLink) error {
 			l.entry(d.Entry)
 		case d.Control != nil:
 			m := *d.Control
+			if err := m.check(len(l.node.job.Tasks)); err != nil {
+				return err
+			}
 			l.control.post(func() { l.worker.Control(m) })
 		case d.Refused != nil:
 			l.ends(l.refused(d.Refused))
@@ -263,8 +289,11 @@ func (l *life) heartbeat(ctx context.Context) {
 	}
 }
 
-// beat measures the worker.
+// beat measures the worker, once it is built.
 func (l *life) beat() *beat {
+	if !l.built.Load() {
+		return &beat{}
+	}
 	b := &beat{Tasks: l.worker.Measure()}
 	b.Metrics.InflightMemory, b.Metrics.InflightDisk = l.worker.opts.Budget.Used()
 	b.Metrics.DeterminantBytes = l.worker.Logs().Bytes()

@@ -23,6 +23,10 @@ const (
 	stopTimeout    = 10 * time.Second // how long a stop waits for its checkpoint
 	formTimeout    = time.Second      // how long a new leader waits for workers of a cluster that died as a whole
 	probeTimeout   = time.Second
+	probeTries     = 3
+	probePause     = 50 * time.Millisecond
+	settleTime     = 2 * time.Second // how long another must lead until the past is that one's to take up
+	maxReason      = 64 << 10        // bytes of the reason for a job's end, if all of it is too much for the ledger
 )
 
 // coordinatorNode is a coordinator process: a copy of the metadata, and, while it leads, the coordinator of the job.
@@ -50,11 +54,14 @@ type coordinatorNode struct {
 	rep       replica
 	tenure    uint64 // counts changes of leadership
 	leading   bool
-	settled   bool // this process has caught up with what was committed before it started
+	settled   bool // this process, or another, has taken up what was committed before it started
+	resuming  bool // the end of a job that failed is to be taken back
+	followed  time.Time
 	repropose bool // a proposal may be lost
 	began     bool // the job's beginning was proposed in this tenure
 	since     time.Time
 	lastTick  time.Time
+	spoke     time.Time // when workers were told last that this leader lives
 	sessions  map[determinant.WorkerID]*session
 	admitting map[string]*session // by instance
 	heard     map[determinant.WorkerID]time.Time
@@ -68,6 +75,7 @@ type coordinatorNode struct {
 	over      time.Time // when the job's end was first seen
 	stopping  bool      // a stop was asked for
 	left      bool      // and every worker was sent away
+	leftAt    time.Time // then
 }
 
 // RunCoordinator runs a coordinator process until its job is over, it is told to stop, or ctx ends.

@@ -67,13 +67,33 @@ func (n *coordinatorNode) lead() {
 		n.begin()
 		return
 	}
-	if f := n.rep.state.Finished; f != nil && f.Err != "" && !n.settled {
-		n.propose(command{Resume: true}) // what stopped the job may be mended by now: it goes on from its last checkpoint
-	}
+	n.resume()
 	n.watchFormer()
 	n.rep.coord.Lead()
 	n.configure()
 	n.settled = true
+}
+
+// resume takes back the end of a job that failed before this process started: what stopped it may be mended by now, and it goes on
+// from its last checkpoint.
+func (n *coordinatorNode) resume() {
+	if f := n.rep.state.Finished; f != nil && f.Err != "" && (n.resuming || !n.settled) {
+		n.resuming = true
+		n.propose(command{Resume: true})
+	}
+}
+
+// follow notes who leads while this process does not. A job that ends while another leads has not ended before this process
+// started.
+func (n *coordinatorNode) follow(leader string, now time.Time) {
+	switch {
+	case leader == "" || n.rep.coord == nil:
+		n.followed = time.Time{}
+	case n.followed.IsZero():
+		n.followed = now
+	case now.Sub(n.followed) > settleTime:
+		n.settled = true
+	}
 }
 
 // begin lists the splits and proposes that the job begins.
@@ -107,9 +127,16 @@ func (n *coordinatorNode) begun(s *ledgerState) {
 			ErrWrongJob, n.opts.StateDir, s.Identity, identityOf(n.job)))
 		return
 	}
-	if n.leading {
-		n.rep.coord.Lead()
+	resumed := n.resuming
+	n.resuming = false
+	if !n.leading {
+		return
 	}
+	if resumed {
+		n.watchFormer() // deaths did not count while the job was over
+	}
+	n.rep.coord.Lead()
+	n.configure()
 }
 
 // watchFormer looks at once whether the workers that the ledger knows are still there.
@@ -125,24 +152,45 @@ func (n *coordinatorNode) watchFormer() {
 func (n *coordinatorNode) probe(m Admit) {
 	tenure := n.tenure
 	n.serve.Go(func() {
-		ctx, cancel := context.WithTimeout(n.ctx, probeTimeout)
-		defer cancel()
-		conn, hello, err := n.opts.Security.Dial(ctx, m.Address, transport.Hello{Purpose: purposeProbe, Cluster: n.opts.Cluster})
-		if err == nil {
-			err = conn.Close()
-			if hello.Instance == m.Instance {
-				return
-			}
-		} else if !connectionRefused(err) {
+		evidence := n.evidence(m)
+		if evidence == "" {
 			return
 		}
 		n.events.post(func() {
 			if n.tenure == tenure && n.leading {
-				n.opts.Logger.Info("a worker's process is gone", "worker", m.Worker, "address", m.Address, "evidence", err)
+				n.opts.Logger.Info("a worker's process is gone", "worker", m.Worker, "address", m.Address, "evidence", evidence)
 				n.died(m.Worker)
 			}
 		})
 	})
+}
+
+// evidence says how it is known that a worker's process is gone; empty: it is not known. A connection that breaks off says
+// nothing: a process that dies closes some before others, and one that lives has turned this one away. Another attempt tells.
+func (n *coordinatorNode) evidence(m Admit) string {
+	for range probeTries {
+		ctx, cancel := context.WithTimeout(n.ctx, probeTimeout)
+		conn, hello, err := n.opts.Security.Dial(ctx, m.Address, transport.Hello{Purpose: purposeProbe, Cluster: n.opts.Cluster})
+		cancel()
+		switch {
+		case err == nil:
+			n.closed(conn.Close())
+			if hello.Instance != m.Instance {
+				return "another process is at its address"
+			}
+			return ""
+		case connectionRefused(err):
+			return err.Error()
+		}
+		pause := time.NewTimer(probePause)
+		select {
+		case <-pause.C:
+		case <-n.ctx.Done():
+			pause.Stop()
+			return ""
+		}
+	}
+	return ""
 }
 
 // died declares a worker dead, at once or, when the whole cluster has died, together with the others.
@@ -151,6 +199,7 @@ func (n *coordinatorNode) died(w determinant.WorkerID) {
 		return
 	}
 	n.gone[w] = true
+	delete(n.joined, w)
 	if s := n.sessions[w]; s != nil {
 		s.close()
 		delete(n.sessions, w)
@@ -212,8 +261,17 @@ func (n *coordinatorNode) declare() {
 // tick drives what depends on time.
 func (n *coordinatorNode) tick(now time.Time) {
 	n.end(now)
+	if !n.leading {
+		if leader, self := n.raft.Leader(); !self {
+			n.follow(leader, now)
+		}
+	}
 	if !n.leading || n.rep.coord == nil {
 		n.lastTick = now
+		if n.leading && n.repropose {
+			n.repropose = false
+			n.begin()
+		}
 		return
 	}
 	if now.Sub(n.lastTick) > n.opts.HeartbeatTimeout/2 { // this process was stopped: others' silence was its own
@@ -222,8 +280,12 @@ func (n *coordinatorNode) tick(now time.Time) {
 		}
 	}
 	n.lastTick = now
+	if n.left && now.Sub(n.leftAt) > lingerAfterEnd { // the client that asked for the stop is gone
+		n.finish(ErrStopped)
+	}
 	if n.repropose {
 		n.repropose = false
+		n.resume()
 		n.rep.coord.Lead()
 		n.configure()
 	}
@@ -234,6 +296,7 @@ func (n *coordinatorNode) tick(now time.Time) {
 		}
 	}
 	n.declare()
+	n.reassure(now)
 	n.judgeLinks(now)
 	n.readmit(now)
 	if b := n.rep.coord.points.Bytes(); b > 0 {
@@ -250,8 +313,28 @@ func (n *coordinatorNode) propose(c command) {
 		if err == nil || errors.Is(err, raftmeta.ErrNotLeader) {
 			return // a node that has lost the lead hears of it on another way
 		}
-		n.events.post(func() { n.repropose = true })
+		n.events.post(func() { n.notProposed(&c, err) })
 	})
+}
+
+// notProposed handles a proposal that is lost. One that is too large will always be: the job cannot go on, and says so.
+func (n *coordinatorNode) notProposed(c *command, err error) {
+	switch {
+	case !errors.Is(err, raftmeta.ErrTooLarge):
+		n.repropose = true
+	case n.rep.coord == nil:
+		n.finish(fmt.Errorf("cluster: the job cannot begin: the list of what its sources read: %w", err))
+	default:
+		n.opts.Logger.Error("an entry of the ledger is too large", "error", err)
+		why := "cluster: an entry of the ledger is too large"
+		switch {
+		case c.Entry != nil && c.Entry.Finish != nil:
+			why = c.Entry.Finish.Err
+		case c.Entry != nil:
+			why += ": " + c.Entry.String()
+		}
+		n.Propose(Entry{Finish: &Finish{Epoch: n.rep.coord.view.committed(), Err: why[:min(len(why), maxReason)]}})
+	}
 }
 
 // Propose wants an entry committed. Part of Ledger; a follower proposes nothing.

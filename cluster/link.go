@@ -239,6 +239,9 @@ func (w *Worker) logOf(ch determinant.ChannelID) *inflightlog.Log {
 func (w *Worker) subscribed(from determinant.WorkerID, m transport.Subscription) {
 	spec := &w.job.Channels[m.Channel]
 	v := &w.mu.view
+	if spec.External { // no worker consumes it
+		return
+	}
 	if m.Consumer < v.Places[spec.To].Incarnation || m.Producer < v.Places[spec.From].Incarnation {
 		return
 	}
@@ -301,7 +304,7 @@ func (w *Worker) unsubscribe(ch determinant.ChannelID) {
 func (w *Worker) frame(f *transport.Frame) {
 	spec := &w.job.Channels[f.Channel]
 	h := w.tasks[spec.To].Load()
-	if h == nil {
+	if h == nil || spec.External { // that has no consumer here: To means nothing
 		return
 	}
 	in := &h.in[spec.Input]

@@ -70,6 +70,7 @@ type down struct {
 	Control  *Control
 	Leave    *leave
 	Cut      bool // break the links to all peers, for chaos
+	Alive    bool // the leader lives: a worker that hears nothing for too long looks for another
 }
 
 // welcome gives a worker its id and the view that entries follow on.
@@ -117,6 +118,82 @@ type reply struct {
 	Redirect *string // where the leader is; empty: nobody knows
 	Err      string
 	Body     []byte
+}
+
+// check tells whether a worker may say so: its ids are the job's, and it speaks for itself.
+func (u *up) check(tasks int, from determinant.WorkerID) error {
+	ok := true
+	task := func(t determinant.TaskID) { ok = ok && uint64(t) < uint64(tasks) }
+	worker := func(w determinant.WorkerID) { ok = ok && w == from }
+	switch {
+	case u.Joined != nil:
+		for _, h := range u.Joined.Held {
+			task(h.Task)
+		}
+	case u.Beat != nil:
+		for _, m := range u.Beat.Tasks {
+			task(m.Task)
+		}
+	case u.Report != nil:
+		u.Report.names(task, worker)
+	case u.Observed != nil:
+		task(u.Observed.Task)
+		ok = ok && u.Observed.Phase <= Written
+	case u.Link != nil:
+		ok = u.Link.Peer != from
+	}
+	if !ok {
+		return fmt.Errorf("%w: of worker %d: an id that is not its to name", errMalformed, from)
+	}
+	return nil
+}
+
+// names calls task and worker with every id in the report that stands for its subject or its sender.
+func (r *Report) names(task func(determinant.TaskID), worker func(determinant.WorkerID)) {
+	switch {
+	case r.Ack != nil:
+		task(r.Ack.Task)
+		worker(r.Ack.Worker)
+	case r.AckFailed != nil:
+		task(r.AckFailed.Task)
+		worker(r.AckFailed.Worker)
+	case r.Failed != nil:
+		task(r.Failed.Task)
+		worker(r.Failed.Worker)
+	case r.Rollback != nil:
+		task(r.Rollback.Task)
+	case r.CaughtUp != nil:
+		task(r.CaughtUp.Task)
+	case r.Holding != nil:
+		task(r.Holding.Task)
+		worker(r.Holding.Worker)
+	case r.Ended != nil:
+		task(r.Ended.Task)
+	}
+}
+
+// check tells whether the ids of a control message are the job's.
+func (m *Control) check(tasks int) error {
+	ok := true
+	task := func(t determinant.TaskID) { ok = ok && uint64(t) < uint64(tasks) }
+	switch {
+	case m.Answer != nil:
+		task(m.Answer.Task)
+		ok = ok && m.Answer.Answer.Copy.Task == m.Answer.Task
+		for _, c := range m.Answer.Answer.Past {
+			task(c.Task)
+		}
+	case m.Image != nil:
+		task(m.Image.Task)
+	case m.Want != nil:
+		task(m.Want.Task)
+	case m.Trigger != nil:
+		task(m.Trigger.Task)
+	}
+	if !ok {
+		return fmt.Errorf("%w: control message of worker %d: an id that the job does not have", errMalformed, m.From)
+	}
+	return nil
 }
 
 // encode gives the bytes of a protocol value.

@@ -18,6 +18,7 @@ type lastWords struct {
 	failed   *TaskFailure
 	rollback *standby.RollbackWanted
 	caught   *standby.CaughtUp
+	ended    *Ended
 }
 
 // report tells the coordinator something, and keeps what a later one must hear too. A worker that has been closed says
@@ -34,13 +35,15 @@ func (w *Worker) report(r Report) {
 		w.said.tasks[r.Rollback.Task].rollback = r.Rollback
 	case r.CaughtUp != nil:
 		w.said.tasks[r.CaughtUp.Task].caught = r.CaughtUp
+	case r.Ended != nil:
+		w.said.tasks[r.Ended.Task].ended = r.Ended
 	}
 	w.said.mu.Unlock()
 	w.env.Report(r)
 }
 
 // Register tells a coordinator that begins to lead what it cannot know from the ledger: failures, recoveries that have
-// ended, rollbacks that are called for. It returns what the worker holds. What the ledger has settled meanwhile names a former
+// ended, rollbacks that are called for, tasks that have no more input. It returns what the worker holds. What the ledger has settled meanwhile names a former
 // life and changes nothing.
 func (w *Worker) Register() []standby.Held {
 	w.said.mu.Lock()
@@ -58,6 +61,9 @@ func (w *Worker) Register() []standby.Held {
 		}
 		if l.caught != nil {
 			w.env.Report(Report{CaughtUp: l.caught})
+		}
+		if l.ended != nil {
+			w.env.Report(Report{Ended: l.ended})
 		}
 	}
 	w.asked.Store(0)

@@ -155,7 +155,9 @@ func (n *coordinatorNode) stopped() func(time.Time) (reply, bool) {
 		if _, ready := done(now); !ready && deployed && now.Before(deadline) {
 			return reply{}, false
 		}
-		n.left = true
+		if !n.left {
+			n.left, n.leftAt = true, now
+		}
 		for _, s := range n.sessions { //lint:sorted each is told by itself
 			s.send(encode(&down{Leave: &leave{}}))
 			s.out.finish()

@@ -88,10 +88,14 @@ func (n *coordinatorNode) serveWorker(c *transport.Conn) {
 func (n *coordinatorNode) said(s *session, u *up) {
 	if !n.leading || n.rep.coord == nil {
 		if u.Register != nil {
-			leader, _ := n.raft.Leader()
-			s.send(encode(&down{Redirect: &leader}))
+			n.redirect(s)
 		}
 		s.out.finish()
+		return
+	}
+	if err := u.check(len(n.job.Tasks), s.worker); err != nil {
+		n.opts.Logger.Warn("a worker is cut off", "worker", s.worker, "error", err)
+		s.close() // the reading end hears of it
 		return
 	}
 	if s.worker != 0 && n.sessions[s.worker] == s {
@@ -99,7 +103,7 @@ func (n *coordinatorNode) said(s *session, u *up) {
 	}
 	switch {
 	case u.Register != nil:
-		n.register(s, u.Register)
+		n.register(s, u.Register, false)
 	case s.worker == 0 || n.sessions[s.worker] != s:
 		// a session that was replaced, or has not been let in
 	case u.Joined != nil:
@@ -117,7 +121,7 @@ func (n *coordinatorNode) said(s *session, u *up) {
 
 // register lets a worker in: a new one by an entry of the ledger that gives it an id, a known one if nothing was declared
 // about it meanwhile.
-func (n *coordinatorNode) register(s *session, r *register) {
+func (n *coordinatorNode) register(s *session, r *register, confirmed bool) {
 	s.reg = *r
 	switch f := n.rep.state.Finished; {
 	case r.Job != identityOf(n.job):
@@ -133,9 +137,17 @@ func (n *coordinatorNode) register(s *session, r *register) {
 		n.refuse(s, reasonFinished, "the job is finished")
 		return
 	}
+	if n.left { // nobody would notice its death
+		n.redirect(s)
+		return
+	}
 	if r.Worker == 0 {
 		n.admitting[r.Instance] = s
 		n.proposeAdmission(s)
+		return
+	}
+	if r.Applied > n.rep.coord.view.Index && !confirmed {
+		n.confirm(s, r)
 		return
 	}
 	m, known := n.rep.coord.view.member(r.Worker)
@@ -154,8 +166,36 @@ func (n *coordinatorNode) register(s *session, r *register) {
 	n.sessions[r.Worker], n.heard[r.Worker] = s, time.Now()
 	s.send(encode(&down{Welcome: &welcome{Worker: r.Worker, Run: n.rep.state.name()}}))
 	for i := range missed {
-		s.send(encode(&down{Entry: &missed[i]}))
+		if missed[i].Finish == nil { // an end that was taken back
+			s.send(encode(&down{Entry: &missed[i]}))
+		}
 	}
+}
+
+// confirm makes sure that this coordinator leads before it takes a decision about a worker that knows more than it does. A
+// leader that was stopped goes on as one until it hears of its successor.
+func (n *coordinatorNode) confirm(s *session, r *register) {
+	tenure := n.tenure
+	n.serve.Go(func() {
+		err := n.raft.Barrier(n.ctx)
+		n.events.post(func() {
+			if err == nil && n.tenure == tenure && n.leading {
+				n.register(s, r, true)
+				return
+			}
+			n.redirect(s)
+		})
+	})
+}
+
+// redirect sends a worker to whoever leads, as far as this coordinator knows.
+func (n *coordinatorNode) redirect(s *session) {
+	leader, self := n.raft.Leader()
+	if self {
+		leader = ""
+	}
+	s.send(encode(&down{Redirect: &leader}))
+	s.out.finish()
 }
 
 func (n *coordinatorNode) refuse(s *session, why reason, text string) {
@@ -223,6 +263,9 @@ func (n *coordinatorNode) deploy() {
 func (n *coordinatorNode) report(s *session, r *Report) {
 	switch {
 	case r.Failed != nil:
+		if p := n.rep.coord.view.Places[r.Failed.Task]; p.Incarnation != r.Failed.Incarnation || p.Worker != s.worker {
+			return // said again to a new leader, and settled long ago
+		}
 		n.stats.noticed(r.Failed.Task, time.Now())
 		if !errors.Is(r.Failed.Err, ErrKilled) {
 			n.opts.Logger.Warn("a task failed", "task", r.Failed.Task, "worker", s.worker, "error", r.Failed.Err)
@@ -293,9 +336,21 @@ func (n *coordinatorNode) lost(s *session, cause error) {
 	}
 }
 
+// reassure tells the workers that their leader lives, as often as they say so to it.
+func (n *coordinatorNode) reassure(now time.Time) {
+	if now.Sub(n.spoke) < n.opts.Heartbeat {
+		return
+	}
+	n.spoke = now
+	body := encode(&down{Alive: true})
+	for _, s := range n.sessions { //lint:sorted each gets it by itself
+		s.send(body)
+	}
+}
+
 // connectionRefused tells whether nobody listens there.
 func connectionRefused(err error) bool {
-	return errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, syscall.ECONNRESET)
+	return errors.Is(err, syscall.ECONNREFUSED)
 }
 
 func (s *session) send(body []byte) { s.out.send(body) }

@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 
 	"github.com/understudy-stream/understudy/checkpoint"
@@ -91,6 +92,9 @@ func (w *Worker) export(to determinant.WorkerID, t determinant.TaskID) {
 // keep stores an image beside the committed state, as a standby, and acknowledges it.
 func (w *Worker) keep(from determinant.WorkerID, m *Image) {
 	meta, err := checkpoint.DecodeMeta(m.Bytes)
+	if err == nil && meta.Task != m.Task {
+		err = fmt.Errorf("%w: an image of task %d, sent as one of task %d", errMalformed, meta.Task, m.Task)
+	}
 	if err == nil {
 		if m.Full {
 			err = w.opts.State.Import(m.Bytes)

@@ -48,6 +48,7 @@ type life struct {
 	end      error                 // why the life is over
 	farewell atomic.Pointer[error] // why it will be, once the last heartbeat is sent
 	applied  atomic.Uint64         // index of the last entry that was applied
+	built    atomic.Bool           // worker is there
 	downs    downLinks
 }
 
@@ -142,20 +143,26 @@ func (n *workerNode) live(ctx context.Context) error {
 	}
 	n.opts.Instance = "" // a further life has another name
 	n.instance.Store(&l.instance)
-	s, w, err := l.register(ctx, register{})
+	s, w, err := l.register(ctx, register{}, "")
 	if err != nil {
 		return err
 	}
-	if err := l.build(w); err != nil {
-		s.hangUp()
-		return errors.Join(err, l.close())
-	}
-	n.life.Store(l)
-	l.mesh.SetPeers(l.peers())
 	var running sync.WaitGroup
 	ctx, cancel := context.WithCancel(ctx)
+	running.Go(s.out.run)
+	l.session.Store(s.out)
+	running.Go(func() { l.heartbeat(ctx) }) // from now on: a large directory takes its time to open
+	if err := l.build(w); err != nil {
+		cancel()
+		s.hangUp()
+		err = errors.Join(err, l.close())
+		running.Wait()
+		return err
+	}
+	l.built.Store(true)
+	n.life.Store(l)
+	l.mesh.SetPeers(l.peers())
 	running.Go(func() { l.converse(ctx, s) })
-	running.Go(func() { l.heartbeat(ctx) })
 	select {
 	case <-ctx.Done():
 		err = context.Cause(ctx)
@@ -295,6 +302,10 @@ func (l *life) Control(from determinant.WorkerID, item []byte) {
 		return
 	}
 	m.From = from
+	if err := m.check(len(l.node.job.Tasks)); err != nil {
+		l.logError("a control message", err)
+		return
+	}
 	if m.Trigger != nil || m.Poll != nil {
 		return // only the coordinator says that
 	}
