@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -73,26 +74,11 @@ Exit codes: 0 measured, and nothing lost or doubled, 1 records were lost or doub
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
 			defer stop()
-			dir, err := os.MkdirTemp("", "understudy-bench-")
-			if err != nil {
-				return err
-			}
-			defer os.RemoveAll(dir) //nolint:errcheck // what is left is temporary
-			o.Dir, o.Log = dir, func(text string, args ...any) { fmt.Fprintf(cmd.ErrOrStderr(), text+"\n", args...) }
 			if o.Seed == 0 {
 				o.Seed = uint64(time.Now().UnixNano())
 			}
-			r, err := bench.Recover(ctx, o)
-			if err != nil {
-				return err
-			}
-			if err := writeRecovery(cmd.OutOrStdout(), &r, format); err != nil {
-				return err
-			}
-			if r.Lost+r.Duplicates > 0 {
-				return &exitError{code: console.ExitFailed, err: fmt.Errorf("%d records lost, %d doubled", r.Lost, r.Duplicates)}
-			}
-			return nil
+			o.Log = func(text string, args ...any) { fmt.Fprintf(cmd.ErrOrStderr(), text+"\n", args...) }
+			return measureRecovery(ctx, cmd.OutOrStdout(), o, format)
 		},
 	}
 	f := cmd.Flags()
@@ -106,6 +92,25 @@ Exit codes: 0 measured, and nothing lost or doubled, 1 records were lost or doub
 	f.Uint64Var(&o.Seed, "seed", 0, "seed of the kills (default: random)")
 	f.StringVarP(&format, "format", "o", format, "text or json")
 	return cmd
+}
+
+// measureRecovery runs an experiment in a temporary directory and prints what it measured.
+func measureRecovery(ctx context.Context, w io.Writer, o bench.RecoveryOptions, format string) (err error) {
+	if o.Dir, err = os.MkdirTemp("", "understudy-bench-"); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(o.Dir)) }()
+	r, err := bench.Recover(ctx, o)
+	if err != nil {
+		return err
+	}
+	if err := writeRecovery(w, &r, format); err != nil {
+		return err
+	}
+	if r.Lost+r.Duplicates > 0 {
+		return &exitError{code: console.ExitFailed, err: fmt.Errorf("%d records lost, %d doubled", r.Lost, r.Duplicates)}
+	}
+	return nil
 }
 
 func writeRecovery(w io.Writer, r *bench.Recovery, format string) error {
