@@ -57,6 +57,9 @@ func (s *ledgerState) lastWorker() determinant.WorkerID {
 			last = max(last, w)
 		}
 	}
+	for _, l := range s.Recovery.Draining {
+		last = max(last, l.Worker)
+	}
 	for _, p := range s.Recovery.Tasks {
 		last = max(last, p.Worker)
 		for _, w := range p.Standbys {

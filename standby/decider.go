@@ -110,17 +110,19 @@ func (d *Decider) Current() Decision {
 // Live lists the workers that count as alive, sorted: those that the newest decision hears, those that have a place or are
 // drained of theirs, and those that have joined since, without those reported dead. A new leader watches all of them.
 func (d *Decider) Live() []determinant.WorkerID {
-	live := slices.Concat(d.state.Hear, d.joined)
+	live := with(d.state.Hear, d.joined)
 	for _, l := range d.state.Draining {
-		live = append(live, l.Worker)
+		live = insert(live, l.Worker)
 	}
 	for _, p := range d.state.Tasks {
-		live = append(live, p.Standbys...)
+		for _, w := range p.Standbys {
+			live = insert(live, w)
+		}
 		if p.Worker != 0 {
-			live = append(live, p.Worker)
+			live = insert(live, p.Worker)
 		}
 	}
-	return without(without(with(live, nil), d.state.Dead), d.suspects)
+	return without(without(live, d.state.Dead), d.suspects)
 }
 
 // Unprotected lists the tasks that have fewer standbys than wanted and nobody to be one. The caller must not change it.
@@ -343,7 +345,11 @@ func (d *Decider) proposeStandbys() []Effect {
 	lasting := make([]int, len(d.state.Tasks))                  // standbys that are not to go
 	for t, p := range d.state.Tasks {
 		taken[t] = append(slices.Clone(p.Standbys), p.Worker)
-		lasting[t] = len(d.lasting(p))
+		for _, w := range p.Standbys {
+			if !d.state.drains(w) {
+				lasting[t]++
+			}
+		}
 	}
 	for _, c := range d.inFlight {
 		if a, ok := c.(AssignStandby); ok {

@@ -16,6 +16,8 @@ func TestApplyRefuses(t *testing.T) {
 	waitsForState := running3()
 	waitsForState.Tasks[1] = Placement{Task: 1, Incarnation: 2, Recovering: true}
 	waitsForState.Dead = ws{2}
+	drains := running3()
+	drains.Draining = []Draining{{Worker: 5, Since: 1}}
 	for name, c := range map[string]struct {
 		state   State
 		command Command
@@ -25,6 +27,14 @@ func TestApplyRefuses(t *testing.T) {
 		"standby: is one already":        {running3(), AssignStandby{Task: 1, Incarnation: 1, Worker: 4}},
 		"standby: dead":                  {waitsForState, AssignStandby{Task: 0, Incarnation: 1, Worker: 2}},
 		"standby: no such task":          {running3(), AssignStandby{Task: 9, Incarnation: 1, Worker: 5}},
+		"standby: is to be drained":      {drains, AssignStandby{Task: 0, Incarnation: 1, Worker: 5}},
+		"release: is none":               {running3(), ReleaseStandby{Task: 1, Incarnation: 1, Worker: 5}},
+		"release: old incarnation":       {running3(), ReleaseStandby{Task: 1, Incarnation: 2, Worker: 4}},
+		"release: no such task":          {running3(), ReleaseStandby{Task: 9, Incarnation: 1, Worker: 4}},
+		"drain: dead":                    {waitsForState, SetDraining{Worker: 2, On: true}},
+		"drain: is drained already":      {drains, SetDraining{Worker: 5, On: true}},
+		"drain: nobody":                  {running3(), SetDraining{On: true}},
+		"undrain: was not":               {drains, SetDraining{Worker: 4}},
 		"recovered: never failed":        {running3(), Recovered{Task: 1, Incarnation: 1}},
 		"recovered: old incarnation":     {waitsForState, Recovered{Task: 1, Incarnation: 1}},
 		"recovered: has no place":        {waitsForState, Recovered{Task: 1, Incarnation: 2}},
@@ -53,6 +63,9 @@ func TestApplyPanicsOnImpossibleDecisions(t *testing.T) {
 		"moves task 1 #1":                   func(d *Decision) { d.Tasks[1].Worker = 5 },
 		"moves task 2 #1":                   func(d *Decision) { d.Tasks[2].Incarnation = 0 },
 		"puts a standby beside its primary": func(d *Decision) { d.Tasks[0].Standbys = ws{1} },
+		"counts on a worker that cannot":    func(d *Decision) { d.Tasks[0].From = 2 },
+		"counts on a worker that":           func(d *Decision) { d.Tasks[0].Recovering, d.Tasks[0].From = true, 1 },
+		"handed over by 9":                  func(d *Decision) { d.Tasks[0].Recovering, d.Tasks[0].From, d.Dead = true, 9, ws{9} },
 	} {
 		d := NewDecider(Config{Topology: line(3)}, running3())
 		bad := d.Current()
@@ -86,6 +99,27 @@ func TestSnapshotIsTheLedger(t *testing.T) {
 	require.Equal(t, c.decider.State().Tasks, now.Tasks)
 	now.Tasks[0].Worker = 99
 	require.NotEqual(t, determinant.WorkerID(99), restored.Task(0).Worker, "Current is a copy")
+}
+
+// A drain that nobody can mean is forgotten, and so is one whose worker dies before the ledger has it.
+func TestDrainsOfNobody(t *testing.T) {
+	c := newCluster(Config{Topology: line(3)}, running3())
+	c.step(Drain{Worker: 77})
+	require.Empty(t, c.inFlight)
+	c.step(Drain{Worker: 2})
+	require.Equal(t, []Command{SetDraining{Worker: 2, On: true}}, c.inFlight)
+	c.step(Drain{Worker: 2})
+	require.Len(t, c.inFlight, 1, "it is asked for twice")
+	c.inFlight = nil
+	c.step(Leader{})
+	require.Equal(t, []Command{SetDraining{Worker: 2, On: true}}, c.inFlight, "the proposal may be lost")
+	c.step(Dead{Workers: ws{2}})
+	c.commitAll()
+	require.Empty(t, c.decider.State().Draining)
+	require.Empty(t, c.decider.Drains())
+	require.Empty(t, c.inFlight)
+	c.commit(SetDraining{Worker: 2, On: true}) // of a former leader
+	require.Empty(t, c.decider.State().Draining)
 }
 
 func TestWeakestModeAndLeastDepthCount(t *testing.T) {
@@ -151,18 +185,38 @@ func TestHistoryIsBounded(t *testing.T) {
 	require.Len(t, h.lines, historyLen)
 }
 
-// One decision over a job of 200 tasks on 20 workers, half of it waiting for its log.
-func BenchmarkDecision(b *testing.B) {
-	place := make(ws, 200)
-	standbys := make([]ws, 200)
+// manyTasks is a job of four layers of n tasks on 20 workers.
+func manyTasks(n int) (Config, State) {
+	place := make(ws, 4*n)
+	standbys := make([]ws, 4*n)
 	for i := range place {
 		place[i] = determinant.WorkerID(1 + i%20)
 		standbys[i] = ws{determinant.WorkerID(1 + (i+1)%20)}
 	}
-	s := deployed(place, standbys, 0)
-	config := Config{Topology: layers(50, 50, 50, 50)}
+	return Config{Topology: layers(n, n, n, n)}, deployed(place, standbys, 0)
+}
+
+// One decision over a job of 200 tasks on 20 workers, half of it waiting for its log.
+func BenchmarkDecision(b *testing.B) {
+	config, s := manyTasks(50)
 	for b.Loop() {
 		d := NewDecider(config, s)
 		d.Step(Dead{Workers: ws{3, 7}})
+	}
+}
+
+// One look at the time, ten of which are taken a second, over 1,000 tasks; one worker is being drained or none.
+func BenchmarkTick(b *testing.B) {
+	for name, draining := range map[string][]Draining{"running": nil, "draining": {{Worker: 3, Since: 1}}} {
+		b.Run(name, func(b *testing.B) {
+			config, s := manyTasks(250)
+			s.Draining = draining
+			d := NewDecider(config, s)
+			now := int64(1000)
+			for b.Loop() {
+				now += 200
+				d.Step(Tick{Now: now})
+			}
+		})
 	}
 }

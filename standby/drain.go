@@ -91,21 +91,31 @@ func (d *Decider) ready(p Placement) []determinant.WorkerID {
 
 // covered tells whether a task has as many lasting standbys with its committed state as it can have: nobody else's copy
 // matters then.
-func (d *Decider) covered(p Placement) bool {
-	others := without(d.usable(), []determinant.WorkerID{p.Worker})
-	return p.Worker != 0 && len(d.ready(p)) >= min(d.standbysOf(p), len(others))
+func (d *Decider) covered(p Placement, usable []determinant.WorkerID) bool {
+	others := len(usable)
+	if slices.Contains(usable, p.Worker) {
+		others--
+	}
+	return p.Worker != 0 && len(d.ready(p)) >= min(d.standbysOf(p), others)
 }
 
 // proposeReleases takes standbys away that are on draining workers, when others are in place, and in calm times those that
 // are too many since a drain or a move was called off. Where there is nobody to be in their place, they stay to the last.
 func (d *Decider) proposeReleases() []Effect {
 	var out []Effect
-	load := loads(d.state.Tasks)
+	if len(d.state.Draining) == 0 && !d.calm() {
+		return nil
+	}
+	load, usable := loads(d.state.Tasks), d.usable()
 	for _, p := range d.state.Tasks {
 		if d.balance.move != nil && d.balance.move.task == p.Task {
 			continue
 		}
-		ready, wanted, covered := d.ready(p), d.standbysOf(p), d.covered(p)
+		wanted := d.standbysOf(p)
+		if len(d.state.Draining) == 0 && len(p.Standbys) <= wanted {
+			continue
+		}
+		ready, covered := d.ready(p), d.covered(p, usable)
 		gone := slices.DeleteFunc(slices.Clone(p.Standbys), func(w determinant.WorkerID) bool {
 			return !d.state.drains(w) || !covered || len(ready) < wanted && d.gives(w)
 		})
@@ -243,9 +253,10 @@ func (d *Decider) missing(l Draining) string {
 			return fmt.Sprintf("task %d has not caught up on worker %d yet", p.Task, p.Worker)
 		}
 	}
+	usable := d.usable()
 	for _, p := range d.state.Tasks {
 		switch {
-		case p.Incarnation > 0 && d.holds(l.Worker, p.Task) && !d.covered(p):
+		case p.Incarnation > 0 && d.holds(l.Worker, p.Task) && !d.covered(p, usable):
 			return fmt.Sprintf("task %d has no other standby with its state yet", p.Task)
 		case slices.Contains(p.Standbys, l.Worker):
 			return fmt.Sprintf("it is a standby of task %d", p.Task)

@@ -210,6 +210,15 @@ func with(a, b []determinant.WorkerID) []determinant.WorkerID {
 	return slices.Compact(slices.Sorted(slices.Values(slices.Concat(a, b))))
 }
 
+// insert adds a worker to a sorted list, which it may change.
+func insert(workers []determinant.WorkerID, w determinant.WorkerID) []determinant.WorkerID {
+	at, found := slices.BinarySearch(workers, w)
+	if found {
+		return workers
+	}
+	return slices.Insert(workers, at, w)
+}
+
 // historyLen bounds the history that a panic shows.
 const historyLen = 32
 

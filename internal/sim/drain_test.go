@@ -37,6 +37,8 @@ func TestDrainsAmongFaults(t *testing.T) {
 			o.Mode = determinant.AtLeastOnce
 		case 7:
 			o.Mode = determinant.GlobalRollback
+		case 5:
+			o.Switches = 4
 		}
 		if seed%3 == 0 {
 			o.Balance = 10
