@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"os"
 	"os/exec"
@@ -426,6 +425,6 @@ func isLocked(t *testing.T, path string) bool {
 	if err != nil {
 		return true
 	}
-	require.NoError(t, lock.(io.Closer).Close())
+	require.NoError(t, lock.Close())
 	return false
 }
