@@ -3,6 +3,7 @@ package cluster
 import (
 	"sync"
 
+	"github.com/understudy-stream/understudy/checkpoint"
 	"github.com/understudy-stream/understudy/internal/mutation"
 	"github.com/understudy-stream/understudy/standby"
 )
@@ -19,6 +20,8 @@ type lastWords struct {
 	rollback *standby.RollbackWanted
 	caught   *standby.CaughtUp
 	ended    *Ended
+	kept     *checkpoint.Ack    // of the newest image that the worker keeps as a standby
+	unkept   *checkpoint.Failed // the newest image that it could not keep, until it has said so twice
 }
 
 // report tells the coordinator something, and keeps what a later one must hear too. A worker that has been closed says
@@ -37,17 +40,24 @@ func (w *Worker) report(r Report) {
 		w.said.tasks[r.CaughtUp.Task].caught = r.CaughtUp
 	case r.Ended != nil:
 		w.said.tasks[r.Ended.Task].ended = r.Ended
+	case r.Ack != nil && !r.Ack.Primary:
+		w.said.tasks[r.Ack.Task].kept = r.Ack
+	case r.AckFailed != nil:
+		w.said.tasks[r.AckFailed.Task].unkept = r.AckFailed
 	}
 	w.said.mu.Unlock()
 	w.env.Report(r)
 }
 
 // Register tells a coordinator that begins to lead what it cannot know from the ledger: failures, recoveries that have
-// ended, rollbacks that are called for, tasks that have no more input. It returns what the worker holds. What the ledger has settled meanwhile names a former
-// life and changes nothing.
+// ended, rollbacks that are called for, tasks that have no more input, images that are kept here or could not be. It returns
+// what the worker holds. What the ledger has settled meanwhile names a former life and changes nothing.
 func (w *Worker) Register() []standby.Held {
 	w.said.mu.Lock()
 	words := append([]lastWords(nil), w.said.tasks...)
+	for t := range w.said.tasks {
+		w.said.tasks[t].unkept = nil // a coordinator counts them
+	}
 	w.said.mu.Unlock()
 	if w.opts.Mutations.Has(mutation.RegisterRepeatsNothing) {
 		words = nil
@@ -64,6 +74,12 @@ func (w *Worker) Register() []standby.Held {
 		}
 		if l.ended != nil {
 			w.env.Report(Report{Ended: l.ended})
+		}
+		if l.kept != nil {
+			w.env.Report(Report{Ack: l.kept}) // a primary's own are asked for by a poll
+		}
+		if l.unkept != nil {
+			w.env.Report(Report{AckFailed: l.unkept})
 		}
 	}
 	w.asked.Store(0)

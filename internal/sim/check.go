@@ -179,6 +179,17 @@ func (c *checks) completed(e *checkpoint.Complete) {
 	}
 }
 
+// calm is how many steps after the last trouble a checkpoint that is abandoned is one too many.
+const calm = 20_000
+
+// abandoned checks that a checkpoint was abandoned for a reason: what went wrong long ago is none.
+func (c *checks) abandoned(a *checkpoint.Abandon) {
+	w := c.world
+	if w.plan.timeout > 1000 && w.faults.quiet() > calm && w.plan.poison == 0 && w.opts.Mutations == 0 {
+		w.violate("stalled", "checkpoint %d is abandoned, %d steps after the last trouble", a.Epoch, w.faults.quiet())
+	}
+}
+
 // rolledBack checks that a rollback was called for.
 func (c *checks) rolledBack(d *standby.Decision) {
 	if c.world.modes.local() {

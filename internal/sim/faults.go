@@ -98,7 +98,7 @@ func (f *faults) quiet() int {
 // active tells whether trouble is under way or to come.
 func (f *faults) active() bool {
 	w := f.world
-	if len(f.due)+len(f.restarts)+len(f.revivals)+len(w.unsettled) > 0 || f.saving || w.opts.Script != nil {
+	if len(f.due)+len(f.restarts)+len(f.revivals)+len(w.unsettled) > 0 || f.saving || w.opts.Script != nil && w.step < w.opts.Patience {
 		return true
 	}
 	return slices.ContainsFunc(w.processes, func(p *process) bool {

@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"slices"
 	"time"
 
 	"github.com/understudy-stream/understudy/operator"
@@ -24,9 +25,14 @@ var shapes = []shape{
 	{"clock", (*jobBuilder).clock},
 }
 
+// more are the graphs that only tests ask for.
+var more = []shape{
+	{"deal", (*jobBuilder).deal},
+}
+
 // shapeOf finds a shape by its name.
 func shapeOf(name string) shape {
-	for _, s := range shapes {
+	for _, s := range slices.Concat(shapes, more) {
 		if s.name == name {
 			return s
 		}
@@ -148,4 +154,10 @@ func (b *jobBuilder) clock() {
 	panes, _ := operator.Window(keyed(s), "windows", w, sum(), par(2), codec)
 	all := b.counted(s, "count", 1)
 	b.sink(operator.Union("union", panes, all), "sink", 1)
+}
+
+// deal has a task that takes from two sources, in any order, and deals what it takes out to two others in turn.
+func (b *jobBuilder) deal() {
+	s := b.enrich(b.from(2, 1), "dealer", 1)
+	b.sink(b.enrich(operator.Rebalanced(s), "player", 2), "sink", 1)
 }

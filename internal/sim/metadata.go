@@ -223,6 +223,7 @@ func (m *metadata) follow(e *cluster.Entry) {
 		w.modes.started(e.Start)
 	case e.Abandon != nil:
 		m.saving = false
+		w.checks.abandoned(e.Abandon)
 	case e.Aside != nil:
 		w.result.Asides++
 	case e.Admit != nil:

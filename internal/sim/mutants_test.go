@@ -45,6 +45,12 @@ func TestControl(t *testing.T) {
 
 // mutantOptions are runs in which the rule matters.
 func mutantOptions(m mutation.Set, seed uint64) Options {
+	for _, s := range schedules {
+		if s.mutation == m {
+			o, _ := s.prepare(seed, m)
+			return o
+		}
+	}
 	o := Options{Seed: seed, Mutations: m}
 	switch m {
 	case mutation.DeltaUpstreamFirst: // only shows while tasks go on during a capture
@@ -64,8 +70,6 @@ func mutantOptions(m mutation.Set, seed uint64) Options {
 	case mutation.NewWorkerForgotten:
 		o.Shape, o.Workers, o.Depth, o.Drains, o.Script = "tour", 3, 1, 5, newDies
 		o.Kinds, o.Faults = gentle, -1
-	case mutation.AtLeastOnceCheckpointKept:
-		o.Mode = determinant.AtLeastOnce
 	case mutation.StartWhileRecovering, mutation.NewestModeCounts, mutation.HistoriesOverlap, mutation.DepthRaisedLate:
 		o.Switches, o.Faults = 6, 10
 		if seed%2 == 0 {
@@ -73,8 +77,6 @@ func mutantOptions(m mutation.Set, seed uint64) Options {
 		}
 	case mutation.CollectionMissesOneWorker:
 		o.Kinds, o.Faults = KillWorker|KillTask, 6
-	case mutation.PromotionWithoutCommit:
-		o.Kinds, o.Faults = KillWorker|KillTask|ChangeWhileDeciding|KillLeader, 6
 	case mutation.RelinkKeepsCursor:
 		o.Kinds, o.Faults = linkFaults, 6
 	case mutation.GenerationUnchecked:

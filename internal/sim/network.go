@@ -99,7 +99,10 @@ func (w *World) writeLink() {
 		}
 		to := c.end(q.id)
 		if to.lost < from.stream {
-			to.queue = append(to.queue, parcel{w.carryMessage(m), from.stream, w.step + w.tail()})
+			if p != q {
+				m = w.carryMessage(m)
+			}
+			to.queue = append(to.queue, parcel{m, from.stream, w.step + w.tail()})
 		}
 		return
 	}

@@ -123,7 +123,7 @@ func (p *process) Background(job func()) { p.jobs = append(p.jobs, job) }
 
 // Observe is part of cluster.Environment.
 func (p *process) Observe(o cluster.Observation) {
-	if o.Phase != cluster.Written && o.Phase != cluster.Suppressed && o.Phase != cluster.Aligned {
+	if o.Phase != cluster.Written && o.Phase != cluster.Suppressed {
 		p.world.trace("worker %d: task %d #%d %v, %d bytes", p.id, o.Task, o.Incarnation, o.Phase, o.Bytes)
 	}
 	if o.Phase == cluster.Restored {

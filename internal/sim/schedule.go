@@ -24,7 +24,7 @@ func (w *World) tick() {
 	switch quiet := w.faults.quiet(); {
 	case w.opts.NoCheckpoints && quiet >= w.opts.Settle:
 		w.over = true
-	case quiet > patience:
+	case quiet > w.opts.Patience:
 		w.violate("no-progress", "%s", w.stuck())
 	}
 }

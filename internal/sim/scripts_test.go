@@ -14,9 +14,11 @@ func settled(w *World) bool {
 			lines += len(s.lines)
 		}
 	}
-	if lines < 5 || lines%3 != 0 {
-		return false
-	}
+	return lines >= 5 && lines%3 == 0 && busy(w)
+}
+
+// busy tells whether every task runs, none recovers and none has ended.
+func busy(w *World) bool {
 	for t, place := range w.metadata.places {
 		p := w.process(place.Worker)
 		if place.Recovering || p == nil {

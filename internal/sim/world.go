@@ -35,7 +35,9 @@ type Options struct {
 	// NoCheckpoints leaves out the periodic checkpoints. The job cannot end; the run ends when the script is done and Settle
 	// steps have passed.
 	NoCheckpoints bool
-	Settle        int
+	// Patience is how many steps a job may take to end after the last fault. 0: a great many.
+	Patience int
+	Settle   int
 	// Interleave plants determinants between the captures of a delta: see plant. The run ends with the first message that
 	// they were planted for.
 	Interleave bool
@@ -199,6 +201,9 @@ func (w *World) run() {
 func newWorld(o Options) *World {
 	if o.Depth == 0 {
 		o.Depth = determinant.Full
+	}
+	if o.Patience == 0 {
+		o.Patience = patience
 	}
 	w := &World{opts: o, rng: rand.New(rand.NewPCG(o.Seed, 20240711)), now: epoch, connections: map[pair]*connection{}}
 	w.plan = w.makePlan()
