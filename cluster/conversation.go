@@ -88,6 +88,8 @@ func (e *refusalError) Is(target error) bool {
 		return e.Reason == reasonOtherBuild
 	case ErrWrongJob:
 		return e.Reason == reasonOtherJob
+	case ErrStopped:
+		return e.Reason == reasonStopped
 	}
 	return false
 }

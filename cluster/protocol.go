@@ -89,6 +89,7 @@ const (
 	reasonOtherJob
 	reasonFinished
 	reasonFailed
+	reasonStopped
 )
 
 // refusal ends a session for good.

@@ -146,11 +146,15 @@ func (n *coordinatorNode) nextCheckpoint() func(time.Time) (reply, bool) {
 	}
 }
 
-// stopped waits for a checkpoint, and for some time at most, and then sends everybody away.
+// stopped waits for a checkpoint, and for some time at most, and then sends everybody away. It is ready when everybody was told.
 func (n *coordinatorNode) stopped() func(time.Time) (reply, bool) {
 	deadline := time.Now().Add(stopTimeout)
 	done := n.nextCheckpoint()
+	told := false
 	return func(now time.Time) (reply, bool) {
+		if told {
+			return reply{}, len(n.sessions) == 0 || now.After(deadline)
+		}
 		deployed := n.rep.coord.decider.Task(0).Incarnation > 0
 		if _, ready := done(now); !ready && deployed && now.Before(deadline) {
 			return reply{}, false
@@ -162,7 +166,8 @@ func (n *coordinatorNode) stopped() func(time.Time) (reply, bool) {
 			s.send(encode(&down{Leave: &leave{}}))
 			s.out.finish()
 		}
-		return reply{}, true
+		told, deadline = true, now.Add(farewellTime)
+		return reply{}, len(n.sessions) == 0
 	}
 }
 

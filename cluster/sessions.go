@@ -138,7 +138,7 @@ func (n *coordinatorNode) register(s *session, r *register, confirmed bool) {
 		return
 	}
 	if n.left { // nobody would notice its death
-		n.redirect(s)
+		n.refuse(s, reasonStopped, "the cluster was told to stop")
 		return
 	}
 	if r.Worker == 0 {
@@ -212,6 +212,18 @@ func (n *coordinatorNode) proposeAdmission(s *session) {
 	}
 	s.worker, s.asked = id+1, time.Now()
 	n.Propose(Entry{Admit: &Admit{Worker: s.worker, Address: s.reg.Address, Instance: s.reg.Instance}})
+}
+
+// refuseWaiting tells the workers that wait to be admitted that the job is over.
+func (n *coordinatorNode) refuseWaiting() {
+	for instance, s := range n.admitting { //lint:sorted each is told by itself
+		delete(n.admitting, instance)
+		if f := n.rep.state.Finished; f != nil && f.Err != "" {
+			n.refuse(s, reasonFailed, f.Err)
+		} else {
+			n.refuse(s, reasonFinished, "the job is finished")
+		}
+	}
 }
 
 // readmit repeats the proposals that were lost or refused.
