@@ -284,6 +284,7 @@ func (p *program) finish(l *localFlags, sum *ClusterSummary, err error) error {
 func (p *program) coordinator(ctx context.Context, c *subcommand, args []string) error {
 	workers := max(p.opts.Workers, 3)
 	return p.node(ctx, c, args, func(fs *flag.FlagSet, e *console.Engine) {
+		e.Register(fs)
 		e.RegisterHeartbeat(fs)
 		fs.IntVar(&workers, "workers", workers, "the job begins when so many workers have joined")
 	}, func(ctx context.Context, n Node) error {
@@ -293,7 +294,10 @@ func (p *program) coordinator(ctx context.Context, c *subcommand, args []string)
 }
 
 func (p *program) worker(ctx context.Context, c *subcommand, args []string) error {
-	return p.node(ctx, c, args, func(*flag.FlagSet, *console.Engine) {}, func(ctx context.Context, n Node) error {
+	return p.node(ctx, c, args, func(fs *flag.FlagSet, e *console.Engine) {
+		e.RegisterJob(fs)
+		e.RegisterHeartbeat(fs)
+	}, func(ctx context.Context, n Node) error {
 		return RunWorker(ctx, p.job, p.opts, n)
 	})
 }
@@ -304,7 +308,6 @@ func (p *program) node(ctx context.Context, c *subcommand, args []string, more f
 	e := p.engine()
 	var n console.Node
 	n.Credentials = p.opts.Processes.Credentials
-	e.Register(fs)
 	more(fs, &e)
 	n.Register(fs, p.clusterName())
 	m := console.Manual{

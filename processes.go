@@ -233,7 +233,9 @@ func (o *Options) worker(n cluster.NodeOptions) cluster.WorkerNodeOptions {
 }
 
 func (o *Options) timeouts(n cluster.NodeOptions) cluster.NodeOptions {
-	n.HeartbeatTimeout = o.HeartbeatTimeout
+	if n.HeartbeatTimeout = o.HeartbeatTimeout; n.HeartbeatTimeout > 0 {
+		n.Heartbeat = min(cluster.DefaultHeartbeat, n.HeartbeatTimeout/4)
+	}
 	return n
 }
 

@@ -36,7 +36,7 @@ func newCoordinatorCommand() *cobra.Command {
 	}}
 	cmd := c.command("coordinator", "Run one of the coordinators of a cluster, whose processes are started one by one", coordinatorExamples)
 	cmd.Flags().IntVar(&c.job.workers, "workers", 3, "the job begins when so many workers have joined")
-	goFlags(cmd, c.job.engine.RegisterHeartbeat)
+	goFlags(cmd, c.job.engine.Register, c.job.engine.RegisterHeartbeat)
 	return cmd
 }
 
@@ -44,7 +44,9 @@ func newWorkerCommand() *cobra.Command {
 	c := &nodeCommand{job: runOptions{engine: console.NewEngine()}, run: func(ctx context.Context, job *opened, o understudy.Options, n understudy.Node) error {
 		return understudy.RunWorker(ctx, job.job, o, n)
 	}}
-	return c.command("worker", "Run one of the workers of a cluster, whose processes are started one by one", workerExamples)
+	cmd := c.command("worker", "Run one of the workers of a cluster, whose processes are started one by one", workerExamples)
+	goFlags(cmd, c.job.engine.RegisterJob, c.job.engine.RegisterHeartbeat)
+	return cmd
 }
 
 func (c *nodeCommand) command(name, short, examples string) *cobra.Command {

@@ -80,7 +80,7 @@ func newRunCommand() *cobra.Command {
 	}
 	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError(err) })
 	o.jobFlags(cmd)
-	goFlags(cmd, o.engine.RegisterHeartbeat, o.secrets.Register)
+	goFlags(cmd, o.engine.Register, o.engine.RegisterHeartbeat, o.secrets.Register)
 	f := cmd.Flags()
 	f.IntVar(&o.workers, "workers", 0, "worker processes on this machine; 0: no processes, everything runs in this one")
 	f.IntVar(&o.coordinators, "coordinators", 1, "coordinator processes, 1 or 3, of which 3 survive the loss of any one")
@@ -101,7 +101,6 @@ func (o *runOptions) jobFlags(cmd *cobra.Command) {
 	f.DurationVar(&o.window, "window", 0, "enrich, nexmark-q12, nexmark-q12x: length of the processing-time windows (default 200ms, 10s, 10s)")
 	f.StringVar(&o.deadLetters, "dead-letters", "", "file for records that a job fails on three times; without it such a record stops the job")
 	o.events.register(f)
-	goFlags(cmd, o.engine.Register)
 }
 
 // shorthands are the flags that have a letter too.
@@ -116,6 +115,9 @@ func goFlags(cmd *cobra.Command, register ...func(*flag.FlagSet)) {
 	fs.VisitAll(func(f *flag.Flag) {
 		added := pflag.PFlagFromGoFlag(f)
 		added.Shorthand = shorthands[f.Name]
+		if f.DefValue == "0s" {
+			added.DefValue = "0" // which is not shown: the text says what it means
+		}
 		cmd.Flags().AddFlag(added)
 	})
 }

@@ -129,7 +129,9 @@ func (s *verifySettings) run(cmd *cobra.Command, check func(context.Context, ver
 		return &exitError{verifyUnusable, err}
 	}
 	if s.report == "json" {
-		err = json.NewEncoder(cmd.OutOrStdout()).Encode(report)
+		enc := json.NewEncoder(cmd.OutOrStdout())
+		enc.SetEscapeHTML(false)
+		err = enc.Encode(report)
 	} else {
 		err = report.WriteText(cmd.OutOrStdout())
 	}
@@ -204,7 +206,7 @@ func (f *verifyFiles) input(cmd *cobra.Command) {
 	cmd.Flags().StringArrayVar(&f.paths, "input", nil, "`GLOB` of what was fed in")
 	cmd.Flags().StringVar(&f.format, "input-format", "auto", "auto, jsonl, csv or lines")
 	cmd.Flags().StringSliceVar(&f.fields, "input-id", nil,
-		"`FIELD[,FIELD…]` of the input's id (default: @file,@offset for plain lines, otherwise as in the output)")
+		"`FIELD[,FIELD...]` of the input's id (default: @file,@offset for plain lines, otherwise as in the output)")
 }
 
 // output adds the flags of a check's output.

@@ -15,7 +15,7 @@ func newVerifyIDs(s *verifySettings) *cobra.Command {
 	var in, out verifyFiles
 	var multiset bool
 	cmd := &cobra.Command{
-		Use:   "ids --input GLOB --output GLOB [--id FIELD,…] [--input-id FIELD,…]",
+		Use:   "ids --input GLOB --output GLOB [--id FIELD,...] [--input-id FIELD,...]",
 		Short: "Each input id stands exactly once in the output",
 		Long: `Check that each input id stands exactly once in the output.
 
@@ -46,7 +46,7 @@ Exit code 0: clean, 1: violations, 2: unusable input.`,
 	}
 	in.input(cmd)
 	out.output(cmd)
-	cmd.Flags().StringSliceVar(&out.fields, "id", []string{"id"}, "`FIELD[,FIELD…]` of the output's id")
+	cmd.Flags().StringSliceVar(&out.fields, "id", []string{"id"}, "`FIELD[,FIELD...]` of the output's id")
 	cmd.Flags().BoolVar(&multiset, "multiset", false, "an id may stand several times in the input, and must as often in the output")
 	return cmd
 }
@@ -148,8 +148,8 @@ Exit code 0: clean, 1: violations, 2: unusable input.`,
 	}
 	f := cmd.Flags()
 	f.BoolVar(&asJSON, "json", false, "compare JSON values instead of bytes")
-	f.StringSliceVar(&files.fields, "fields", nil, "compare only these fields: `FIELD[,FIELD…]`")
-	f.StringSliceVar(&fieldsB, "fields-b", nil, "what the fields are called in B, if different: `FIELD[,FIELD…]`")
+	f.StringSliceVar(&files.fields, "fields", nil, "compare only these fields: `FIELD[,FIELD...]`")
+	f.StringSliceVar(&fieldsB, "fields-b", nil, "what the fields are called in B, if different: `FIELD[,FIELD...]`")
 	f.StringVar(&files.format, "input-format", "auto", "with --fields: auto, jsonl, csv or lines")
 	files.tornFlag(cmd, "accept")
 	return cmd
@@ -159,7 +159,7 @@ func newVerifyDraws(s *verifySettings) *cobra.Command {
 	var in, out verifyFiles
 	var names verify.DrawFields
 	cmd := &cobra.Command{
-		Use:   "draws --input GLOB --output GLOB [--input-id FIELD,…]",
+		Use:   "draws --input GLOB --output GLOB [--input-id FIELD,...]",
 		Short: "One draw per input id; windows follow from the visible draws",
 		Long: `Check a job that draws at random once per input record, shows what it drew, and adds it up per key and window:
   {"kind":"draw","id":"7","key":"k","random":42}
@@ -237,6 +237,6 @@ Exit code 0: clean, 1: violations, 2: unusable input.`,
 			})
 		},
 	}
-	cmd.Flags().StringSliceVar(&allow, "allow", nil, "anomalies that are no violations: `NAME[,NAME…]`")
+	cmd.Flags().StringSliceVar(&allow, "allow", nil, "anomalies that are no violations: `NAME[,NAME...]`")
 	return cmd
 }

@@ -39,14 +39,19 @@ func NewEngine() Engine {
 	}
 }
 
-// Register adds the flags, whose defaults are the present values.
+// Register adds all flags, whose defaults are the present values.
 func (e *Engine) Register(fs *flag.FlagSet) {
-	fs.IntVar(&e.Parallelism, "parallelism", e.Parallelism, "tasks per operator; the same for the whole life of a job")
+	e.RegisterJob(fs)
 	fs.StringVar(&e.ModeName, "mode", e.ModeName, "exactly-once, at-least-once or global-rollback")
 	fs.DurationVar(&e.Interval, "checkpoint-interval", e.Interval, "time between checkpoints")
 	fs.IntVar(&e.Standbys, "standbys", e.Standbys, "standbys per task")
 	fs.StringVar(&e.DepthName, "sharing-depth", e.DepthName, "hops that determinants are handed on: auto, full or a number")
-	fs.BoolVar(&e.Verbose, "verbose", false, "log what the engine does to standard error")
+}
+
+// RegisterJob adds the flags that a worker has too. The others are the coordinators' affair.
+func (e *Engine) RegisterJob(fs *flag.FlagSet) {
+	fs.IntVar(&e.Parallelism, "parallelism", e.Parallelism, "tasks per operator; the same for the whole life of a job")
+	fs.BoolVar(&e.Verbose, "verbose", e.Verbose, "log what the engine does to standard error")
 }
 
 // StandbysOption is the number of standbys in the terms of an embedding program, where 0 means the default and none is negative.
@@ -59,7 +64,7 @@ func (e *Engine) StandbysOption() int {
 
 // RegisterHeartbeat adds the flag that only processes have.
 func (e *Engine) RegisterHeartbeat(fs *flag.FlagSet) {
-	fs.DurationVar(&e.HeartbeatTimeout, "heartbeat-timeout", e.HeartbeatTimeout, "silence after which a worker process is declared dead")
+	fs.DurationVar(&e.HeartbeatTimeout, "heartbeat-timeout", e.HeartbeatTimeout, "silence after which a worker process is declared dead; the same for all processes")
 }
 
 // Check tells what is wrong with the flags, after they were read.
@@ -105,12 +110,16 @@ func (s *Secrets) Register(fs *flag.FlagSet) {
 	fs.StringVar(&s.Key, "tls-key", "", "`FILE` with the key of the certificate")
 }
 
-// Check takes the secret from the environment if no file was named.
+// Check takes the secret from the environment if no file was named, and looks whether files that were named can be used.
 func (s *Secrets) Check() error {
 	if text := strings.TrimSpace(os.Getenv(SecretVariable)); text != "" && s.SecretFile == "" {
 		s.Secret = []byte(text)
 	}
-	return s.Validate()
+	if !s.Given() {
+		return s.Validate()
+	}
+	_, err := s.Security()
+	return err
 }
 
 // Given reports whether any flag was set.

@@ -148,25 +148,34 @@ func TestSecretFromTheEnvironment(t *testing.T) {
 	var s Secrets
 	require.NoError(t, s.Check())
 	require.Equal(t, "a secret of sixteen letters", string(s.Secret))
-	file := Secrets{Credentials: supervisor.Credentials{SecretFile: "named"}}
+	file := Secrets{Credentials: supervisor.Credentials{SecretFile: secretFile(t)}}
 	require.NoError(t, file.Check())
 	require.Empty(t, file.Secret, "a file that was named counts more")
 	t.Setenv(SecretVariable, "short")
 	require.ErrorIs(t, (&Secrets{}).Check(), supervisor.ErrShortSecret)
 }
 
+func secretFile(t *testing.T) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "secret")
+	require.NoError(t, os.WriteFile(path, []byte("another secret, in a file"), 0o600))
+	return path
+}
+
 func TestNodeFlags(t *testing.T) {
+	secret := secretFile(t)
 	for _, c := range []struct{ args, want string }{
 		{"-state d -secret-file s", "--coordinators is required"},
 		{"-coordinators a:1 -secret-file s", "--state is required"},
 		{"-coordinators a:1 -state d", "a cluster needs a secret"},
 		{"-coordinators a:1 -state d -tls-ca x", "all three"},
+		{"-coordinators a:1 -state d -secret-file none", "no such file"},
 		{"-coordinators a:1,b:2, -state d -secret-file s", ""},
 	} {
 		var n Node
 		set := flag.NewFlagSet("", flag.ContinueOnError)
 		n.Register(set, "name")
-		require.NoError(t, set.Parse(strings.Fields(c.args)))
+		require.NoError(t, set.Parse(strings.Fields(strings.ReplaceAll(c.args, "-secret-file s", "-secret-file "+secret))))
 		if err := n.Check(); c.want != "" {
 			require.ErrorContains(t, err, c.want)
 		} else {
