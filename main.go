@@ -329,5 +329,6 @@ func (p *program) node(ctx context.Context, c *subcommand, args []string, more f
 	return console.Farewell(p.stdout, run(ctx, Node{
 		Cluster: n.Cluster, Listen: n.Listen, Advertise: n.Advertise, Coordinators: n.Coordinators, Credentials: n.Credentials,
 		Listening: func(address string) { fmt.Fprintf(p.stderr, "listening on %s\n", address) },
+		Inspect:   n.Inspect, Inspecting: func(address string) { fmt.Fprintf(p.stderr, "metrics on http://%s/metrics\n", address) },
 	}))
 }

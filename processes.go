@@ -72,7 +72,14 @@ type Node struct {
 	Coordinators []string // host:port of all of them, in the same order everywhere
 	Credentials
 	Listening func(address string) // called once, when the process can be reached
+	// Inspect is where metrics, health and profiles are served, without a secret. Default: a port of 127.0.0.1 that the system
+	// chooses; InspectOff: nowhere. Inspecting is called once, with where that is.
+	Inspect    string
+	Inspecting func(address string)
 }
+
+// InspectOff as Node.Inspect serves no metrics.
+const InspectOff = cluster.InspectOff
 
 // RunCluster runs a job on worker and coordinator processes of this machine until all its input is processed, it fails, or ctx
 // ends. Then a checkpoint is taken first, and the error is that of ctx. The summary is good in every case. A job that is run again
@@ -194,7 +201,7 @@ func runNode(job *operator.Job, o Options, n Node, run func(*operator.Plan, clus
 	warnOfRepeats(plan, &o)
 	return run(plan, cluster.NodeOptions{
 		Cluster: n.Cluster, Listen: n.Listen, Advertise: n.Advertise, StateDir: o.StateDir, Coordinators: n.Coordinators,
-		Security: security, Logger: o.Logger, Listening: n.Listening,
+		Security: security, Logger: o.Logger, Listening: n.Listening, Inspect: n.Inspect, Inspecting: n.Inspecting,
 	})
 }
 

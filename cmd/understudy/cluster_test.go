@@ -4,10 +4,11 @@ import (
 	"encoding/json"
 	"fmt"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
-	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -201,6 +202,13 @@ func TestClusterByHand(t *testing.T) {
 	require.Equal(t, "passthrough", s.Job)
 	require.Len(t, s.Workers, 3)
 
+	metrics := regexp.MustCompile(`metrics on (http://\S+)`).FindStringSubmatch(h.procs["worker-0"].stderr.String())
+	require.NotNil(t, metrics)
+	answer, err := http.Get(metrics[1])
+	require.NoError(t, err)
+	require.NoError(t, answer.Body.Close())
+	require.Equal(t, http.StatusOK, answer.StatusCode)
+
 	table := h.ask("status")
 	for _, want := range []string{"job           passthrough", h.coordinators + " (leads)", "WORKER", "lines[0]", "STANDBYS"} {
 		require.Contains(t, table.stdout.String(), want)
@@ -278,13 +286,14 @@ func TestClusterErrors(t *testing.T) {
 		{h.node("coordinator", "third", "--listen", nobody.Addr().String()), 1, "in use by another process"},
 		{h.node("coordinator", "fourth"), 1, "is not among the coordinators"},
 		{h.node("worker", "worker-0"), 1, "in use"},
+		{h.node("worker", "uninspected", "--inspect", nobody.Addr().String()), 1, "in use by another process"},
 		{h.node("worker", "fifth", "--parallelism", "3"), 1, "job"},
 		{h.node("worker", "sixth", "--window", "1s"), 2, "--window has no effect"},
 	} {
 		p := start(t, c.args...)
 		require.Equal(t, c.code, p.code(), "%v: stderr: %s", c.args, &p.stderr)
 		require.Contains(t, p.stderr.String(), c.want, "%v", c.args)
-		require.True(t, strings.HasPrefix(p.stderr.String(), "understudy: ") || strings.HasPrefix(p.stderr.String(), "listening on "), "stderr: %s", &p.stderr)
+		require.Regexp(t, `^((listening|metrics) on .*\n)*understudy: `, p.stderr.String())
 	}
 	p := start(t, append([]string{"drain", "77", "-o", "json"}, right...)...)
 	require.Equal(t, 1, p.code())

@@ -95,5 +95,6 @@ func (c *nodeCommand) runE(cmd *cobra.Command, args []string) (err error) {
 	return console.Farewell(cmd.OutOrStdout(), c.run(ctx, opened, *u, understudy.Node{
 		Cluster: n.Cluster, Listen: n.Listen, Advertise: n.Advertise, Coordinators: n.Coordinators, Credentials: n.Credentials,
 		Listening: func(address string) { fmt.Fprintf(cmd.ErrOrStderr(), "listening on %s\n", address) },
+		Inspect:   n.Inspect, Inspecting: func(address string) { fmt.Fprintf(cmd.ErrOrStderr(), "metrics on http://%s/metrics\n", address) },
 	}))
 }

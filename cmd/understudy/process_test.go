@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -53,9 +54,30 @@ const patience = 3 * time.Minute
 type process struct {
 	t      *testing.T
 	cmd    *exec.Cmd
-	stdout bytes.Buffer
-	stderr bytes.Buffer
+	stdout bytes.Buffer // read it after the end
+	stderr said
 	done   chan struct{} // closed when it has ended
+}
+
+// said is output that may be read while it is written.
+type said struct {
+	mu struct {
+		sync.Mutex
+		text bytes.Buffer
+	}
+}
+
+// Write implements io.Writer.
+func (s *said) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.mu.text.Write(p)
+}
+
+func (s *said) String() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.mu.text.String()
 }
 
 func start(t *testing.T, args ...string) *process {

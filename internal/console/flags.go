@@ -134,6 +134,7 @@ type Node struct {
 	Coordinators []string
 	Listen       string
 	Advertise    string
+	Inspect      string
 	StateDir     string
 	coordinators string
 }
@@ -145,6 +146,7 @@ func (n *Node) Register(fs *flag.FlagSet, name string) {
 	fs.StringVar(&n.coordinators, "coordinators", "", "`HOST:PORT,...` of all coordinators, in the same order everywhere (required)")
 	fs.StringVar(&n.Listen, "listen", supervisor.DefaultHost+":0", "`HOST:PORT` to listen on; port 0: one that the system chooses")
 	fs.StringVar(&n.Advertise, "advertise", "", "`HOST:PORT` where the others reach this process (default: where it listens)")
+	fs.StringVar(&n.Inspect, "inspect", supervisor.DefaultHost+":0", "`HOST:PORT` where metrics, health and profiles are served, without a secret; off: nowhere")
 	fs.StringVar(&n.StateDir, "state", "", "state `DIR` of this process alone (required)")
 }
 
