@@ -381,6 +381,9 @@ func (n *coordinatorNode) Finished(err error) {
 	default:
 		n.opts.Logger.Info("the job is finished")
 	}
+	if n.leading {
+		n.refuseWaiting() // nothing is admitted any more
+	}
 }
 
 // end ends the process some time after its job, unless the job was taken up again.

@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -54,6 +55,9 @@ func child(a *Assignment) {
 			return err
 		}
 		defer lock.Close() //nolint:errcheck // it is released with the process
+		if err := os.WriteFile(filepath.Join(o.StateDir, "pid"), []byte(fmt.Sprint(os.Getpid())), 0o600); err != nil {
+			return err
+		}
 		marker := filepath.Join(filepath.Dir(o.StateDir), "marker")
 		switch a.Job {
 		case "hopeless":
@@ -384,36 +388,66 @@ func TestOutputIsPassedOn(t *testing.T) {
 }
 
 // parentVariable makes the test program a supervisor, on the state directory that it names, that can be killed.
-const parentVariable = "UNDERSTUDY_TEST_PARENT"
+const (
+	parentVariable  = "UNDERSTUDY_TEST_PARENT"
+	outliveVariable = "UNDERSTUDY_TEST_OUTLIVE"
+)
 
 func parent(dir string) {
 	f := &far{}
 	f.mu.status.State = cluster.JobRunning
 	_, err := Run(context.Background(), Options{
-		Job: "stubborn", StateDir: dir, Workers: 2, Args: []string{}, Client: func(Settings, []byte) (Client, error) { return f, nil },
+		Job: "stubborn", StateDir: dir, Workers: 2, Args: []string{}, Outlive: os.Getenv(outliveVariable) != "", Client: func(Settings, []byte) (Client, error) { return f, nil },
 	})
 	fmt.Fprintln(os.Stderr, err)
 	os.Exit(1)
 }
 
-// Children die with their parent, also when it is killed by kill -9.
-func TestOrphansDie(t *testing.T) {
+// orphaned starts a supervisor in a process of its own, kills it when its children run, and gives their directories.
+func orphaned(t *testing.T, environ ...string) (dirs []string) {
+	t.Helper()
 	dir := t.TempDir()
 	path, err := os.Executable()
 	require.NoError(t, err)
 	cmd := exec.Command(path)
-	cmd.Env = append(os.Environ(), parentVariable+"="+dir)
+	cmd.Env = append(append(os.Environ(), environ...), parentVariable+"="+dir)
 	cmd.SysProcAttr = attributes(false)
 	require.NoError(t, cmd.Start())
-	names := []string{"coordinator-0", "worker-0", "worker-1"}
-	for _, name := range names {
-		require.Eventually(t, func() bool { return isLocked(t, filepath.Join(dir, name, "alive")) }, patience, 5*time.Millisecond)
+	for _, name := range []string{"coordinator-0", "worker-0", "worker-1"} {
+		dirs = append(dirs, filepath.Join(dir, name))
+		require.Eventually(t, func() bool {
+			pid, err := os.ReadFile(filepath.Join(dir, name, "pid"))
+			return err == nil && len(pid) > 0 && isLocked(t, filepath.Join(dir, name, "alive"))
+		}, patience, 5*time.Millisecond)
 	}
 	require.NoError(t, cmd.Process.Kill())
 	require.Error(t, cmd.Wait())
-	for _, name := range names {
-		require.Eventually(t, func() bool { return !isLocked(t, filepath.Join(dir, name, "alive")) }, patience, 5*time.Millisecond)
+	return dirs
+}
+
+func requireDead(t *testing.T, dirs []string) {
+	t.Helper()
+	for _, dir := range dirs {
+		require.Eventually(t, func() bool { return !isLocked(t, filepath.Join(dir, "alive")) }, patience, 5*time.Millisecond)
 	}
+}
+
+// Children die with their parent, also when it is killed by kill -9.
+func TestOrphansDie(t *testing.T) { requireDead(t, orphaned(t)) }
+
+// Unless they may outlive it: then they go on, and write to a file.
+func TestOrphansThatGoOn(t *testing.T) {
+	dirs := orphaned(t, outliveVariable+"=yes")
+	for _, dir := range dirs {
+		require.Never(t, func() bool { return !isLocked(t, filepath.Join(dir, "alive")) }, 200*time.Millisecond, 20*time.Millisecond)
+		require.FileExists(t, filepath.Join(dir, "log"))
+		text, err := os.ReadFile(filepath.Join(dir, "pid"))
+		require.NoError(t, err)
+		pid, err := strconv.Atoi(string(text))
+		require.NoError(t, err)
+		require.NoError(t, syscall.Kill(pid, syscall.SIGKILL))
+	}
+	requireDead(t, dirs)
 }
 
 // isLocked reports whether a process holds the lock of a file.

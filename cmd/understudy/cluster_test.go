@@ -95,8 +95,7 @@ func TestClusterDirectoryInUse(t *testing.T) {
 	require.Equal(t, 130, first.code())
 
 	// A coordinator's port is fixed from the job's start.
-	settings, err := supervisor.ReadSettings(filepath.Join(out, ".understudy", "state"))
-	require.NoError(t, err)
+	settings := settingsOf(t, filepath.Join(out, ".understudy", "state"))
 	l, err := net.Listen("tcp", settings.Coordinators[0])
 	require.NoError(t, err)
 	defer l.Close() //nolint:errcheck // it only held the port
@@ -104,6 +103,14 @@ func TestClusterDirectoryInUse(t *testing.T) {
 	require.Equal(t, 1, third.code())
 	require.Contains(t, third.stderr.String(), "in use by another process")
 	require.Contains(t, third.stderr.String(), settings.Coordinators[0])
+}
+
+// settingsOf are those of a run on processes.
+func settingsOf(t *testing.T, state string) supervisor.Settings {
+	t.Helper()
+	settings, err := supervisor.ReadSettings(state)
+	require.NoError(t, err)
+	return settings
 }
 
 // hands is a cluster whose processes are started one by one.

@@ -30,7 +30,7 @@ func TestKillsExactlyOnce(t *testing.T) {
 	}{
 		{"tasks", "task", goTree(t, 2, 1)},
 		{"workers", "worker", goTree(t, 2, 1)},
-		{"tasks, generated input", "task", texts(t, 4, 20000)},
+		{"tasks, generated input", "task", texts(t, 4, 80000)},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			out := filepath.Join(t.TempDir(), "out")

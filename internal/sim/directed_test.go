@@ -59,7 +59,7 @@ func TestSchedule(t *testing.T) {
 				if v == did {
 					happened++
 				}
-				r, v = s.run(seed, s.mutation)
+				r, _ = s.run(seed, s.mutation)
 				if r.Violation != nil && (s.checker == "" || r.Violation.Checker == s.checker) {
 					if seen++; seen == 1 {
 						t.Logf("seed %d: %v", seed, r.Violation)

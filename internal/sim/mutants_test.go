@@ -84,7 +84,7 @@ func mutantOptions(m mutation.Set, seed uint64) Options {
 	case mutation.FallenStartAgain:
 		o.Kinds, o.Faults = KillTask|KillWorker, 8
 	case mutation.EarlySubscriptionDropped:
-		o.Kinds, o.Faults, o.Standbys = FailDisk, 12, -1
+		o.Kinds, o.Faults, o.Standbys = FailDisk, 4, -1
 	case mutation.RegisterRepeatsNothing:
 		o.Kinds, o.Faults = KillTask|ChangeLeader|ChangeWhileDeciding, 8
 	}
