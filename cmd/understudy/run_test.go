@@ -28,8 +28,8 @@ func TestKillsExactlyOnce(t *testing.T) {
 		name, target string
 		input        string
 	}{
-		{"tasks", "task", goTree(t, 2, 1)},
-		{"workers", "worker", goTree(t, 2, 1)},
+		{"tasks", "task", goTree(t, 2, 4)},
+		{"workers", "worker", goTree(t, 2, 4)},
 		{"tasks, generated input", "task", texts(t, 4, 80000)},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -47,7 +47,7 @@ func TestKillsExactlyOnce(t *testing.T) {
 // In at-least-once mode nothing is lost, but records are seen twice, and the check that finds nothing in exactly-once mode
 // finds that.
 func TestKillsAtLeastOnce(t *testing.T) {
-	input, out := goTree(t, 2, 1), filepath.Join(t.TempDir(), "out")
+	input, out := goTree(t, 2, 4), filepath.Join(t.TempDir(), "out")
 	sum := run(t, "wordcount", input, out, "--mode", "at-least-once",
 		"--chaos", "kill=250ms,target=task,limit=10", "--seed", earlyKills, "--checkpoint-interval", "50ms").summary()
 	require.Positive(t, sum.Kills)
