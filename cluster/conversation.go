@@ -96,9 +96,9 @@ func (e *refusalError) Is(target error) bool {
 
 // registerAt registers with one coordinator, or with the one that it names as the leader.
 func (l *life) registerAt(ctx context.Context, address string, r *register, redirects int) (*leaderLink, *welcome, error) {
-	dialTime, welcomeTime := askTimeout, requestTimeout // a new worker waits for the ledger to take it in
+	dialTime := askTimeout
 	if r.Worker != 0 {
-		dialTime, welcomeTime = min(dialTime, l.patience()/2), min(welcomeTime, l.patience())
+		dialTime = min(dialTime, l.patience()/2)
 	}
 	dial, cancel := context.WithTimeout(ctx, dialTime)
 	defer cancel()
@@ -112,9 +112,7 @@ func (l *life) registerAt(ctx context.Context, address string, r *register, redi
 	defer stop()
 	var d down
 	if err = conn.Write(frameBody, encode(&up{Register: r})); err == nil {
-		if err = conn.SetReadDeadline(time.Now().Add(welcomeTime)); err == nil {
-			err = readDown(conn, &d)
-		}
+		err = l.answer(conn, &d)
 	}
 	if err == nil && d.Welcome != nil {
 		return &leaderLink{conn: conn, out: newOutbox(conn), address: address}, d.Welcome, nil
@@ -129,6 +127,20 @@ func (l *life) registerAt(ctx context.Context, address string, r *register, redi
 		return l.registerAt(ctx, *d.Redirect, r, redirects-1)
 	}
 	return nil, nil, errElsewhere
+}
+
+// answer reads what a coordinator says to a registration. One that lives says so as long as the ledger has not taken a new
+// worker in.
+func (l *life) answer(conn *transport.Conn, d *down) error {
+	for {
+		*d = down{}
+		if err := conn.SetReadDeadline(time.Now().Add(l.patience())); err != nil {
+			return err
+		}
+		if err := readDown(conn, d); err != nil || !d.Alive {
+			return err
+		}
+	}
 }
 
 // refused turns a refusal into the error that the process ends with.

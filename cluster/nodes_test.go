@@ -1,11 +1,15 @@
 package cluster
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
+	"os"
 	"path/filepath"
+	"runtime/pprof"
 	"sync"
 	"testing"
 	"time"
@@ -33,6 +37,28 @@ type cell struct {
 	security transport.Security
 
 	inspecting func(address string)
+	log        record
+}
+
+// record is what processes log.
+type record struct {
+	mu struct {
+		sync.Mutex
+		bytes.Buffer
+	}
+}
+
+// Write takes a line of a log.
+func (r *record) Write(line []byte) (int, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.mu.Buffer.Write(line)
+}
+
+func (r *record) String() string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.mu.Buffer.String()
 }
 
 // cellNode is one process of a cell.
@@ -85,6 +111,7 @@ func (c *cell) node(dir string) NodeOptions {
 	return NodeOptions{
 		Cluster: "test", StateDir: filepath.Join(c.dir, dir), Coordinators: c.addrs, Security: c.security, Build: "test", Inspecting: c.inspecting,
 		Heartbeat: 50 * time.Millisecond, HeartbeatTimeout: 5 * time.Second,
+		Logger: slog.New(slog.NewTextHandler(&c.log, &slog.HandlerOptions{Level: slog.LevelDebug})).With("process", dir),
 	}
 }
 
@@ -132,8 +159,13 @@ func (c *cell) await(what string, ok func(s *Status) bool) Status {
 func (c *cell) finished() Status {
 	c.t.Helper()
 	s := c.await("the end", func(s *Status) bool { return s.State == JobFinished })
-	for _, n := range c.nodes {
-		<-n.done
+	for i, n := range c.nodes {
+		select {
+		case <-n.done:
+		case <-time.After(time.Minute):
+			require.NoError(c.t, pprof.Lookup("goroutine").WriteTo(os.Stderr, 2))
+			require.Fail(c.t, "the job is finished, and a worker goes on", "worker %d; the log:\n%s", i, c.log.String())
+		}
 		require.NoError(c.t, n.err)
 	}
 	return s

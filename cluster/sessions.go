@@ -88,7 +88,10 @@ func (n *coordinatorNode) serveWorker(c *transport.Conn) {
 func (n *coordinatorNode) said(s *session, u *up) {
 	if !n.leading || n.rep.coord == nil {
 		if u.Register != nil {
-			n.redirect(s)
+			s.reg = *u.Register
+			if !n.refuseEnded(s) {
+				n.redirect(s)
+			}
 		}
 		s.out.finish()
 		return
@@ -123,21 +126,16 @@ func (n *coordinatorNode) said(s *session, u *up) {
 // about it meanwhile.
 func (n *coordinatorNode) register(s *session, r *register, confirmed bool) {
 	s.reg = *r
-	switch f := n.rep.state.Finished; {
+	switch {
 	case r.Job != identityOf(n.job):
 		n.refuse(s, reasonOtherJob, fmt.Sprintf("the cluster runs job %s, this worker has %s", identityOf(n.job), r.Job))
 		return
 	case r.Build != n.opts.Build:
 		n.refuse(s, reasonOtherBuild, fmt.Sprintf("the coordinator is build %.12s, this worker %.12s", n.opts.Build, r.Build))
 		return
-	case f != nil && f.Err != "":
-		n.refuse(s, reasonFailed, f.Err)
+	case n.refuseEnded(s):
 		return
-	case f != nil:
-		n.refuse(s, reasonFinished, "the job is finished")
-		return
-	}
-	if n.left { // nobody would notice its death
+	case n.left: // nobody would notice its death
 		n.refuse(s, reasonStopped, "the cluster was told to stop")
 		return
 	}
@@ -214,15 +212,26 @@ func (n *coordinatorNode) proposeAdmission(s *session) {
 	n.Propose(Entry{Admit: &Admit{Worker: s.worker, Address: s.reg.Address, Instance: s.reg.Instance}})
 }
 
+// refuseEnded tells a worker that the job is over, if it is. Whoever knows that may say so: the end is committed, and those who
+// lead may change, on a busy machine more often than a worker asks, until the last coordinator is gone. Only the end of a
+// job that failed before this process started is for the leader to judge: it takes it back.
+func (n *coordinatorNode) refuseEnded(s *session) bool {
+	switch f := n.rep.state.Finished; {
+	case f == nil || !n.leading && f.Err != "" && !n.settled:
+		return false
+	case f.Err != "":
+		n.refuse(s, reasonFailed, f.Err)
+	default:
+		n.refuse(s, reasonFinished, "the job is finished")
+	}
+	return true
+}
+
 // refuseWaiting tells the workers that wait to be admitted that the job is over.
 func (n *coordinatorNode) refuseWaiting() {
 	for instance, s := range n.admitting { //lint:sorted each is told by itself
 		delete(n.admitting, instance)
-		if f := n.rep.state.Finished; f != nil && f.Err != "" {
-			n.refuse(s, reasonFailed, f.Err)
-		} else {
-			n.refuse(s, reasonFinished, "the job is finished")
-		}
+		n.refuseEnded(s)
 	}
 }
 
@@ -348,7 +357,7 @@ func (n *coordinatorNode) lost(s *session, cause error) {
 	}
 }
 
-// reassure tells the workers that their leader lives, as often as they say so to it.
+// reassure tells the workers, those that wait to be let in included, that their leader lives, as often as they say so to it.
 func (n *coordinatorNode) reassure(now time.Time) {
 	if now.Sub(n.spoke) < n.opts.Heartbeat {
 		return
@@ -356,6 +365,9 @@ func (n *coordinatorNode) reassure(now time.Time) {
 	n.spoke = now
 	body := encode(&down{Alive: true})
 	for _, s := range n.sessions { //lint:sorted each gets it by itself
+		s.send(body)
+	}
+	for _, s := range n.admitting { //lint:sorted each gets it by itself
 		s.send(body)
 	}
 }
