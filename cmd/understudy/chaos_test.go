@@ -16,7 +16,7 @@ import (
 
 // Flags of TestChaos; `make chaos` gives it more time.
 var (
-	chaosTotal = flag.Duration("chaos.total", time.Minute, "how long the input of all runs of TestChaos comes in")
+	chaosTotal = flag.Duration("chaos.total", 90*time.Second, "how long the input of all runs of TestChaos comes in")
 	chaosSeed  = flag.Uint64("chaos.seed", 1, "seed of TestChaos: the times and the victims")
 )
 
