@@ -8,6 +8,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"os"
+	"runtime/debug"
 	"runtime/pprof"
 	"slices"
 	"strings"
@@ -27,6 +28,7 @@ type compareCommand struct {
 	all        []string // that may be asked for
 	format     string
 	cpuProfile string
+	memory     int64 // MB
 	measure    func(ctx context.Context, o bench.CompareOptions) (result any, text string, err error)
 }
 
@@ -36,6 +38,9 @@ task. A run's time is from the first event taken to the last event taken or row 
 stopping do not count. All ways of running a query take turns within each repeat, in a random order and the next time in its reverse;
 ratios are made within a repeat, and then the median of them is taken, so that what else the machine does cancels out. "By CPU" is the
 ratio of events per second of computing (user and system time), which other programs disturb less.
+
+Garbage is collected when --memory-mb is used up, and not, as Go does by default, when the heap has doubled: by that, a job that keeps
+its output in memory would collect garbage less often than one that keeps nothing, and look faster.
 
 The sink is in memory: it takes part in the protocol, keeps determinants and says where its output ends, as any causal sink, but of each row
 it keeps only a sum, which costs next to nothing and the same in every way of running. Writing files would take time in all of
@@ -83,7 +88,9 @@ func (c *compareCommand) command(use, short, long string) *cobra.Command {
 			}
 			return usageErrorOrNil(c.check())
 		},
-		RunE: func(cmd *cobra.Command, _ []string) error { return c.run(cmd.Context(), cmd.OutOrStdout(), cmd.ErrOrStderr()) },
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return c.run(cmd.Context(), cmd.OutOrStdout(), cmd.ErrOrStderr())
+		},
 	}
 	f, o := cmd.Flags(), &c.options
 	f.StringSliceVar(&c.queries, "queries", nil, "queries to run, such as q0,q5 (default: "+strings.Join(c.all, ",")+")")
@@ -94,6 +101,7 @@ func (c *compareCommand) command(use, short, long string) *cobra.Command {
 	f.IntVar(&o.Workers, "workers", 3, "workers, all in this process")
 	f.DurationVar(&o.Interval, "checkpoint-interval", time.Second, "time between checkpoints")
 	f.Uint64Var(&o.Seed, "seed", 0, "seed of the order of runs (default: random)")
+	f.Int64Var(&c.memory, "memory-mb", 2000, "memory in which all ways of running a query have to do, MB; 0: Go's default")
 	f.StringVar(&c.cpuProfile, "cpuprofile", "", "file for a CPU profile of all runs, with labels query and arm (go tool pprof -tagfocus arm=none)")
 	f.StringVarP(&c.format, "format", "o", "text", "text or json")
 	return cmd
@@ -123,6 +131,8 @@ func (c *compareCommand) check() error {
 		return errors.New("want at least one repeat, one task per operator and two workers, so that there are standbys")
 	case o.Seconds <= 0:
 		return fmt.Errorf("--seconds %v: want more than 0", o.Seconds)
+	case c.memory < 0:
+		return fmt.Errorf("--memory-mb %d: want 0 or more", c.memory)
 	case o.Interval < time.Millisecond:
 		return fmt.Errorf("--checkpoint-interval %v: want at least 1ms", o.Interval)
 	}
@@ -141,6 +151,7 @@ func (c *compareCommand) run(ctx context.Context, stdout, stderr io.Writer) (err
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(o.Dir)) }()
+	defer limitMemory(c.memory << 20)()
 	endProfile, err := profileCPU(c.cpuProfile)
 	if err != nil {
 		return err
@@ -160,6 +171,18 @@ func (c *compareCommand) run(ctx context.Context, stdout, stderr io.Writer) (err
 		return &exitError{code: console.ExitInterrupted, err: errors.New("interrupted: what was printed is about the queries that were finished")}
 	}
 	return err
+}
+
+// limitMemory has garbage collected when so many bytes are used, and not before. 0 leaves everything as it is. Its result undoes it.
+func limitMemory(bytes int64) (undo func()) {
+	if bytes == 0 {
+		return func() {}
+	}
+	limit, percent := debug.SetMemoryLimit(bytes), debug.SetGCPercent(-1)
+	return func() {
+		debug.SetMemoryLimit(limit)
+		debug.SetGCPercent(percent)
+	}
 }
 
 // printObject prints one object of JSON on a line.
