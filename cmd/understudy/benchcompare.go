@@ -17,6 +17,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/understudy-stream/understudy/internal/bench"
+	"github.com/understudy-stream/understudy/internal/bench/report"
 	"github.com/understudy-stream/understudy/internal/console"
 	"github.com/understudy-stream/understudy/internal/nexmark"
 )
@@ -29,7 +30,15 @@ type compareCommand struct {
 	format     string
 	cpuProfile string
 	memory     int64 // MB
-	measure    func(ctx context.Context, o bench.CompareOptions) (result any, text string, err error)
+	report     string
+	measure    func(ctx context.Context, o bench.CompareOptions) (comparison, error)
+}
+
+// comparison is a result.
+type comparison struct {
+	object any // of JSON
+	text   string
+	page   report.Page
 }
 
 // measured says what all figures are about, for --help.
@@ -54,9 +63,9 @@ func newBenchOverheadCommand() *cobra.Command {
 	for _, q := range nexmark.Queries() {
 		all = append(all, q.Name)
 	}
-	c := &compareCommand{all: all, measure: func(ctx context.Context, o bench.CompareOptions) (any, string, error) {
+	c := &compareCommand{all: all, measure: func(ctx context.Context, o bench.CompareOptions) (comparison, error) {
 		r, err := bench.MeasureOverhead(ctx, o)
-		return &r, overheadText(&r), err
+		return comparison{&r, overheadText(&r), r.Page()}, err
 	}}
 	return c.command("overhead", "Measure what logging costs, in the queries of Nexmark",
 		`Run each Nexmark query in five ways: none (mode global-rollback, which keeps no output and logs no choice, with the same standbys and
@@ -66,9 +75,9 @@ checkpoints as the others), at-least-once (keeps output), and exactly-once (keep
 }
 
 func newBenchBaselineCommand() *cobra.Command {
-	c := &compareCommand{all: bench.PlainQueries(), measure: func(ctx context.Context, o bench.CompareOptions) (any, string, error) {
+	c := &compareCommand{all: bench.PlainQueries(), measure: func(ctx context.Context, o bench.CompareOptions) (comparison, error) {
 		r, err := bench.MeasureBaseline(ctx, o)
-		return &r, baselineText(&r), err
+		return comparison{&r, baselineText(&r), r.Page()}, err
 	}}
 	return c.command("baseline", "Compare with plain Go programs that do the same without an engine",
 		`Run Nexmark queries on the engine, exactly once at full depth, and beside them as plain Go programs (internal/bench/plain): goroutines,
@@ -103,6 +112,7 @@ func (c *compareCommand) command(use, short, long string) *cobra.Command {
 	f.Uint64Var(&o.Seed, "seed", 0, "seed of the order of runs (default: random)")
 	f.Int64Var(&c.memory, "memory-mb", 2000, "memory in which all ways of running a query have to do, MB; 0: Go's default")
 	f.StringVar(&c.cpuProfile, "cpuprofile", "", "file for a CPU profile of all runs, with labels query and arm (go tool pprof -tagfocus arm=none)")
+	f.StringVar(&c.report, "report", "", "file for a report with plots, HTML")
 	f.StringVarP(&c.format, "format", "o", "text", "text or json")
 	return cmd
 }
@@ -156,15 +166,16 @@ func (c *compareCommand) run(ctx context.Context, stdout, stderr io.Writer) (err
 	if err != nil {
 		return err
 	}
-	result, text, err := c.measure(ctx, o)
+	result, err := c.measure(ctx, o)
 	err = errors.Join(err, endProfile())
 	if err != nil && !errors.Is(err, context.Canceled) {
 		return err
 	}
+	err = errors.Join(err, writeReport(c.report, &result.page))
 	if c.format == "json" {
-		err = errors.Join(err, printObject(stdout, result))
+		err = errors.Join(err, printObject(stdout, result.object))
 	} else {
-		_, werr := io.WriteString(stdout, text)
+		_, werr := io.WriteString(stdout, result.text)
 		err = errors.Join(err, werr)
 	}
 	if errors.Is(err, context.Canceled) {
@@ -190,6 +201,18 @@ func printObject(w io.Writer, v any) error {
 	enc := json.NewEncoder(w)
 	enc.SetEscapeHTML(false)
 	return enc.Encode(v)
+}
+
+// writeReport writes a page to a file. Without a name it does nothing.
+func writeReport(name string, p *report.Page) error {
+	if name == "" {
+		return nil
+	}
+	f, err := os.Create(name)
+	if err != nil {
+		return err
+	}
+	return errors.Join(p.Write(f), f.Close())
 }
 
 // profileCPU profiles until its result is called. Without a name it does nothing.
