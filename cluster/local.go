@@ -52,7 +52,8 @@ type LocalOptions struct {
 	Logger             *slog.Logger
 	Chaos              *Chaos
 	Progress           func(Progress)
-	Started            func(*Local) // called when every worker has joined, with the run that goes on meanwhile
+	Started            func(*Local)       // called when every worker has joined, with the run that goes on meanwhile
+	Checkpointed       func(Checkpointed) // called with each checkpoint that is completed; must not block
 	Mutations          mutation.Set
 }
 
@@ -95,6 +96,7 @@ type Local struct {
 	opts   LocalOptions
 	ledger *localLedger
 	coord  *Coordinator // only on the events goroutine
+	sizes  checkpointSizes
 	events *mailbox
 	stats  *stats
 	fs     checkpoint.FS
@@ -264,7 +266,12 @@ func (l *Local) report(from determinant.WorkerID, r Report) {
 	if r.Rollback != nil {
 		l.opts.Logger.Warn("a rollback is needed", "task", r.Rollback.Task, "worker", from, "cause", r.Rollback.Cause)
 	}
-	l.do(func() { l.coord.Report(r) })
+	l.do(func() {
+		if r.Ack != nil {
+			l.sizes.ack(r.Ack)
+		}
+		l.coord.Report(r)
+	})
 }
 
 func (l *Local) log(what string, err error) { l.opts.Logger.Warn(what, "error", err) }
@@ -400,7 +407,11 @@ type localCoordinator Local
 // Broadcast delivers an entry to every worker, in order.
 func (lc *localCoordinator) Broadcast(e Entry) {
 	l := (*Local)(lc)
-	l.stats.entry(&e, time.Now())
+	now := time.Now()
+	l.stats.entry(&e, now)
+	if taken, ok := l.sizes.entry(&e, now); ok && l.opts.Checkpointed != nil {
+		l.opts.Checkpointed(taken)
+	}
 	if e.Decision != nil {
 		l.opts.Logger.Info("decision", "what", e.Decision.String())
 	}

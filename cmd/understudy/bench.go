@@ -25,7 +25,7 @@ func newBenchCommand() *cobra.Command {
 		Args:  knownCommand,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(newBenchRecoveryCommand(), newBenchProcessCommand())
+	cmd.AddCommand(newBenchOverheadCommand(), newBenchBaselineCommand(), newBenchRecoveryCommand(), newBenchProcessCommand())
 	return cmd
 }
 

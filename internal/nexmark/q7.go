@@ -97,13 +97,13 @@ func (h *highestBids) Open(s *operator.States) error {
 
 // Process implements operator.Processor.
 func (h *highestBids) Process(ctx operator.KeyedContext[int64], b highBid, _ func(Bid)) error {
-	ctx.RegisterEventTimer(time.UnixMilli(b.End-1), "")
 	ctx.RegisterEventTimer(time.UnixMilli(b.End+q7Window-1), laterTag)
 	if b.After {
-		h.after.Append(b.Bid)
-	} else {
-		h.highest.Set(higher(h.highest.Get(), b.Bid))
+		h.after.Append(b.Bid) // the window itself is over and shown
+		return nil
 	}
+	ctx.RegisterEventTimer(time.UnixMilli(b.End-1), "")
+	h.highest.Set(higher(h.highest.Get(), b.Bid))
 	return nil
 }
 

@@ -65,6 +65,9 @@ type Options struct {
 	// Ask is the external service of q12x, which may say something else each time. It runs on several goroutines at once.
 	// Default: one in this process that counts how often it was asked.
 	Ask func(ctx context.Context, id string) (string, error)
+	// Opened and Used, if they are set, are called when a reader of the stream is opened and when it has given its last event,
+	// for whoever measures how long that took. Each task calls them from its own goroutine.
+	Opened, Used func()
 }
 
 // EnsureDefaults fills in what is zero.
@@ -96,6 +99,7 @@ func Build(query string, o Options) (*operator.Job, error) {
 	if err != nil {
 		return nil, err
 	}
+	source.opened, source.used = o.Opened, o.Used
 	job := operator.NewJob("nexmark-" + query)
 	queries[i].build(source.From(job, "events"), &o)
 	return job, nil

@@ -15,6 +15,8 @@ import (
 type Source struct {
 	options SourceOptions
 	clock   func() time.Time
+
+	opened, used func() // may be nil; see Options
 }
 
 var _ operator.Source[Event] = (*Source)(nil)
@@ -70,7 +72,10 @@ func (s *Source) Open(_ context.Context, identity string, offset uint64) (operat
 	if err != nil {
 		return nil, err
 	}
-	r := &reader{split: sp, generator: g, next: offset}
+	if s.opened != nil {
+		s.opened()
+	}
+	r := &reader{split: sp, generator: g, next: offset, used: s.used}
 	if sp.Rate > 0 {
 		r.pace = newPace(sp, s.clock)
 	}
@@ -85,12 +90,17 @@ type reader struct {
 	next      uint64
 	ahead     []Event // from the epoch that next is in
 	taken     int
+	used      func() // called at the end, once
 }
 
 // Next implements operator.Reader.
 func (r *reader) Next() (Event, uint64, error) {
 	if r.taken == len(r.ahead) {
 		if r.next = r.split.owned(r.next); r.next >= r.split.Events {
+			if r.used != nil {
+				r.used()
+				r.used = nil
+			}
 			return Event{}, r.next, io.EOF
 		}
 		n := min(EpochEvents-r.next%EpochEvents, r.split.Events-r.next)

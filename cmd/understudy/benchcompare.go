@@ -1,0 +1,280 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"runtime/debug"
+	"runtime/pprof"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/understudy-stream/understudy/internal/bench"
+	"github.com/understudy-stream/understudy/internal/bench/report"
+	"github.com/understudy-stream/understudy/internal/console"
+	"github.com/understudy-stream/understudy/internal/nexmark"
+)
+
+// compareCommand is what `bench overhead` and `bench baseline` have in common.
+type compareCommand struct {
+	options    bench.CompareOptions
+	queries    []string
+	all        []string // that may be asked for
+	format     string
+	cpuProfile string
+	memory     int64 // MB
+	report     string
+	measure    func(ctx context.Context, o bench.CompareOptions) (comparison, error)
+}
+
+// comparison is a result.
+type comparison struct {
+	object any // of JSON
+	text   string
+	page   report.Page
+}
+
+// measured says what all figures are about, for --help.
+const measured = `Everything runs in this process, on workers that share nothing but the process, with a state directory on disk (in TMPDIR) and a standby per
+task. A run's time is from the first event taken to the last event taken or row shown, whichever is later, so that starting and
+stopping do not count. All ways of running a query take turns within each repeat, in a random order and the next time in its reverse;
+ratios are made within a repeat, and then the median of them is taken, so that what else the machine does cancels out. "By CPU" is the
+ratio of events per second of computing (user and system time), which other programs disturb less.
+
+Garbage is collected when --memory-mb is used up, and not, as Go does by default, when the heap has doubled: by that, a job that keeps
+its output in memory would collect garbage less often than one that keeps nothing, and look faster.
+
+The sink is in memory: it takes part in the protocol, keeps determinants and says where its output ends, as any causal sink, but of each row
+it keeps only a sum, which costs next to nothing and the same in every way of running. Writing files would take time in all of
+them, and make what is compared look more alike than it is. The sums are compared: a query whose rows are not chance must give the
+same rows every time.
+
+Exit codes: 0 measured, 1 results differ or a run failed, 2 unusable arguments, 130 interrupted (what was finished is printed).`
+
+func newBenchOverheadCommand() *cobra.Command {
+	var all []string
+	for _, q := range nexmark.Queries() {
+		all = append(all, q.Name)
+	}
+	c := &compareCommand{all: all, measure: func(ctx context.Context, o bench.CompareOptions) (comparison, error) {
+		r, err := bench.MeasureOverhead(ctx, o)
+		return comparison{&r, overheadText(&r), r.Page()}, err
+	}}
+	return c.command("overhead", "Measure what logging costs, in the queries of Nexmark",
+		`Run each Nexmark query in five ways: none (mode global-rollback, which keeps no output and logs no choice, with the same standbys and
+checkpoints as the others), at-least-once (keeps output), and exactly-once (keeps output and choices) at sharing depth 1, 2 and full.
+
+`+measured)
+}
+
+func newBenchBaselineCommand() *cobra.Command {
+	c := &compareCommand{all: bench.PlainQueries(), measure: func(ctx context.Context, o bench.CompareOptions) (comparison, error) {
+		r, err := bench.MeasureBaseline(ctx, o)
+		return comparison{&r, baselineText(&r), r.Page()}, err
+	}}
+	return c.command("baseline", "Compare with plain Go programs that do the same without an engine",
+		`Run Nexmark queries on the engine, exactly once at full depth, and beside them as plain Go programs (internal/bench/plain): goroutines,
+channels of batches, maps, and nothing that survives a failure. Both read the same events at the same parallelism and give the same rows,
+which is checked.
+
+`+measured)
+}
+
+func (c *compareCommand) command(use, short, long string) *cobra.Command {
+	cmd := &cobra.Command{
+		Use: use, Short: short, Long: long,
+		Example: fmt.Sprintf("  understudy bench %s --queries %s --events 1000000\n  understudy bench %[1]s --repeats 7 -o json > %[1]s.json", use, c.all[0]+","+c.all[1]),
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return usageError(fmt.Errorf("unexpected argument %q", args[0]))
+			}
+			return usageErrorOrNil(c.check())
+		},
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return c.run(cmd.Context(), cmd.OutOrStdout(), cmd.ErrOrStderr())
+		},
+	}
+	f, o := cmd.Flags(), &c.options
+	f.StringSliceVar(&c.queries, "queries", nil, "queries to run, such as q0,q5 (default: "+strings.Join(c.all, ",")+")")
+	f.Uint64Var(&o.Events, "events", 0, "events of each run (default: as many as take about --seconds)")
+	f.Float64Var(&o.Seconds, "seconds", 5, "how long a run takes, if --events is not given")
+	f.IntVar(&o.Repeats, "repeats", 5, "repeats of each way of running a query, beside a shorter run before, which warms up")
+	f.IntVar(&o.Parallelism, "parallelism", 2, "tasks per operator")
+	f.IntVar(&o.Workers, "workers", 3, "workers, all in this process")
+	f.DurationVar(&o.Interval, "checkpoint-interval", time.Second, "time between checkpoints")
+	f.Uint64Var(&o.Seed, "seed", 0, "seed of the order of runs (default: random)")
+	f.Int64Var(&c.memory, "memory-mb", 2000, "memory in which all ways of running a query have to do, MB; 0: Go's default")
+	f.StringVar(&c.cpuProfile, "cpuprofile", "", "file for a CPU profile of all runs, with labels query and arm (go tool pprof -tagfocus arm=none)")
+	f.StringVar(&c.report, "report", "", "file for a report with plots, HTML")
+	f.StringVarP(&c.format, "format", "o", "text", "text or json")
+	return cmd
+}
+
+func usageErrorOrNil(err error) error {
+	if err == nil {
+		return nil
+	}
+	return usageError(err)
+}
+
+func (c *compareCommand) check() error {
+	o := &c.options
+	if o.Queries = c.queries; len(o.Queries) == 0 {
+		o.Queries = c.all
+	}
+	for _, q := range o.Queries {
+		if !slices.Contains(c.all, q) {
+			return fmt.Errorf("--queries: %q: want some of %s", q, strings.Join(c.all, ","))
+		}
+	}
+	switch {
+	case c.format != "text" && c.format != "json":
+		return fmt.Errorf("--format %q: want text or json", c.format)
+	case o.Repeats < 1 || o.Parallelism < 1 || o.Workers < 2:
+		return errors.New("want at least one repeat, one task per operator and two workers, so that there are standbys")
+	case o.Seconds <= 0:
+		return fmt.Errorf("--seconds %v: want more than 0", o.Seconds)
+	case c.memory < 0:
+		return fmt.Errorf("--memory-mb %d: want 0 or more", c.memory)
+	case o.Interval < time.Millisecond:
+		return fmt.Errorf("--checkpoint-interval %v: want at least 1ms", o.Interval)
+	}
+	return nil
+}
+
+func (c *compareCommand) run(ctx context.Context, stdout, stderr io.Writer) (err error) {
+	ctx, stop := console.Terminable(ctx)
+	defer stop()
+	o := c.options
+	for o.Seed == 0 {
+		o.Seed = rand.Uint64()
+	}
+	o.Log = func(text string, args ...any) { fmt.Fprintf(stderr, text+"\n", args...) }
+	if o.Dir, err = os.MkdirTemp("", "understudy-bench-"); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(o.Dir)) }()
+	defer limitMemory(c.memory << 20)()
+	endProfile, err := profileCPU(c.cpuProfile)
+	if err != nil {
+		return err
+	}
+	result, err := c.measure(ctx, o)
+	err = errors.Join(err, endProfile())
+	if err != nil && !errors.Is(err, context.Canceled) {
+		return err
+	}
+	err = errors.Join(err, writeReport(c.report, &result.page))
+	if c.format == "json" {
+		err = errors.Join(err, printObject(stdout, result.object))
+	} else {
+		_, werr := io.WriteString(stdout, result.text)
+		err = errors.Join(err, werr)
+	}
+	if errors.Is(err, context.Canceled) {
+		return &exitError{code: console.ExitInterrupted, err: errors.New("interrupted: what was printed is about the queries that were finished")}
+	}
+	return err
+}
+
+// limitMemory has garbage collected when so many bytes are used, and not before. 0 leaves everything as it is. Its result undoes it.
+func limitMemory(bytes int64) (undo func()) {
+	if bytes == 0 {
+		return func() {}
+	}
+	limit, percent := debug.SetMemoryLimit(bytes), debug.SetGCPercent(-1)
+	return func() {
+		debug.SetMemoryLimit(limit)
+		debug.SetGCPercent(percent)
+	}
+}
+
+// printObject prints one object of JSON on a line.
+func printObject(w io.Writer, v any) error {
+	enc := json.NewEncoder(w)
+	enc.SetEscapeHTML(false)
+	return enc.Encode(v)
+}
+
+// writeReport writes a page to a file. Without a name it does nothing.
+func writeReport(name string, p *report.Page) error {
+	if name == "" {
+		return nil
+	}
+	f, err := os.Create(name)
+	if err != nil {
+		return err
+	}
+	return errors.Join(p.Write(f), f.Close())
+}
+
+// profileCPU profiles until its result is called. Without a name it does nothing.
+func profileCPU(name string) (end func() error, err error) {
+	if name == "" {
+		return func() error { return nil }, nil
+	}
+	f, err := os.Create(name)
+	if err != nil {
+		return nil, err
+	}
+	if err := pprof.StartCPUProfile(f); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return func() error {
+		pprof.StopCPUProfile()
+		return f.Close()
+	}, nil
+}
+
+func percent(f float64) string { return fmt.Sprintf("%.1f%%", f*100) }
+
+func overheadText(r *bench.Overhead) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%-5s %10s  %s\n", "", "none", "throughput of that (median, least to greatest), by CPU")
+	fmt.Fprintf(&b, "%-5s %10s", "query", "events/s")
+	for _, a := range bench.Arms()[1:] {
+		fmt.Fprintf(&b, "  %-29s", a.Name)
+	}
+	fmt.Fprintf(&b, "%11s %9s %9s %9s\n", "det. B/ev.", "kept MB", "cp. MB", "cp. ms")
+	for i := range r.Queries {
+		q := &r.Queries[i]
+		fmt.Fprintf(&b, "%-5s %10.0f", q.Query, q.Arms[0].Speed.Median)
+		for j := range q.Arms[1:] {
+			a := &q.Arms[1+j]
+			fmt.Fprintf(&b, "  %.3f (%.3f to %.3f), %.3f  ", a.Ratio.Median, a.Ratio.Min, a.Ratio.Max, a.CPURatio.Median)
+		}
+		t := q.Typical()
+		fmt.Fprintf(&b, "%11.4f %9.1f %9.2f %9.1f\n", t.DeterminantBytes, float64(t.InflightPeak)/1e6, float64(t.CheckpointBytes)/1e6, t.CheckpointMillis)
+	}
+	fmt.Fprintf(&b, "exactly-once at full depth: %s slower than none in the median, %s at worst (%s); by CPU %s and %s (%s)\n",
+		percent(r.MedianLossFull), percent(r.WorstLossFull), r.WorstQuery, percent(r.MedianCPULossFull), percent(r.WorstCPULossFull), r.WorstCPUQuery)
+	fmt.Fprintf(&b, "against at-least-once: %s slower in the median\n", percent(r.MedianLossVsAtLeastOnce))
+	b.WriteString(machineText(&r.Machine))
+	return b.String()
+}
+
+func baselineText(r *bench.Baseline) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%-5s %10s %12s %12s  %-25s %s\n", "query", "events", "plain, /s", "engine, /s", "ratio (least to greatest)", "by CPU")
+	for i := range r.Queries {
+		q := &r.Queries[i]
+		fmt.Fprintf(&b, "%-5s %10d %12.0f %12.0f  %.3f (%.3f to %.3f)    %.3f\n", q.Query, q.Events, bench.MedianSpeed(q.Plain), bench.MedianSpeed(q.Engine),
+			q.Ratio.Median, q.Ratio.Min, q.Ratio.Max, q.CPURatio.Median)
+	}
+	fmt.Fprintf(&b, "the engine, exactly once, does %.3f of what a plain program does in the median, %.3f at worst (%s); by CPU %.3f\n",
+		r.MedianRatio, r.WorstRatio, r.WorstQuery, r.MedianCPURatio)
+	fmt.Fprintf(&b, "an event costs %.0f ns in the generator, which is in both\n", r.Generator)
+	b.WriteString(machineText(&r.Machine))
+	return b.String()
+}
+
+func machineText(m *bench.Machine) string {
+	return fmt.Sprintf("on %s, %d cores, %.1f GB, %s %s, kernel %s, load %.1f before\n", m.CPU, m.Cores, float64(m.MemoryBytes)/1e9, m.Go, m.System, m.Kernel, m.Load)
+}

@@ -1,0 +1,115 @@
+package bench
+
+import (
+	"fmt"
+
+	"github.com/understudy-stream/understudy/internal/bench/report"
+)
+
+// facts says where it was measured.
+func (m *Machine) facts() []report.Fact {
+	unknown := func(s string) string {
+		if s == "" {
+			return "not known"
+		}
+		return s
+	}
+	return []report.Fact{
+		{Name: "CPU", Value: fmt.Sprintf("%s, %d cores", unknown(m.CPU), m.Cores)},
+		{Name: "Memory", Value: fmt.Sprintf("%.1f GB", float64(m.MemoryBytes)/1e9)},
+		{Name: "Go", Value: m.Go + " " + m.System},
+		{Name: "Kernel", Value: unknown(m.Kernel)},
+		{Name: "Load before", Value: fmt.Sprintf("%.2f", m.Load)},
+	}
+}
+
+// common are the facts of a comparison.
+func common(m *Machine, repeats, parallelism, workers int, interval int64, seed uint64, complete bool) []report.Fact {
+	facts := append(m.facts(), report.Fact{Name: "Setup", Value: fmt.Sprintf(
+		"%d repeats, parallelism %d, %d workers in one process, a standby per task, a checkpoint every %d ms, order by seed %d",
+		repeats, parallelism, workers, interval, seed)})
+	if !complete {
+		facts = append(facts, report.Fact{Name: "Interrupted", Value: "only the queries that were finished are here"})
+	}
+	return facts
+}
+
+func percent(f float64) string { return fmt.Sprintf("%.1f%%", f*100) }
+
+func (s *Spread) values() report.Values { return report.Values{All: s.All, Median: s.Median} }
+
+const howCompared = "Small dots are the repeats, big ones their medians. Each ratio is made within a repeat, so that what else the machine does " +
+	"cancels out. By CPU: of the events per second of computing, which other programs disturb less than the time that passes."
+
+// Page shows what was measured.
+func (r *Overhead) Page() report.Page {
+	p := report.Page{
+		Title: "What logging costs",
+		Lead: []string{
+			fmt.Sprintf("Exactly-once at full depth is %s slower than none in the median over the queries, %s at worst (%s), and %s slower than "+
+				"at-least-once in the median. By CPU: %s, %s at worst (%s).", percent(r.MedianLossFull), percent(r.WorstLossFull), r.WorstQuery,
+				percent(r.MedianLossVsAtLeastOnce), percent(r.MedianCPULossFull), percent(r.WorstCPULossFull), r.WorstCPUQuery),
+			"None is mode global-rollback, which keeps no output and logs no choice, with the same standbys and checkpoints.",
+		},
+		Facts: common(&r.Machine, r.Repeats, r.Parallelism, r.Workers, r.IntervalMillis, r.Seed, r.Complete),
+	}
+	var series []string
+	for _, a := range Arms()[1:] {
+		series = append(series, a.Name)
+	}
+	var wall, cpu []report.Row
+	table := report.Table{
+		Title: "What is kept, exactly once at full depth",
+		Heads: []string{"query", "events per run", "none, events/s", "determinants, B/event", "output kept, MB", "checkpoint, MB", "checkpoint, ms"},
+	}
+	for i := range r.Queries {
+		q := &r.Queries[i]
+		w, c := report.Row{Name: q.Query}, report.Row{Name: q.Query}
+		for j := range q.Arms[1:] {
+			a := &q.Arms[1+j]
+			w.Series, c.Series = append(w.Series, a.Ratio.values()), append(c.Series, a.CPURatio.values())
+		}
+		wall, cpu = append(wall, w), append(cpu, c)
+		t := q.Typical()
+		table.Rows = append(table.Rows, []string{
+			q.Query, fmt.Sprint(q.Events), fmt.Sprintf("%.0f", q.Arms[0].Speed.Median), fmt.Sprintf("%.4f", t.DeterminantBytes),
+			fmt.Sprintf("%.1f", float64(t.InflightPeak)/1e6), fmt.Sprintf("%.2f", float64(t.CheckpointBytes)/1e6),
+			fmt.Sprintf("%.1f", t.CheckpointMillis),
+		})
+	}
+	p.Figures = []report.Figure{
+		report.Ranges("Throughput against none", howCompared, "part of the throughput of none", series, wall, 1),
+		report.Ranges("By CPU", "", "part of the events per second of computing of none", series, cpu, 1),
+	}
+	p.Tables = []report.Table{table}
+	return p
+}
+
+// Page shows what was measured.
+func (r *Baseline) Page() report.Page {
+	p := report.Page{
+		Title: "The engine beside plain Go programs",
+		Lead: []string{
+			fmt.Sprintf("The engine, exactly once at full depth, has %.2f of the throughput of a plain program in the median over the queries, %.2f at "+
+				"worst (%s). By CPU %.2f.", r.MedianRatio, r.WorstRatio, r.WorstQuery, r.MedianCPURatio),
+			"The plain programs are goroutines, channels of batches and maps, and survive no failure. They read the same events at the same " +
+				"parallelism and give the same rows.",
+			fmt.Sprintf("An event costs %.0f ns in the generator, which is part of both.", r.Generator),
+		},
+		Facts: common(&r.Machine, r.Repeats, r.Parallelism, r.Workers, r.IntervalMillis, r.Seed, r.Complete),
+	}
+	var rows []report.Row
+	table := report.Table{Title: "Throughput", Heads: []string{"query", "events per run", "plain, events/s", "engine, events/s", "ratio", "by CPU"}}
+	for i := range r.Queries {
+		q := &r.Queries[i]
+		rows = append(rows, report.Row{Name: q.Query, Series: []report.Values{q.Ratio.values(), q.CPURatio.values()}})
+		table.Rows = append(table.Rows, []string{
+			q.Query, fmt.Sprint(q.Events), fmt.Sprintf("%.0f", MedianSpeed(q.Plain)), fmt.Sprintf("%.0f", MedianSpeed(q.Engine)),
+			fmt.Sprintf("%.3f", q.Ratio.Median), fmt.Sprintf("%.3f", q.CPURatio.Median),
+		})
+	}
+	p.Figures = []report.Figure{report.Ranges("Throughput against the plain program", howCompared, "part of the plain program's throughput",
+		[]string{"throughput", "by CPU"}, rows, 1)}
+	p.Tables = []report.Table{table}
+	return p
+}
