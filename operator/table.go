@@ -18,6 +18,7 @@ type table[T any] struct {
 	dirty      []*cell[T]
 	deleted    int // how many cells are not live
 	generation uint64
+	last       *cell[T] // the cell found last, which is often wanted again; nil or in cells
 }
 
 type cell[T any] struct {
@@ -32,9 +33,21 @@ func newTable[T any](id string, codec Codec[T]) *table[T] {
 	return &table[T]{id: id, codec: codec, cells: map[string]*cell[T]{}, generation: 1}
 }
 
+// find gives the cell of a key, nil if there is none.
+func (t *table[T]) find(key []byte) *cell[T] {
+	if c := t.last; c != nil && c.key == string(key) {
+		return c
+	}
+	c := t.cells[string(key)]
+	if c != nil {
+		t.last = c
+	}
+	return c
+}
+
 // get finds the value of a key. It is to be replaced, not changed.
 func (t *table[T]) get(key []byte) (v T, ok bool) {
-	if c := t.cells[string(key)]; c != nil && c.live {
+	if c := t.find(key); c != nil && c.live {
 		return c.value, true
 	}
 	return v, false
@@ -42,7 +55,7 @@ func (t *table[T]) get(key []byte) (v T, ok bool) {
 
 // set puts a value and returns the key as a string that needs no new memory.
 func (t *table[T]) set(key []byte, v T) string {
-	c := t.cells[string(key)]
+	c := t.find(key)
 	switch {
 	case c == nil:
 		c = t.enter(&cell[T]{key: string(key), live: true})
@@ -58,7 +71,7 @@ func (t *table[T]) set(key []byte, v T) string {
 
 // clear deletes a key and tells whether it was there.
 func (t *table[T]) clear(key []byte) bool {
-	c := t.cells[string(key)]
+	c := t.find(key)
 	if c == nil || !c.live {
 		return false
 	}
@@ -75,6 +88,7 @@ func (t *table[T]) clear(key []byte) bool {
 func (t *table[T]) enter(c *cell[T]) *cell[T] {
 	c.generation = t.generation
 	t.cells[c.key] = c
+	t.last = c
 	t.dirty = append(t.dirty, c)
 	return c
 }
@@ -108,7 +122,7 @@ func (t *table[T]) Freeze() Frozen {
 		}
 		t.deleted = 0
 	}
-	t.dirty = nil
+	t.dirty, t.last = nil, nil
 	t.generation++
 	return f
 }

@@ -66,7 +66,9 @@ type Aggregator[K comparable, I, A, O any] struct {
 	Init func() A
 	// Add takes a record in.
 	Add func(acc A, v I) (A, error)
-	// Merge joins the accumulators of two sessions, the earlier one first. Only session windows need it.
+	// Merge joins two accumulators, that of the earlier records first, to what Add would have made of all of them. Session
+	// windows need it, to join sessions. Sliding windows are cheaper with it: records are then added to one accumulator for each
+	// slide instead of one for each window.
 	Merge func(a, b A) (A, error)
 	// Emit is called when the window fires: when the watermark passes its end and at each late record that is still allowed, or
 	// when processing time reaches its end. What it emits is stamped with the last millisecond of an event-time window.
@@ -98,6 +100,7 @@ func Window[K comparable, I, A, O any](ks KeyedStream[K, I], name string, w Wind
 			op.clocks = newClocks(name)
 			op.panes = newTable(name+"/panes", state.codec)
 			op.sessions = map[string][]span{}
+			op.slice = op.slicing()
 			return built{op: op, entries: []any{op}, state: append(op.clocks.tables(), op.panes)}, err
 		},
 	}
@@ -144,6 +147,7 @@ type window[K comparable, I, A, O any] struct {
 	late     collector[I]
 	emitter  *emitter[O]
 	buf      []byte
+	slice    int64 // ms: panes are slices of windows of this length; 0: whole windows
 	// sessions lists the panes of each key in order. Derived from panes; empty for other kinds.
 	sessions map[string][]span
 }
@@ -162,6 +166,9 @@ func (w *window[K, I, A, O]) record(v I, ts int64, hasTime bool) error {
 	}
 	if w.windows.slide == 0 {
 		return w.session(v, at)
+	}
+	if w.slice > 0 {
+		return w.sliced(v, at, ts)
 	}
 	taken := false
 	for s := w.windows.last(at); s.end > at; s = s.before(w.windows.slide) {
@@ -322,6 +329,9 @@ func (w *window[K, I, A, O]) timer(t timers.Timer) error {
 	w.begin(t.Time, false)
 	if err := w.scope.enterBytes(t.Key); err != nil {
 		return w.failed("decoding the key of a timer", err)
+	}
+	if w.slice > 0 {
+		return w.fireSlices(s)
 	}
 	w.locate(w.scope.bytes, s)
 	acc, ok := w.panes.get(w.buf)

@@ -42,7 +42,8 @@ func q5(events operator.Stream[Event], o *Options) {
 	byAuction := operator.KeyBy(auctions, func(auction int64) int64 { return auction })
 	counts, _ := operator.Window(byAuction, "count", operator.Sliding(10*time.Second, 2*time.Second),
 		operator.Aggregator[int64, int64, int64, hotAuction]{
-			Add: func(n, _ int64) (int64, error) { return n + 1, nil },
+			Add:   func(n, _ int64) (int64, error) { return n + 1, nil },
+			Merge: func(a, b int64) (int64, error) { return a + b, nil },
 			Emit: func(_ operator.Context, auction int64, w operator.WindowInfo, n int64, emit func(hotAuction)) error {
 				emit(hotAuction{auction, n, w.Start.UnixMilli(), w.End.UnixMilli()})
 				return nil
