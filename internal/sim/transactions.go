@@ -121,6 +121,10 @@ func (t *teller) call(inc determinant.Incarnation, act func() error) error {
 	s, w := t.store, t.store.world
 	w.meanwhile(s.task)
 	lost := !t.process.alive || w.faults.breakWrite()
+	if lost && w.chance(3) {
+		w.trace("in a call to the transactions of task %d", s.task)
+		w.kill(t.process)
+	}
 	if lost && w.chance(2) {
 		w.trace("transactions of task %d: a call of worker %d breaks off", s.task, t.process.id)
 		return errTorn
