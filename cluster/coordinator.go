@@ -206,6 +206,12 @@ func (c *Coordinator) taskEnded(e *Ended) {
 	c.checkpoints(checkpoint.Request{})
 }
 
+// checkpointDone takes word that the job's last checkpoint is complete.
+func (c *Coordinator) checkpointDone(e determinant.Epoch) {
+	c.last = e
+	c.end()
+}
+
 // end ends the job when its last checkpoint is complete and the last output can be seen.
 //
 // Invariant: a job is over only when its transactional sinks have committed all that they had prepared: nobody would do it after.
@@ -279,8 +285,7 @@ func (c *Coordinator) checkpoints(ev checkpoint.Event) {
 				c.env.Tell(w, Control{Poll: &e})
 			}
 		case checkpoint.Done:
-			c.last = e.Epoch
-			c.end()
+			c.checkpointDone(e.Epoch)
 		}
 	}
 }

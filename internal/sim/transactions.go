@@ -49,6 +49,8 @@ type heldStore struct {
 	open         []line             // written since the last Prepare or Fence
 	transactions []*heldTransaction // in the order of their preparation
 	lines        []line             // visible
+	broken       int                // calls that broke off since checkpoint brokenAt was complete
+	brokenAt     determinant.Epoch
 }
 
 func newHeldStores(w *World) []*heldStore {
@@ -119,8 +121,10 @@ func (p *process) openTransactions(t determinant.TaskID) (operator.Transactional
 // call carries out one call by an incarnation.
 func (t *teller) call(inc determinant.Incarnation, act func() error) error {
 	s, w := t.store, t.store.world
-	w.meanwhile(s.task)
-	lost := !t.process.alive || w.faults.breakWrite()
+	if w.chance(2) {
+		w.meanwhile(s.task)
+	}
+	lost := !t.process.alive || s.breaksOff()
 	if lost && w.chance(3) {
 		w.trace("in a call to the transactions of task %d", s.task)
 		w.kill(t.process)
@@ -139,6 +143,22 @@ func (t *teller) call(inc determinant.Incarnation, act func() error) error {
 		return errTorn
 	}
 	return err
+}
+
+// maxBroken is how many calls of a store may break off between two checkpoints: a few more end the job.
+const maxBroken = 3
+
+// breaksOff tells whether a call breaks off.
+func (s *heldStore) breaksOff() bool {
+	w := s.world
+	if w.metadata.checkpoint != s.brokenAt {
+		s.broken, s.brokenAt = 0, w.metadata.checkpoint
+	}
+	if s.broken == maxBroken || !w.faults.breakWrite() {
+		return false
+	}
+	s.broken++
+	return true
 }
 
 // Fence implements operator.TransactionalStore.
