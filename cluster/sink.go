@@ -14,8 +14,8 @@ import (
 // sink is the writing end of a task's external output. A causal store is one more neighbour, which holds determinants like a
 // peer; a transactional one holds the output back.
 type sink struct {
-	store   operator.CausalStore    // nil: held is there
-	held    *heldOutput             // nil: store is there
+	store   operator.CausalStore // nil: held is there
+	held    *heldOutput          // nil: store is there
 	log     *inflightlog.Log
 	order   []determinant.TaskID    // logs that the store keeps, downstream first
 	depth   determinant.Depth       // within so many hops
