@@ -7,7 +7,7 @@ import (
 	"github.com/understudy-stream/understudy/determinant"
 )
 
-// ErrFenced is returned by a CausalStore to a writer whose incarnation has been replaced.
+// ErrFenced is returned by a CausalStore or TransactionalStore to a writer whose incarnation has been replaced.
 var ErrFenced = errors.New("operator: the writer was fenced off by a later incarnation")
 
 // ErrContradiction is returned by a CausalStore when what it is asked to write differs from what it already shows.
@@ -32,9 +32,9 @@ type CausalSink interface {
 	Open(ctx context.Context, task, n int) (CausalStore, error)
 }
 
-// SinkIdentifier is implemented by a CausalSink that keeps two jobs from writing to one place.
+// SinkIdentifier is implemented by a CausalSink or TransactionalSink that keeps two jobs from writing to one place.
 type SinkIdentifier interface {
-	// Identify is called once in every process of the job, before Open. The identity is that of one run of the job's program
+	// Identify is called once in every process of the job, before the sink is opened. The identity is that of one run of the job's program
 	// from its first start to its end, however often it is stopped and goes on.
 	Identify(job string) error
 }
