@@ -35,7 +35,8 @@ type visible struct {
 // watcher reads the output as it grows, as an outside reader does, and remembers when it saw what.
 type watcher struct {
 	dir    string
-	expect uint64
+	expect uint64                                             // so many different lines
+	read   func(line []byte) (n uint64, due int64, err error) // which one a line is, below expect unless it is strange, and when it was due
 	parts  map[string]*part
 	seen   []uint64 // a bit per record
 	stop   chan struct{}
@@ -56,8 +57,8 @@ type part struct {
 	grown  []growth
 }
 
-func watch(dir string, expect uint64) *watcher {
-	w := &watcher{dir: dir, expect: expect, parts: map[string]*part{}, seen: make([]uint64, expect/64+1), stop: make(chan struct{})}
+func watch(dir string, expect uint64, read func([]byte) (uint64, int64, error)) *watcher {
+	w := &watcher{dir: dir, expect: expect, read: read, parts: map[string]*part{}, seen: make([]uint64, expect/64+1), stop: make(chan struct{})}
 	w.done.Go(w.run)
 	return w
 }
@@ -98,14 +99,14 @@ func (w *watcher) look(buf []byte) error {
 			p = &part{name: filepath.Base(name)}
 			w.parts[name] = p
 		}
-		if err := w.read(name, p, buf); err != nil {
+		if err := w.grow(name, p, buf); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (w *watcher) read(name string, p *part, buf []byte) error {
+func (w *watcher) grow(name string, p *part, buf []byte) error {
 	f, err := os.Open(name)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil
@@ -156,12 +157,21 @@ func (w *watcher) take(p *part, text []byte, now int64) (lines int, err error) {
 	return lines, nil
 }
 
-func (w *watcher) line(text []byte, now int64) error {
+// tickLine reads a line of three-maps: number and due time.
+func tickLine(text []byte) (n uint64, due int64, err error) {
 	number, dueText, ok := bytes.Cut(text, []byte(" "))
-	n, err := strconv.ParseUint(string(number), 10, 64)
+	n, err = strconv.ParseUint(string(number), 10, 64)
 	due, derr := strconv.ParseInt(string(dueText), 10, 64)
 	if err = errors.Join(err, derr); err != nil || !ok {
-		return fmt.Errorf("line %q", text)
+		return 0, 0, fmt.Errorf("line %q", text)
+	}
+	return n, due, nil
+}
+
+func (w *watcher) line(text []byte, now int64) error {
+	n, due, err := w.read(text)
+	if err != nil {
+		return err
 	}
 	if n >= w.expect {
 		w.strange++
