@@ -52,7 +52,7 @@ type Recovery struct {
 	FirstOutputP50  float64    `json:"first_output_ms_p50"` // from kill -9 to the first new line of a partition whose task died
 	FirstOutputP99  float64    `json:"first_output_ms_p99"`
 	NoticedP50      float64    `json:"noticed_ms_p50"`
-	NoOutputMax     float64    `json:"no_output_ms_max_unaffected"` // the longest gap of a partition that lost no task
+	NoOutputMax     float64    `json:"no_output_ms_max_unaffected"` // the longest gap of a partition that lost no task, while it had something to show
 	LatencyP50      float64    `json:"latency_ms_p50_100s"`         // from due to visible, in the 100 s after the first kill
 	LatencyP99      float64    `json:"latency_ms_p99_100s"`
 	LatencyBefore   float64    `json:"latency_ms_p50_before"`
@@ -126,7 +126,7 @@ func (o *RecoveryOptions) spec() (s Spec, history uint64) {
 func Recover(ctx context.Context, o RecoveryOptions) (Recovery, error) {
 	r := Recovery{Experiment: o.Experiment, Rate: o.Rate, StateMB: o.StateMB, BackToNormal: -1, NoOutputMax: -1, Machine: ThisMachine()}
 	spec, history := o.spec()
-	if r.Rate == 0 {
+	if r.Rate == 0 || history > 0 {
 		full := spec
 		full.Records, full.Dir = calibration, o.Dir+"/full"
 		o.Log("measuring how much goes through without pacing (%d records)", full.Records)
@@ -135,13 +135,20 @@ func Recover(ctx context.Context, o RecoveryOptions) (Recovery, error) {
 			return r, fmt.Errorf("bench: without pacing: %w", err)
 		}
 		r.FullRate = uint64(float64(full.Records) / sum.Seconds)
+	}
+	switch {
+	case r.Rate == 0:
 		r.Rate = r.FullRate / 2
+	case history > 0 && r.Rate >= r.FullRate:
+		return r, fmt.Errorf("bench: %d records per second are due, but only %d go through: the job would never catch up", r.Rate, r.FullRate)
 	}
 	schedule := o.schedule()
 	length := schedule[len(schedule)-1].after + coolDown + 2*time.Second
 	spec.Rate, spec.Dir = r.Rate, o.Dir+"/paced"
-	// While what has been before comes, at full speed, more comes due: as much again, at half speed.
-	spec.Records = 2*history + uint64(length.Seconds()*float64(r.Rate)*slack)
+	spec.Records = uint64(length.Seconds() * float64(r.Rate) * slack)
+	if history > 0 { // while what has been before comes, at full speed, more comes due
+		spec.Records += history + uint64(float64(history)*float64(r.Rate)/float64(r.FullRate-r.Rate))
+	}
 	r.Records = spec.Records
 	o.Log("%d records at %d per second, %d of them before the pace begins, %d kills", spec.Records, r.Rate, history, len(schedule))
 	sum, w, err := paced(ctx, &spec, history, schedule, &r)
