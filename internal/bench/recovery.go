@@ -99,10 +99,10 @@ const (
 
 // What the state of the queries comes to, as measured: bytes in checkpoints.
 const (
-	q3BytesPerEvent = 0.75 // that there has been
-	q8BytesPerRate  = 12.0 // per event and second of event time
+	q3BytesPerEvent = 0.37 // that there has been
+	q8BytesPerRate  = 11.0 // per event and second of event time
 	// MaxStateMBOfQ8 is the state at the fastest event time that the generator knows.
-	MaxStateMBOfQ8 = 12
+	MaxStateMBOfQ8 = 11
 	fastestTime    = 1_000_000 // events per second of event time
 )
 
