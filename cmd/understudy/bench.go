@@ -87,6 +87,8 @@ interrupted.
 	f.Uint64Var(&o.Rate, "rate", 0, "records per second (default: half of what goes through without pacing)")
 	f.IntVar(&o.StateMB, "state-mb", 3, "state of all tasks together, MB")
 	f.DurationVar(&o.Interval, "checkpoint-interval", time.Second, "time between checkpoints")
+	f.DurationVar(&o.Before, "before", 8*time.Second, "how long the job runs under load before the first kill")
+	f.DurationVar(&o.After, "after", 6*time.Second, "how long it runs after the last")
 	f.Uint64Var(&o.Seed, "seed", 0, "seed of the kills (default: random)")
 	f.StringVar(&c.report, "report", "", "file for a report with plots, HTML")
 	f.StringVarP(&c.format, "format", "o", "text", "text or json")
@@ -105,6 +107,8 @@ func (c *recoveryCommand) check() error {
 		return errors.New("want at least one kill, two workers and one task per operator")
 	case o.Experiment == bench.Together && o.Workers < 4:
 		return errors.New("three workers at once: want --workers 4 or more")
+	case o.Before <= 0 || o.After < 0:
+		return errors.New("want some time --before the first kill, and no negative one --after the last")
 	case o.StateMB < 1:
 		return fmt.Errorf("--state-mb %d: want 1 or more", o.StateMB)
 	case o.Experiment == bench.Q8 && o.StateMB > bench.MaxStateMBOfQ8:

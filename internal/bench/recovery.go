@@ -38,9 +38,11 @@ type RecoveryOptions struct {
 	// while to come; Q8's is what is in a window of event time, so it sets how fast that passes, up to MaxStateMBOfQ8.
 	StateMB  int
 	Interval time.Duration // of checkpoints
-	Seed     uint64
-	Dir      string // must be empty
-	Log      func(format string, args ...any)
+	// Before and After are how long the job runs under load before the first kill and after the last.
+	Before, After time.Duration
+	Seed          uint64
+	Dir           string // must be empty
+	Log           func(format string, args ...any)
 }
 
 // Recovery is what an experiment measured. Times are milliseconds; -1 where there is nothing to measure.
@@ -84,11 +86,9 @@ type KillTime struct {
 const Definition = "back to normal: from the last kill until the rolling median over 1 s of the latency from due to visible is within 10% of (or 1 ms from) the median before the first kill, and stays so for 1 s"
 
 const (
-	calibration = 3_000_000 // records
-	warmUp      = 8 * time.Second
+	calibration = 3_000_000       // records
 	spacing     = 3 * time.Second // between kills of Single, plus up to one checkpoint interval
 	inARow      = 300 * time.Millisecond
-	coolDown    = 6 * time.Second
 	around      = 2500 * time.Millisecond // after a kill, in which gaps are looked for
 	reportAfter = 100 * time.Second
 	slack       = 1.2 // more records than the plan needs
@@ -143,7 +143,7 @@ func Recover(ctx context.Context, o RecoveryOptions) (Recovery, error) {
 		return r, fmt.Errorf("bench: %d records per second are due, but only %d go through: the job would never catch up", r.Rate, r.FullRate)
 	}
 	schedule := o.schedule()
-	length := schedule[len(schedule)-1].after + coolDown + 2*time.Second
+	length := schedule[len(schedule)-1].after + o.After + 2*time.Second
 	spec.Rate, spec.Dir = r.Rate, o.Dir+"/paced"
 	spec.Records = uint64(length.Seconds() * float64(r.Rate) * slack)
 	if history > 0 { // while what has been before comes, at full speed, more comes due
@@ -167,7 +167,7 @@ type appointment struct {
 
 func (o *RecoveryOptions) schedule() []appointment {
 	rng := rand.New(rand.NewPCG(o.Seed, o.Seed))
-	at := warmUp
+	at := o.Before
 	name := func(i int) string { return fmt.Sprintf("worker-%d", i%o.Workers) }
 	var s []appointment
 	switch o.Experiment {

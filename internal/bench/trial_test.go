@@ -56,9 +56,9 @@ func TestArmsKeepWhatTheySay(t *testing.T) {
 func TestPlainProgramsAgreeWithTheEngine(t *testing.T) {
 	s := setup(t)
 	for _, query := range PlainQueries() {
-		byPlain, err := s.plain(context.Background(), query, 250_000)
+		byPlain, err := s.plain(context.Background(), query, 130_000)
 		require.NoError(t, err)
-		byEngine, err := s.engine(context.Background(), query, 250_000, ExactlyOnce)
+		byEngine, err := s.engine(context.Background(), query, 130_000, ExactlyOnce)
 		require.NoError(t, err)
 		require.Positive(t, byPlain.Output.Rows)
 		require.NoError(t, disagreement(query, "plain", byPlain.Output, "engine", byEngine.Output))

@@ -129,15 +129,16 @@ func TestGolden(t *testing.T) {
 }
 
 func TestSchedule(t *testing.T) {
-	o := RecoveryOptions{Experiment: Q3, Kills: 4, Workers: 3, Interval: time.Second, Seed: 3}
+	o := RecoveryOptions{Experiment: Q3, Kills: 4, Workers: 3, Interval: time.Second, Seed: 3, Before: 4 * time.Second}
 	s := o.schedule()
 	require.Len(t, s, 4)
+	require.Equal(t, 4*time.Second, s[0].after)
 	for i := range s {
 		require.Len(t, s[i].names, 1)
 		require.True(t, i == 0 || s[i].after-s[i-1].after >= spacing)
 	}
 	o.Experiment, o.Workers = Together, 4
-	require.Equal(t, []appointment{{after: warmUp, names: []string{"worker-0", "worker-1", "worker-2"}}}, o.schedule())
+	require.Equal(t, []appointment{{after: 4 * time.Second, names: []string{"worker-0", "worker-1", "worker-2"}}}, o.schedule())
 }
 
 // The state that is asked for says how much comes before, or how fast event time passes.
