@@ -33,6 +33,9 @@ type Chain interface {
 	Room() int
 	// StepEnd is called after the last element of every step, and may emit (a watermark that has risen).
 	StepEnd() error
+	// Rewind forgets what the present element has left in the chain to be emitted at the step's end: the element has failed, and is set
+	// aside.
+	Rewind()
 	// End says that no record will come on any input. The chain flushes what is open: a watermark of MaxTime, and panes of
 	// processing-time windows. Drained then tells when nothing is outstanding, and the task ends its outputs.
 	End() error

@@ -15,6 +15,8 @@ type instance struct {
 	async   asyncHead
 	timed   []timed
 	steps   []stepEnder
+	rewinds []rewinder
+	element uint64 // counts the records that went into the chain
 	restore []restorer
 	tables  []Table
 	last    progress
@@ -30,7 +32,9 @@ type (
 		processingTime(now int64, before uint64) error
 	}
 	stepEnder interface{ stepEnd() error }
-	restorer  interface{ restored() error }
+	// rewinder holds until the end of a step what elements have left.
+	rewinder interface{ rewind() }
+	restorer interface{ restored() error }
 	// asyncHead is a head with outstanding external calls.
 	asyncHead interface {
 		asyncDone(k int, result []byte, failed bool) error
@@ -136,6 +140,9 @@ func (c *instance) link(g *vertexGraph, parts []built, rotations [][]Table) {
 		if s, ok := p.op.(stepEnder); ok {
 			c.steps = append(c.steps, s)
 		}
+		if r, ok := p.op.(rewinder); ok {
+			c.rewinds = append(c.rewinds, r)
+		}
 		if r, ok := p.op.(restorer); ok {
 			c.restore = append(c.restore, r)
 		}
@@ -147,6 +154,7 @@ func (c *instance) link(g *vertexGraph, parts []built, rotations [][]Table) {
 // Record implements Chain.
 func (c *instance) Record(in int, payload []byte, ts int64, hasTime bool) (err error) {
 	defer c.guard(&err)
+	c.element++
 	return c.inputs[in].recordBytes(payload, ts, hasTime)
 }
 
@@ -223,6 +231,13 @@ func (c *instance) StepEnd() (err error) {
 		}
 	}
 	return nil
+}
+
+// Rewind implements Chain.
+func (c *instance) Rewind() {
+	for _, r := range c.rewinds {
+		r.rewind()
+	}
 }
 
 // End implements Chain. Ending twice is ending once: a task restored after its end may say it again.

@@ -139,6 +139,7 @@ type options struct {
 	hasLateness bool
 	idleAfter   time.Duration
 	hasIdle     bool
+	combined    bool
 }
 
 type givenCodec struct {
@@ -177,6 +178,15 @@ func IdleAfter(d time.Duration) Option {
 	return func(o *options) { o.idleAfter, o.hasIdle = d, true }
 }
 
+// Combined makes a tumbling or sliding [Window] add records up before they cross to the tasks that have their keys: of the records that
+// a task takes in one step, which is as many as are ready, it sends one accumulator per key and slide. That pays where
+// many records have few keys, also if one key has most. Aggregator.Merge joins the accumulators. There is no late stream.
+//
+// Invariant: between two steps, and before a watermark, nothing is held back, so that a checkpoint needs no state of it.
+func Combined() Option {
+	return func(o *options) { o.combined = true }
+}
+
 func collect(list []Option) *options {
 	o := &options{}
 	for _, f := range list {
@@ -201,13 +211,21 @@ func (o *options) unused() error {
 	if o.hasIdle {
 		return errors.New("IdleAfter is for Timestamps")
 	}
+	if o.combined {
+		return errors.New("Combined is for windows")
+	}
 	return nil
 }
 
-// takeLateness and takeIdle hand an option to the operator that it is meant for.
+// takeLateness, takeCombined and takeIdle hand an option to the operator that it is meant for.
 func (o *options) takeLateness() (d time.Duration, given bool) {
 	given, o.hasLateness = o.hasLateness, false
 	return o.lateness, given
+}
+
+func (o *options) takeCombined() (given bool) {
+	given, o.combined = o.combined, false
+	return given
 }
 
 func (o *options) takeIdle() (d time.Duration, given bool) {

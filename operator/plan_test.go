@@ -51,6 +51,26 @@ func TestPlanErrors(t *testing.T) {
 			s, _ := Window(KeyBy(numbers(j, "in"), byMod(2)), "w", Session(time.Second), counting)
 			To(s, "out", nowhere{})
 		},
+		`Window "w": Aggregator.Merge, which Combined needs, is nil`: func(j *Job) {
+			s, _ := Window(KeyBy(numbers(j, "in"), byMod(2)), "w", Tumbling(time.Second), counting, Combined())
+			To(s, "out", nowhere{})
+		},
+		`Window "w": Combined is for tumbling and sliding windows without AllowedLateness`: func(j *Job) {
+			merging := counting
+			merging.Merge = func(a, b int) (int, error) { return a + b, nil }
+			s, _ := Window(KeyBy(numbers(j, "in"), byMod(2)), "w", Session(time.Second), merging, Combined())
+			To(s, "out", nowhere{})
+		},
+		`Window "w": windows that are Combined have no stream of late records`: func(j *Job) {
+			merging := counting
+			merging.Merge = func(a, b int) (int, error) { return a + b, nil }
+			s, late := Window(KeyBy(numbers(j, "in"), byMod(2)), "w", Tumbling(time.Second), merging, Combined())
+			To(s, "out", nowhere{})
+			To(late, "late", nowhere{})
+		},
+		`Map "m": Combined is for windows`: func(j *Job) {
+			To(Map(numbers(j, "in"), "m", func(_ Context, v int) (int, error) { return v, nil }, Combined()), "out", nowhere{})
+		},
 		`sliding windows of 1s every 2s`: func(j *Job) {
 			s, _ := Window(KeyBy(numbers(j, "in"), byMod(2)), "w", Sliding(time.Second, 2*time.Second), counting)
 			To(s, "out", nowhere{})

@@ -269,6 +269,7 @@ func (h *sourceHead[T]) Emit() (err error) {
 		return err
 	}
 	h.pass(s, offset)
+	h.chain.element++
 	return h.out.record(v, 0, false)
 }
 

@@ -9,11 +9,16 @@ package operator
 // slicing is the length of the slices that panes are, in milliseconds; 0 if panes are whole windows: where there is nothing to share, or a
 // window may fire again for late records.
 func (w *window[K, I, A, O]) slicing() int64 {
-	size, slide := w.windows.size, w.windows.slide
-	if w.agg.Merge == nil || w.lateness > 0 || slide == 0 || slide == size {
+	slide := w.windows.slide
+	if w.agg.Merge == nil || w.lateness > 0 || slide == 0 || slide == w.windows.size {
 		return 0
 	}
-	a, b := size, slide
+	return w.windows.slice()
+}
+
+// slice is the longest span, in milliseconds, of which all windows are made up. It is for tumbling and sliding windows.
+func (w Windows) slice() int64 {
+	a, b := w.size, w.slide
 	for b > 0 {
 		a, b = b, a%b
 	}
@@ -26,16 +31,9 @@ func (w *window[K, I, A, O]) sliced(v I, at, ts int64) error {
 	if last.end <= at || w.gone(last) {
 		return w.tooLate(v, ts)
 	}
-	start := at - mod(at, w.slice)
-	if start > at { // below MinTime
-		start = MinTime
-	}
-	w.locate(w.scope.bytes, w.sliceAt(start))
+	w.locate(w.scope.bytes, w.sliceAt(sliceOf(at, w.slice)))
 	acc, known := w.panes.get(w.buf)
-	if !known && w.agg.Init != nil {
-		acc = w.agg.Init()
-	}
-	acc, err := w.agg.Add(acc, v)
+	acc, err := w.fold(acc, known, v)
 	if err != nil {
 		return w.user(err)
 	}
@@ -44,6 +42,15 @@ func (w *window[K, I, A, O]) sliced(v I, at, ts int64) error {
 		w.awaitWindow(full, w.firstOpen(last, at))
 	}
 	return nil
+}
+
+// sliceOf is where the slice begins that a time falls into.
+func sliceOf(at, slice int64) int64 {
+	start := at - mod(at, slice)
+	if start > at { // below MinTime
+		return MinTime
+	}
+	return start
 }
 
 // sliceAt is the slice that begins there. All but one at the beginning of time begin at a multiple of their length.

@@ -85,8 +85,41 @@ func Window[K comparable, I, A, O any](ks KeyedStream[K, I], name string, w Wind
 	j.require(a.Merge != nil || w.slide > 0, "Window", name, "Aggregator.Merge, which sessions need,")
 	lateness := w.lateness(j, name, opts)
 	codec, state := codecFor(opts, defaultCodec[O]), codecFor(opts, defaultCodec[A])
-	n := &node{
-		kind: "Window", detail: w.kind, name: name, inputs: []input{keyedInputOf(ks, ks.codec)}, ports: ports(2), head: true,
+	var n *node
+	if opts.takeCombined() {
+		j.require(a.Merge != nil, "Window", name, "Aggregator.Merge, which Combined needs,")
+		if w.slide == 0 || lateness > 0 {
+			j.fail(fmt.Errorf("operator: Window %q: Combined is for tumbling and sliding windows without AllowedLateness", name))
+		}
+		joined := Aggregator[K, partial[K, A], A, O]{Merge: a.Merge, Emit: a.Emit}
+		n = windowNode(combine(ks, name, w, a, state), name, w, lateness, joined, joinPartial[K](a.Merge), state)
+		n.checks = append(n.checks, func() error {
+			if len(n.ports[1].consumers) > 0 {
+				return errors.New("windows that are Combined have no stream of late records")
+			}
+			return nil
+		})
+	} else {
+		n = windowNode(ks, name, w, lateness, a, a.take, state)
+	}
+	j.add(n, opts)
+	return Stream[O]{node: n, codec: codec}, Stream[I]{node: n, port: 1, codec: ks.stream.codec}
+}
+
+// take adds a record to an accumulator, or begins one.
+func (a *Aggregator[K, I, A, O]) take(acc A, known bool, v I) (A, error) {
+	if !known && a.Init != nil {
+		acc = a.Init()
+	}
+	return a.Add(acc, v)
+}
+
+// windowNode makes the operator. fold takes a record of its input into an accumulator; known is false for a new one.
+func windowNode[K comparable, I, A, O any](ks KeyedStream[K, I], name string, w Windows, lateness int64, a Aggregator[K, I, A, O],
+	fold func(acc A, known bool, v I) (A, error), state codecRef[A]) *node {
+	return &node{
+		kind: "Window", detail: w.kind, name: name, inputs: []input{keyedInputOf(ks, ks.codec)},
+		ports: []port{{}, {optional: true}}, head: true,
 		checks: []func() error{ks.codec.check(), state.check()},
 		build: func(_ *builder, at *site, outs []any) (built, error) {
 			out, err := portOf[O](outs, 0)
@@ -94,7 +127,7 @@ func Window[K comparable, I, A, O any](ks KeyedStream[K, I], name string, w Wind
 				return built{}, err
 			}
 			late, err := portOf[I](outs, 1)
-			op := &window[K, I, A, O]{pass: pass{at, both{out, late}}, windows: w, agg: a, lateness: lateness, key: ks.key,
+			op := &window[K, I, A, O]{pass: pass{at, both{out, late}}, windows: w, agg: a, fold: fold, lateness: lateness, key: ks.key,
 				late: late, emitter: newEmitter(at, out)}
 			op.scope.codec = ks.codec.codec
 			op.clocks = newClocks(name)
@@ -104,9 +137,6 @@ func Window[K comparable, I, A, O any](ks KeyedStream[K, I], name string, w Wind
 			return built{op: op, entries: []any{op}, state: append(op.clocks.tables(), op.panes)}, err
 		},
 	}
-	n.ports[1].optional = true
-	j.add(n, opts)
-	return Stream[O]{node: n, codec: codec}, Stream[I]{node: n, port: 1, codec: ks.stream.codec}
 }
 
 // lateness takes the option and checks the rest of what was asked for.
@@ -139,6 +169,7 @@ type window[K comparable, I, A, O any] struct {
 	pass
 	windows  Windows
 	agg      Aggregator[K, I, A, O]
+	fold     func(acc A, known bool, v I) (A, error)
 	lateness int64
 	key      func(I) K
 	scope    keyScope[K]
@@ -237,10 +268,7 @@ func (w *window[K, I, A, O]) tooLate(v I, ts int64) error { return w.late.record
 func (w *window[K, I, A, O]) add(v I, s span) error {
 	w.locate(w.scope.bytes, s)
 	acc, known := w.panes.get(w.buf)
-	if !known && w.agg.Init != nil {
-		acc = w.agg.Init()
-	}
-	acc, err := w.agg.Add(acc, v)
+	acc, err := w.fold(acc, known, v)
 	if err != nil {
 		return w.user(err)
 	}

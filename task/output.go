@@ -89,7 +89,9 @@ func (t *Task) commit() {
 	}
 }
 
+// rewind drops what the present input element has put out, and what it has left in the chain.
 func (t *Task) rewind() {
+	t.chain.Rewind()
 	for _, l := range t.outs {
 		l.Rewind()
 	}

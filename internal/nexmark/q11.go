@@ -24,10 +24,10 @@ func q11(events operator.Stream[Event], o *Options) {
 }
 
 func q12(events operator.Stream[Event], o *Options) {
-	countByBidder(events, operator.Tumbling(o.Window).ProcessingTime(), o)
+	countByBidder(events, operator.Tumbling(o.Window).ProcessingTime(), o, operator.Combined())
 }
 
-func countByBidder(events operator.Stream[Event], windows operator.Windows, o *Options) {
+func countByBidder(events operator.Stream[Event], windows operator.Windows, o *Options, more ...operator.Option) {
 	bidders := operator.FlatMap(events, "bidders", func(_ operator.Context, e Event, emit func(int64)) error {
 		if e.Kind == BidKind {
 			emit(e.Bid.Bidder)
@@ -42,6 +42,6 @@ func countByBidder(events operator.Stream[Event], windows operator.Windows, o *O
 			emit(bidderCount{bidder, n, w.Start.UnixMilli(), w.End.UnixMilli()})
 			return nil
 		},
-	})
+	}, more...)
 	show(counts, o)
 }

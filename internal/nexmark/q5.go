@@ -48,7 +48,7 @@ func q5(events operator.Stream[Event], o *Options) {
 				emit(hotAuction{auction, n, w.Start.UnixMilli(), w.End.UnixMilli()})
 				return nil
 			},
-		}, operator.WithCodec[hotAuction](hotAuctionCodec{}))
+		}, operator.WithCodec[hotAuction](hotAuctionCodec{}), operator.Combined())
 	byWindow := operator.KeyBy(counts, func(h hotAuction) int64 { return h.End })
 	show(operator.Process(byWindow, "hottest", func() operator.Processor[int64, hotAuction, hotAuction] { return &hottest{} }), o)
 }

@@ -51,6 +51,15 @@ func (l laneBids) add(b Bid) (laneBids, error) {
 	return l, nil
 }
 
+// merge joins those of earlier bids with those of later ones.
+func (l laneBids) merge(other laneBids) (laneBids, error) {
+	l.First = append(l.First[:len(l.First):len(l.First)], other.First...)
+	for _, b := range other.Highest {
+		l.Highest = higher(l.Highest, b)
+	}
+	return l, nil
+}
+
 // higher is what remains of the highest bids when one more is looked at. It changes nothing in place.
 func higher(highest []Bid, b Bid) []Bid {
 	switch {
@@ -75,8 +84,8 @@ func (l laneBids) emit(_ operator.Context, _ int64, w operator.WindowInfo, acc l
 func q7(events operator.Stream[Event], o *Options) {
 	byLane := operator.KeyBy(bids(events), func(b Bid) int64 { return b.Price % q7Lanes })
 	high, _ := operator.Window(byLane, "highest of a lane", operator.Tumbling(q7Window*time.Millisecond),
-		operator.Aggregator[int64, Bid, laneBids, highBid]{Add: laneBids.add, Emit: laneBids{}.emit},
-		operator.WithCodec[highBid](highBidCodec{}))
+		operator.Aggregator[int64, Bid, laneBids, highBid]{Add: laneBids.add, Merge: laneBids.merge, Emit: laneBids{}.emit},
+		operator.WithCodec[highBid](highBidCodec{}), operator.Combined())
 	byWindow := operator.KeyBy(high, func(h highBid) int64 { return h.End })
 	show(operator.Process(byWindow, "highest", func() operator.Processor[int64, highBid, Bid] { return &highestBids{} }), o)
 }
