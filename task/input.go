@@ -265,7 +265,9 @@ func (t *Task) finishEnd() {
 		return
 	}
 	t.ended = true
-	t.control(inflightlog.Element{Kind: inflightlog.End})
+	for _, o := range t.outputs {
+		o.control(inflightlog.Element{Kind: inflightlog.End}) // the external channel has records and the ends of epochs only
+	}
 }
 
 // barrier blocks the input until all others have delivered the same barrier (Chandy and Lamport, 1985; Carbone et al.,
