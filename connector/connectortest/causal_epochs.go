@@ -80,7 +80,7 @@ func caseCut(t testing.TB, s *causalSuite) {
 	l.mustWrite(l.upTo(2))
 
 	w.rollBack() // with nothing written since the border but what goes away
-	l = w.mustBegin(w.process())
+	w.mustBegin(w.process())
 	w.rollBack() // and with nothing at all
 	l = w.mustBegin(w.process())
 	l.mustWrite(l.upTo(4))

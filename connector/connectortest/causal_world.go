@@ -101,7 +101,7 @@ func (w *causalWorld) open(sink operator.CausalSink) (*process, error) {
 		return err
 	})
 	if err != nil {
-		return nil, fmt.Errorf("Open: %w", err)
+		return nil, fmt.Errorf("open: %w", err)
 	}
 	w.t.Cleanup(func() { _ = p.store.Close() }) // of a process that was dropped: whether that works says nothing
 	return p, nil
@@ -114,7 +114,7 @@ func (w *causalWorld) identify(sink operator.CausalSink) error {
 		return nil
 	}
 	if err := id.Identify(w.job); err != nil {
-		return fmt.Errorf("Identify: %w", err)
+		return fmt.Errorf("identify: %w", err)
 	}
 	return nil
 }
@@ -142,7 +142,7 @@ func (w *causalWorld) raise(p *process) (at offsets, err error) {
 	})
 	if err != nil {
 		w.tried = true
-		return at, fmt.Errorf("Fence of incarnation %d, generation %d: %w", w.incarnation, w.generation, err)
+		return at, fmt.Errorf("fence of incarnation %d, generation %d: %w", w.incarnation, w.generation, err)
 	}
 	at = w.settle(stored)
 	for _, d := range stored.Deltas {
@@ -258,7 +258,7 @@ func (l *life) store(ctx context.Context, write operator.StoreWrite) error {
 	}
 	scribble(write.Delta)
 	if err != nil {
-		return fmt.Errorf("Write of incarnation %d from %v to %v: %w", l.incarnation, write.Start, write.End, err)
+		return fmt.Errorf("write of incarnation %d from %v to %v: %w", l.incarnation, write.Start, write.End, err)
 	}
 	return nil
 }
@@ -314,7 +314,7 @@ func (w *causalWorld) truncate(p *process, e determinant.Epoch) error {
 	at := slices.Clone(w.out.needs[w.out.border(e)][:])
 	return w.call(func(ctx context.Context) error {
 		if err := p.store.Truncate(ctx, e, at); err != nil {
-			return fmt.Errorf("Truncate to epoch %d: %w", e, err)
+			return fmt.Errorf("truncate to epoch %d: %w", e, err)
 		}
 		return nil
 	})

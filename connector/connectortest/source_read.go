@@ -65,7 +65,7 @@ func (r *sourceRun[T]) take(reader operator.Reader[T], n int) (items []item[T], 
 		case err == io.EOF && n < 0:
 			return items, nil
 		default:
-			return items, fmt.Errorf("Next after %d records: %w", len(items), err)
+			return items, fmt.Errorf("next after %d records: %w", len(items), err)
 		}
 	}
 	return items, nil

@@ -151,7 +151,7 @@ func (r *sourceRun[T]) readFrom(s operator.Source[T], name string, items []item[
 	}
 	reader, err := s.Open(context.Background(), name, offset)
 	if err != nil {
-		return fmt.Errorf("Open of split %q at offset %d: %w", name, offset, err)
+		return fmt.Errorf("open of split %q at offset %d: %w", name, offset, err)
 	}
 	defer reader.Close()
 	got, err := r.take(reader, len(items)-n)
