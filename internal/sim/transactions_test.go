@@ -73,7 +73,6 @@ func holding(seed uint64) Options {
 	case 5:
 		o.Drains = 4
 	}
-	o.Kinds = AllKinds &^ Poison
 	switch seed % 3 {
 	case 1:
 		o.Kinds = sinkTrouble
