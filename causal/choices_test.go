@@ -281,7 +281,7 @@ func TestDivergedIsAboutTheLatestChoice(t *testing.T) {
 
 func TestReplayerAtTheEnd(t *testing.T) {
 	r := NewReplayer(7, nil)
-	if !r.Done() || r.Offset() != 7 || r.PeekSkip(0, 0) {
+	if !r.Done() || r.Offset() != 7 || r.PeekSkip(0, 0, false) {
 		t.Error("not done")
 	}
 	mustFail(t, next(r), ErrDone)
@@ -298,7 +298,7 @@ func TestReplayerOfADamagedLog(t *testing.T) {
 		"corrupt": {[]byte{0x00}, determinant.ErrCorrupt},
 	} {
 		r := NewReplayer(0, c.log)
-		if r.Done() || r.PeekSkip(0, 0) {
+		if r.Done() || r.PeekSkip(0, 0, false) {
 			t.Error(what)
 		}
 		mustFail(t, next(r), c.err)
@@ -312,16 +312,16 @@ func TestPeekSkip(t *testing.T) {
 		{Kind: determinant.KindInput, Channel: 1, N: 3},
 		{Kind: determinant.KindTime, Time: 8},
 		{Kind: determinant.KindSkip, Channel: 1, Seq: 41},
-		{Kind: determinant.KindSkip, Channel: 1, Seq: 42},
+		{Kind: determinant.KindSkip, Channel: 1, Seq: 42, Failed: true},
 	}
 	r := NewReplayer(0, record(t, 0, story))
-	if r.PeekSkip(1, 41) {
+	if r.PeekSkip(1, 41, false) {
 		t.Error("skipped before the step")
 	}
 	if err := perform(r, story[:1]); err != nil {
 		t.Fatal(err)
 	}
-	if r.PeekSkip(1, 41) {
+	if r.PeekSkip(1, 41, false) {
 		t.Error("skipped before what the record chose")
 	}
 	if err := perform(r, story[1:2]); err != nil {
@@ -330,10 +330,14 @@ func TestPeekSkip(t *testing.T) {
 	for _, c := range []struct {
 		channel uint32
 		seq     determinant.Seq
+		failed  bool
 		skip    bool
-	}{{1, 40, false}, {0, 41, false}, {1, 41, true}, {1, 41, false}, {1, 42, true}, {1, 43, false}} {
-		if got := r.PeekSkip(c.channel, c.seq); got != c.skip {
-			t.Errorf("(%d, %d): %v", c.channel, c.seq, got)
+	}{
+		{1, 40, false, false}, {0, 41, false, false}, {1, 41, true, false}, {1, 41, false, true}, {1, 41, false, false},
+		{1, 42, false, false}, {1, 42, true, true}, {1, 43, false, false},
+	} {
+		if got := r.PeekSkip(c.channel, c.seq, c.failed); got != c.skip {
+			t.Errorf("(%d, %d, %v): %v", c.channel, c.seq, c.failed, got)
 		}
 	}
 	if !r.Done() {

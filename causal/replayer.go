@@ -85,13 +85,14 @@ func (r *Replayer) Mark(e determinant.Epoch) error {
 }
 
 // PeekSkip tells whether the log says next that the record at (channel, seq) was set aside, and if so passes that. The loop
-// asks before it processes a record, and again when processing fails: the choices that the record made before it failed are
-// in the log too. Whatever else is next stays, and errors come with the next call.
-func (r *Replayer) PeekSkip(channel uint32, seq determinant.Seq) bool {
+// asks before it processes a record, and again, with failed, when processing fails: the choices that the record made before it
+// failed are in the log too. A record that was processed then must be processed now, even if it made no choice: what it did to
+// state, and what it drew, is part of what followed. Whatever else is next stays, and errors come with the next call.
+func (r *Replayer) PeekSkip(channel uint32, seq determinant.Seq, failed bool) bool {
 	if r.Done() || r.peek() != nil {
 		return false
 	}
-	if r.next.Kind != determinant.KindSkip || r.next.Channel != channel || r.next.Seq != seq {
+	if r.next.Kind != determinant.KindSkip || r.next.Channel != channel || r.next.Seq != seq || r.next.Failed != failed {
 		return false
 	}
 	r.take()

@@ -51,7 +51,7 @@ type TaskState struct {
 	External    *determinant.Cursor // position of the task's external output, if it has one: sinks are cut to it in a rollback
 	// Prepared names, by epoch, the transactions of a transactional sink that the checkpoint makes visible, as far as they were
 	// not when the task acknowledged it.
-	Prepared []Transaction `msgpack:",omitempty"`
+	Prepared []Transaction
 }
 
 // Transaction names output that an external system holds back until a checkpoint is complete.

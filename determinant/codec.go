@@ -98,7 +98,7 @@ func (e *Encoder) Append(dst []byte, d *Determinant) []byte {
 		}
 		return appendBytes(dst, d.Bytes)
 	case KindSkip:
-		dst = appendWide(dst, KindSkip, uint64(d.Channel))
+		dst = appendNarrow(dst, KindSkip, d.Failed, uint64(d.Channel))
 		return binary.AppendUvarint(dst, uint64(d.Seq))
 	case KindMark:
 		e.ctx = context{}
@@ -192,7 +192,8 @@ func (d *Decoder) Next(src []byte, out *Determinant) (n int, err error) {
 			out.Bytes = r.bytes()
 		}
 	case KindSkip:
-		out.Channel = r.narrow32(r.wide(tag))
+		out.Channel = r.narrow32(r.narrow(tag))
+		out.Failed = tag&flag != 0
 		out.Seq = Seq(r.uvarint())
 	case KindMark:
 		r.refuse(tag>>kindBits != 0)

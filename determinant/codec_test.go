@@ -42,7 +42,8 @@ var golden = []struct {
 	{"0a0161", Determinant{Kind: KindSplit, Bytes: []byte("a")}},
 	{"3a", Determinant{Kind: KindSplit, Split: 1, Removed: true}},
 	{"faf8ffffff0f", Determinant{Kind: KindSplit, Split: NoSplit, Removed: true}},
-	{"1bac02", Determinant{Kind: KindSkip, Channel: 1, Seq: 300}},
+	{"2bac02", Determinant{Kind: KindSkip, Channel: 1, Seq: 300}},
+	{"fb0207", Determinant{Kind: KindSkip, Channel: 9, Seq: 7, Failed: true}},
 	{"0c02", Determinant{Kind: KindMark, Epoch: 2}},
 	{"03", Determinant{Kind: KindTimers, Time: 0}},
 	{"0264b960", Determinant{Kind: KindSource, N: 100, Offset: 12345}},
@@ -100,7 +101,7 @@ func choices() *rapid.Generator[Determinant] {
 				d.Bytes = result.Draw(t, "identity")
 			}
 		case KindSkip:
-			d.Channel, d.Seq = index.Draw(t, "channel"), Seq(number.Draw(t, "seq"))
+			d.Channel, d.Seq, d.Failed = index.Draw(t, "channel"), Seq(number.Draw(t, "seq")), rapid.Bool().Draw(t, "failed")
 		case KindMark:
 			d.Epoch = Epoch(number.Draw(t, "epoch"))
 		}

@@ -40,7 +40,7 @@ type Determinant struct {
 	Pending uint32 // Async: position among the outstanding calls, in order of issue
 	Hash    uint64 // Async, Call: hash of the request
 	Bytes   []byte // Async, Call: the result, or the error's text if Failed. Split: the identity of an added split
-	Failed  bool   // Async, Call: the call returned an error
+	Failed  bool   // Async, Call: the call returned an error. Skip: the record was processed, and that failed
 	Seq     Seq    // Skip: sequence number of the record. A source's Skip has the offset of the record's start here
 	Seed    uint64 // Random
 	Removed bool   // Split: removed, not added

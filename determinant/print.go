@@ -58,6 +58,9 @@ func (d *Determinant) String() string {
 		}
 		return fmt.Sprintf("split added=%d identity=%s", d.Split, cut(d.Bytes))
 	case KindSkip:
+		if d.Failed {
+			return fmt.Sprintf("skip channel=%d seq=%d failed", d.Channel, d.Seq)
+		}
 		return fmt.Sprintf("skip channel=%d seq=%d", d.Channel, d.Seq)
 	case KindMark:
 		return fmt.Sprintf("mark epoch=%d", d.Epoch)

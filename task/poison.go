@@ -78,7 +78,7 @@ func (t *Task) shown(p Position, record []byte) []byte {
 //
 // Invariant: a Skip is recorded only where the log ends and no consumer is ahead: history cannot be rewritten.
 func (t *Task) setAside(p Position, record []byte) (bool, error) {
-	if t.replayer != nil && t.replayer.PeekSkip(p.Channel, p.Seq) {
+	if t.replayer != nil && t.replayer.PeekSkip(p.Channel, p.Seq, false) {
 		return true, nil
 	}
 	if len(t.cfg.SkipAt) == 0 || !t.mode.Logs() || t.replayer != nil && !t.replayer.Done() {
@@ -88,7 +88,7 @@ func (t *Task) setAside(p Position, record []byte) (bool, error) {
 	if known == nil || t.source == nil && known.ByRecord {
 		return false, nil // another record may look the same: it is set aside when it fails
 	}
-	return true, t.recordSkip(p, record, known)
+	return true, t.recordSkip(p, record, known, false)
 }
 
 // recordFailed handles a failure of user code on a record. If the log has a Skip behind the choices that the record made
@@ -98,7 +98,7 @@ func (t *Task) recordFailed(p Position, record []byte, err error) error {
 	if !errors.As(err, &u) {
 		return err
 	}
-	if t.replayer != nil && t.replayer.PeekSkip(p.Channel, p.Seq) {
+	if t.replayer != nil && t.replayer.PeekSkip(p.Channel, p.Seq, true) {
 		t.rewind()
 		return nil
 	}
@@ -114,7 +114,7 @@ func (t *Task) recordFailed(p Position, record []byte, err error) error {
 		return fmt.Errorf("%w: %s: others depend on choices that followed it", ErrUnskippable, t)
 	}
 	t.rewind()
-	return t.recordSkip(p, record, &Poison{Operator: u.Operator, Err: u.Err})
+	return t.recordSkip(p, record, &Poison{Operator: u.Operator, Err: u.Err}, true)
 }
 
 // skipAt finds the record among those to be set aside; nil if it is none of them. A source's records always have the same
@@ -134,8 +134,8 @@ func (t *Task) skipAt(p Position, record []byte) *Poison {
 	return nil
 }
 
-// recordSkip hands the record to the dead-letter output and records that it was set aside.
-func (t *Task) recordSkip(p Position, record []byte, known *Poison) error {
+// recordSkip hands the record to the dead-letter output and records that it was set aside, and whether it was processed before.
+func (t *Task) recordSkip(p Position, record []byte, known *Poison, failed bool) error {
 	c, err := t.choices()
 	if err != nil {
 		return err
@@ -148,7 +148,7 @@ func (t *Task) recordSkip(p Position, record []byte, known *Poison) error {
 		return fmt.Errorf("%w: %s: %w", ErrUnskippable, t, err)
 	}
 	_, err = c.Choose(determinant.KindSkip, func() determinant.Determinant {
-		return determinant.Determinant{Kind: determinant.KindSkip, Channel: p.Channel, Seq: p.Seq}
+		return determinant.Determinant{Kind: determinant.KindSkip, Channel: p.Channel, Seq: p.Seq, Failed: failed}
 	})
 	return err
 }

@@ -117,6 +117,22 @@ func TestAPoisonedRecordIsSetAsideWhereTheLogEnds(t *testing.T) {
 	}
 }
 
+// A record that was processed before it was set aside is processed again in a replay, although it had no choice of its own to make:
+// what it drew, others have not.
+func TestAPoisonedRecordThatDrewIsProcessedInAReplay(t *testing.T) {
+	v := mapVertex(t, 1, choosy)
+	elements := []inflightlog.Element{record(201), record(213), record(202), record(203), barrier(1)}
+	first := newRig(t, v, func(c *Config) { c.SkipAt = []Poison{{ByRecord: true, Record: record(213).Payload}} })
+	first.feed(0, elements...)
+	first.run()
+	require.Len(t, first.host.aside, 1)
+	second := newRig(t, v, replaying(first.logBytes()))
+	second.feed(0, elements...)
+	second.run()
+	require.Equal(t, first.output(), second.output())
+	require.Equal(t, first.logBytes(), second.logBytes())
+}
+
 // History cannot be rewritten: others depend on what was chosen behind the record.
 func TestARecordIsNotSetAsideWhereTheLogGoesOn(t *testing.T) {
 	fails := false

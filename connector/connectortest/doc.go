@@ -14,6 +14,8 @@
 //		})
 //	}
 //
+// TransactionalSink does the same for operator.TransactionalSink and operator.TransactionalStore.
+//
 // The suite plays the engine: it starts processes, kills them between any two calls, and lets dead ones go on. With
 // CausalPlace.Faulty it also kills them within calls. What it asks for beyond that is the contract alone, nothing of how an
 // implementation keeps it.
