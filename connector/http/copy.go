@@ -62,7 +62,7 @@ func (c *copyLog) fence(term uint64) (copyState, error) {
 	if term <= c.mu.fence {
 		return c.describe(), errStale
 	}
-	if err := writeWhole(c.fenceFile(), text(term)+"\n"); err != nil {
+	if err := writeWhole(c.fenceFile(), text(term)+"\n", true); err != nil {
 		return copyState{}, err
 	}
 	c.mu.fence = term
@@ -110,12 +110,12 @@ func (l *lineLog) admissible(data []byte) error {
 	return err
 }
 
-// writeWhole replaces a small file: it has the old text or the new one, whatever happens.
-func writeWhole(name, text string) error {
+// writeWhole replaces a small file: it has the old text or the new one, whatever happens; a loss of power included if sync is set.
+func writeWhole(name, text string, sync bool) error {
 	f, err := os.OpenFile(name+".new", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o666)
 	if err == nil {
 		_, err = f.WriteString(text)
-		if err == nil {
+		if err == nil && sync {
 			err = f.Sync()
 		}
 		err = errors.Join(err, f.Close())
@@ -123,7 +123,7 @@ func writeWhole(name, text string) error {
 	if err == nil {
 		err = os.Rename(name+".new", name)
 	}
-	if err == nil {
+	if err == nil && sync {
 		err = syncDir(filepath.Dir(name))
 	}
 	if err != nil {

@@ -56,6 +56,9 @@ func (r *receiver) deliver(ctx context.Context, inc determinant.Incarnation, ids
 	said := ""
 	defer func() { r.tell(&said, "") }()
 	for at := 0; at < len(records); {
+		if ctx.Err() != nil {
+			return fmt.Errorf("http: posting: %w", ctx.Err())
+		}
 		n := r.portion(records[at:], most)
 		hint, err := r.post(ctx, ids, at, records[at:at+n])
 		switch {
@@ -123,13 +126,30 @@ func (r *receiver) post(ctx context.Context, ids idRange, at int, records [][]by
 	if err != nil {
 		return 0, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, r.options.Timeout)
+	// A request that is under way when ctx ends may be taken all the same: it gets a moment, so that this is known.
+	ctx, cancel := lasting(ctx, r.options.Timeout)
 	defer cancel()
 	err = r.part.do(func() error {
 		hint, err = r.send(ctx, key, kind, body)
 		return err
 	}, nil)
 	return hint, err
+}
+
+// parting is how long a request may go on whose writer is replaced or ends.
+const parting = 500 * time.Millisecond
+
+// lasting gives a context that ends after timeout, or parting after ctx does.
+func lasting(ctx context.Context, timeout time.Duration) (context.Context, context.CancelFunc) {
+	longer, cancel := context.WithTimeout(context.WithoutCancel(ctx), timeout)
+	stop := context.AfterFunc(ctx, func() {
+		pause(longer, parting, nil)
+		cancel()
+	})
+	return longer, func() {
+		stop()
+		cancel()
+	}
 }
 
 func (r *receiver) send(ctx context.Context, key, kind string, body []byte) (time.Duration, error) {

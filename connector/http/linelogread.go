@@ -76,6 +76,9 @@ func skipTo(data []byte, line uint64) (int, error) {
 
 // positionOf gives a position at or a little below a line's record, for what only counts bytes. The caller holds mu.
 func (l *lineLog) positionOf(line uint64) uint64 {
+	if line >= l.mu.lines {
+		return l.mu.end
+	}
 	i := sort.Search(len(l.mu.segments), func(i int) bool { return l.mu.segments[i].head.Line > line })
 	return l.mu.segments[max(0, i-1)].before(func(m mark) bool { return m.line <= line }).position
 }

@@ -73,12 +73,12 @@ type part struct {
 	mu struct {
 		sync.Mutex
 		fenced determinant.Incarnation // highest that this process has fenced for
-		posts  map[*post]bool          // under way
+		posts  map[*posting]bool          // under way
 	}
 }
 
-// post is a Write under way, which a later fence of this process ends.
-type post struct {
+// posting is a Write under way, which a later fence of this process ends.
+type posting struct {
 	incarnation determinant.Incarnation
 	cancel      context.CancelFunc
 }
@@ -103,7 +103,7 @@ func (p *part) readFence() (inc determinant.Incarnation, gen determinant.Generat
 
 // replace gives a file other contents, at once.
 func (p *part) replace(name string, data []byte) error {
-	return p.do(func() error { return writeWhole(name, string(data)) }, nil)
+	return p.do(func() error { return writeWhole(name, string(data), p.options.Sync) }, nil)
 }
 
 // lock takes the lock that fences and truncations hold.
@@ -195,11 +195,11 @@ func (p *part) interrupt(inc determinant.Incarnation) {
 // begun notes a Write under way; the context ends when a later incarnation's fence is raised here.
 func (p *part) begun(ctx context.Context, inc determinant.Incarnation) (context.Context, func()) {
 	ctx, cancel := context.WithCancel(ctx)
-	w := &post{inc, cancel}
+	w := &posting{inc, cancel}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.mu.posts == nil {
-		p.mu.posts = make(map[*post]bool)
+		p.mu.posts = make(map[*posting]bool)
 	}
 	p.mu.posts[w] = true
 	if inc < p.mu.fenced {
@@ -260,7 +260,10 @@ func (p *part) write(ctx context.Context, inc determinant.Incarnation, w operato
 	f.Delta = nil // it is in the file
 	j.frames = append(j.frames, f)
 	j.cursor, j.count = f.End, f.Count+uint64(len(f.Sums))
-	return p.store(appendTaken(nil, j.cursor, j.count), false)
+	if err := p.store(appendTaken(nil, j.cursor, j.count), false); err != nil {
+		return err
+	}
+	return p.admit(inc) // a journal that was replaced meanwhile does not have it
 }
 
 // admit tells whether an incarnation may post.
@@ -313,7 +316,7 @@ func (p *part) store(entry []byte, sync bool) error {
 	}
 	write := func(data []byte) error { _, err := p.file.Write(data); return err }
 	err := p.do(func() error { return write(entry) }, func() error { return write(entry[:len(entry)/2]) })
-	if err == nil && sync {
+	if err == nil && sync && p.options.Sync {
 		err = p.do(p.file.Sync, nil)
 	}
 	if err != nil {

@@ -40,6 +40,8 @@ type WebhookOptions struct {
 	RetryFirst, RetryMax time.Duration
 	// MaxRetryAfter bounds what a Retry-After of the receiver is obeyed. Default 10 min.
 	MaxRetryAfter time.Duration
+	// Sync makes journals survive a loss of power, at an fsync per write. Without it they survive the death of processes.
+	Sync bool
 	// Identity names one run of a job. Default: what the engine says.
 	Identity string
 	// Waiting, if it is set, hears why a task does not get its records out, and "" when it does again. It is called from several
@@ -197,7 +199,7 @@ func (w *Webhook) claim() error {
 		return fmt.Errorf("http: %w", err)
 	}
 	_, err = f.WriteString(want)
-	if err == nil {
+	if err == nil && w.options.Sync {
 		err = f.Sync()
 	}
 	err = errors.Join(err, f.Close())
@@ -206,7 +208,7 @@ func (w *Webhook) claim() error {
 			err = nil
 		}
 	}
-	if err = errors.Join(err, os.Remove(f.Name())); err == nil {
+	if err = errors.Join(err, os.Remove(f.Name())); err == nil && w.options.Sync {
 		err = syncDir(w.options.Dir)
 	}
 	if err != nil {

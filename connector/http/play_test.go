@@ -1,0 +1,3 @@
+package http
+
+func play(role string) int { return 2 }
