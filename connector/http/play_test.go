@@ -107,6 +107,7 @@ type poster struct {
 	nodes    []Node
 	client   *http.Client
 	requests int
+	pace     time.Duration // between two of them
 	answers  map[string]Accepted // by key
 	bodies   map[string]string
 	repeats  int
@@ -120,6 +121,9 @@ func (p *poster) run(random *rand.Rand) {
 			body += fmt.Sprintf(`{"key":"%s","line":%d}`+"\n", key, i)
 		}
 		p.bodies[key] = body
+		if p.pace > 0 {
+			<-time.After(p.pace)
+		}
 		for {
 			s, err := post(p.client, p.nodes[random.IntN(len(p.nodes))].URL, key, body)
 			if err == nil && s.status == http.StatusOK {
