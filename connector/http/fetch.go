@@ -132,7 +132,7 @@ func (f *fetcher) run(ctx context.Context, line uint64) {
 
 // mayMend tells whether an error that the copy's keeper gave is only for want of the owner.
 func (f *fetcher) mayMend(err error, at int) bool {
-	return at > 0 && (errors.Is(err, ErrOffset) || errors.Is(err, ErrUnknownLog))
+	return at > 0 && errors.Is(err, ErrUnknownLog)
 }
 
 func (f *fetcher) tell(said *string, why string) {

@@ -360,6 +360,61 @@ func stopAt(t *testing.T, at int, rollBack bool) bool {
 	return true
 }
 
+// TestWriterFails lets a writer's process die before, in the middle of and after each step of its life, and its successor too: a receiver
+// that takes ids once sees every record once, in order.
+func TestWriterFails(t *testing.T) {
+	errDied := errors.New("died")
+	for _, when := range []string{"before", "half", "after"} {
+		for at, died := 1, true; died; at++ {
+			r, dir := newTaker(t), t.TempDir()
+			process := func(steps int) (w *Webhook, dead *bool) { // which dies in so many steps
+				w, dead = NewWebhook(r.server.URL, hookOptions(dir)), new(bool)
+				w.do = func(step, half func() error) error {
+					if steps--; *dead {
+						return errDied
+					} else if steps > 0 {
+						return step()
+					}
+					switch *dead = true; {
+					case when == "after":
+						return errors.Join(errDied, step())
+					case when == "half" && half != nil:
+						return errors.Join(errDied, half())
+					}
+					return errDied
+				}
+				return w, dead
+			}
+			live := func(w *Webhook, inc determinant.Incarnation) error {
+				store, err := w.Open(context.Background(), 0, 1)
+				require.NoError(t, err)
+				defer store.Close()
+				stored, err := store.Fence(context.Background(), operator.Fence{Incarnation: inc})
+				b := &hookBench{t: t, store: store, inc: inc, at: stored.Cursor}
+				b.at.Epoch = 1
+				for n := int(b.at.Next); err == nil && n < 6; n = int(b.at.Next) {
+					err = b.try(context.Background(), []string{"0", "1", "2", "3", "4", "5"}[n:min(6, n+int(inc))]...)
+				}
+				return err
+			}
+			for inc, steps := range []int{at, 1 + at%4} {
+				w, dead := process(steps)
+				err := live(w, determinant.Incarnation(inc+1))
+				require.Equal(t, *dead, err != nil, "%v", err)
+				if err != nil {
+					require.ErrorIs(t, err, errDied)
+				}
+				if inc == 0 {
+					died = *dead
+				}
+			}
+			require.NoError(t, live(NewWebhook(r.server.URL, hookOptions(dir)), 3))
+			require.Equal(t, []string{"0", "1", "2", "3", "4", "5"}, r.records(0), "dies %s step %d", when, at)
+			r.check()
+		}
+	}
+}
+
 // TestBranches begins an output anew, by a rollback and at least once: what comes then has other ids.
 func TestBranches(t *testing.T) {
 	r, dir := newTaker(t), t.TempDir()

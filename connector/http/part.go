@@ -73,7 +73,7 @@ type part struct {
 	mu struct {
 		sync.Mutex
 		fenced determinant.Incarnation // highest that this process has fenced for
-		posts  map[*posting]bool          // under way
+		posts  map[*posting]bool       // under way
 	}
 }
 

@@ -107,7 +107,7 @@ type poster struct {
 	nodes    []Node
 	client   *http.Client
 	requests int
-	pace     time.Duration // between two of them
+	pace     time.Duration       // between two of them
 	answers  map[string]Accepted // by key
 	bodies   map[string]string
 	repeats  int

@@ -35,6 +35,23 @@ func number(q url.Values, name string) (uint64, error) {
 	return n, nil
 }
 
+// reaches tells whether a log can have a line, now or later, as far as that is known here: a copy may be behind for a while.
+func (s *Server) reaches(log *lineLog, own bool, line uint64) error {
+	state, known := log.state(), false
+	if own {
+		switch s.owner.standing().phase {
+		case phaseJoining:
+			return errNotReady // the copy may have more
+		case phaseReady, phaseAlone:
+			known = true
+		}
+	}
+	if (known || state.Ended) && line > state.Lines {
+		return fmt.Errorf("%w: line %d; there are %d", ErrOffset, line, state.Lines)
+	}
+	return nil
+}
+
 // getLog gives a reader the readable records from a line on. It waits for one as long as the reader says: then 204.
 func (s *Server) getLog(w http.ResponseWriter, r *http.Request) {
 	q := r.URL.Query()
@@ -43,12 +60,8 @@ func (s *Server) getLog(w http.ResponseWriter, r *http.Request) {
 	if err == nil {
 		line, err = number(q, "line")
 	}
-	if err == nil && own {
-		if at := s.owner.standing(); at.phase == phaseJoining {
-			err = errNotReady // the copy may have more
-		} else if state := log.state(); line > state.Lines && at.phase != phaseOver {
-			err = fmt.Errorf("%w: line %d; there are %d", ErrOffset, line, state.Lines)
-		}
+	if err == nil {
+		err = s.reaches(log, own, line)
 	}
 	if err != nil {
 		reject(w, err)
