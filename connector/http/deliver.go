@@ -189,6 +189,7 @@ func verdict(status int) error {
 // envelope makes lines of records with their ids.
 func envelope(ids idRange, at int, records [][]byte) ([]byte, error) {
 	var body []byte
+	prefix := fmt.Sprintf(`{"id":"%s-%d-%d-`, ids.stream, ids.task, ids.branch)
 	for i, r := range records {
 		if !json.Valid(r) {
 			return nil, fmt.Errorf("http: record %s is not JSON: give the sink a codec that makes JSON, or post each record by itself", ids.id(at+i))
@@ -200,8 +201,8 @@ func envelope(ids idRange, at int, records [][]byte) ([]byte, error) {
 			}
 			r = line.Bytes()
 		}
-		body = fmt.Appendf(body, `{"id":"%s","record":`, ids.id(at+i))
-		body = append(append(body, r...), '}', '\n')
+		body = strconv.AppendUint(append(body, prefix...), ids.first+uint64(at+i), 10)
+		body = append(append(append(body, `","record":`...), r...), '}', '\n')
 	}
 	return body, nil
 }
