@@ -19,6 +19,7 @@ import (
 // were seen, also of a writer that has failed between the receiver's taking them and its own note of that: who cannot ask the receiver
 // cannot know. TestStoppedWriter and TestWriterFails have the rest of them.
 func TestWebhookConforms(t *testing.T) {
+	t.Parallel()
 	connectortest.CausalSink(t, func(t testing.TB) connectortest.CausalPlace {
 		r, dir := newTaker(t), t.TempDir()
 		sink := func() *Webhook {
@@ -39,6 +40,7 @@ func TestWebhookConforms(t *testing.T) {
 
 // TestSourceConforms has a log that goes on, and one that has ended, read from its owner and from the copy.
 func TestSourceConforms(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		name        string
 		ended, copy bool
@@ -53,7 +55,7 @@ func TestSourceConforms(t *testing.T) {
 					BadOffsets: []uint64{1000},
 				}
 				for i, log := range []string{"a", "b"} {
-					for n := range 20 {
+					for n := range 8 {
 						a := b.must(i, "", fmt.Sprint(n))
 						in.Records = append(in.Records, Line{Log: log, Index: a.First, Text: fmt.Sprint(n)})
 					}

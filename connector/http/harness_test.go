@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -15,6 +17,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
+	"golang.org/x/sys/unix"
 
 	"github.com/understudy-stream/understudy/operator"
 )
@@ -38,14 +41,19 @@ type bench struct {
 	client  *http.Client
 }
 
-// freeNodes names servers with free addresses.
+// freeNodes names servers with free addresses. A server that is away for a moment must find its port free again, so ports are not those that
+// the system gives to others meanwhile.
 func freeNodes(t testing.TB, n int) []Node {
 	var nodes []Node
-	for i := range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
+	for len(nodes) < n {
+		address := fmt.Sprintf("127.0.0.1:%d", 20_000+rand.IntN(10_000))
+		l, err := net.Listen("tcp", address)
+		if errors.Is(err, unix.EADDRINUSE) {
+			continue
+		}
 		require.NoError(t, err)
 		defer l.Close() // all at the end, so that no two are equal
-		nodes = append(nodes, Node{Name: string(rune('a' + i)), URL: "http://" + l.Addr().String()})
+		nodes = append(nodes, Node{Name: string(rune('a' + len(nodes))), URL: "http://" + address})
 	}
 	return nodes
 }

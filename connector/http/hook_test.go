@@ -168,6 +168,7 @@ func TestOutage(t *testing.T) {
 }
 
 func TestRetryAfterIsObeyed(t *testing.T) {
+	t.Parallel()
 	r := newTaker(t)
 	var first, second time.Time
 	r.behave(func(w http.ResponseWriter, n int) bool {
@@ -264,6 +265,7 @@ func TestRefused(t *testing.T) {
 
 // TestReplacedInAnOutage replaces a writer that waits for a receiver which does not answer: it ends at once, and posts nothing more.
 func TestReplacedInAnOutage(t *testing.T) {
+	t.Parallel()
 	for _, elsewhere := range []bool{false, true} {
 		for _, hangs := range []bool{false, true} {
 			t.Run(fmt.Sprintf("elsewhere %v, hangs %v", elsewhere, hangs), func(t *testing.T) {
@@ -363,6 +365,7 @@ func stopAt(t *testing.T, at int, rollBack bool) bool {
 // TestWriterFails lets a writer's process die before, in the middle of and after each step of its life, and its successor too: a receiver
 // that takes ids once sees every record once, in order.
 func TestWriterFails(t *testing.T) {
+	t.Parallel()
 	errDied := errors.New("died")
 	for _, when := range []string{"before", "half", "after"} {
 		for at, died := 1, true; died; at++ {

@@ -151,6 +151,7 @@ func TestBodiesUnderWayAreBounded(t *testing.T) {
 }
 
 func TestKeyIsTakenOnce(t *testing.T) {
+	t.Parallel()
 	b := newBench(t, 3, nil)
 	b.ready(0, 1, 2)
 	for home := range 3 {
@@ -194,6 +195,7 @@ func TestKeyIsKnownWhileItsHomeIsAway(t *testing.T) {
 
 // TestNoAcknowledgementWithoutCopy stops who keeps the copy in the middle of it all.
 func TestNoAcknowledgementWithoutCopy(t *testing.T) {
+	t.Parallel()
 	b := newBench(t, 2, func(o *ServerOptions) { o.AckTimeout = 300 * time.Millisecond })
 	b.ready(0, 1)
 	b.must(0, "", "0")
@@ -250,6 +252,7 @@ func TestReadFromCopy(t *testing.T) {
 // TestAnotherOwnerTakesOver starts a server of the same name elsewhere, with nothing: it gets the log from the copy, and the former owner
 // is done.
 func TestAnotherOwnerTakesOver(t *testing.T) {
+	t.Parallel()
 	b := newBench(t, 2, func(o *ServerOptions) { o.AckTimeout = time.Second })
 	b.ready(0, 1)
 	key := b.homeKey(0, "moved")
@@ -290,6 +293,7 @@ func TestAnotherOwnerTakesOver(t *testing.T) {
 
 // TestLostDirectory loses the owner's directory, then the copy's. Nothing is lost.
 func TestLostDirectory(t *testing.T) {
+	t.Parallel()
 	b := newBench(t, 2, func(o *ServerOptions) { o.SegmentBytes = 1 << 10 })
 	b.ready(0, 1)
 	for i := range 30 {
@@ -343,6 +347,7 @@ func TestAccess(t *testing.T) {
 
 // TestRetention removes what the job has left behind, and only that.
 func TestRetention(t *testing.T) {
+	t.Parallel()
 	b := newBench(t, 2, func(o *ServerOptions) {
 		o.SegmentBytes, o.Retain, o.Settle = 1<<10, time.Nanosecond, time.Hour // ticks are made by hand
 	})

@@ -131,6 +131,7 @@ func checkParcels(t *testing.T, r *taker, lines int, once bool) {
 
 // TestTasksAreKilled kills tasks of a job between ingest servers and a receiver that takes each id once.
 func TestTasksAreKilled(t *testing.T) {
+	t.Parallel()
 	for _, mode := range []understudy.Mode{understudy.ExactlyOnce, understudy.AtLeastOnce, understudy.GlobalRollback} {
 		t.Run(mode.String(), func(t *testing.T) {
 			b, r, dir := newBench(t, 2, nil), newTaker(t), t.TempDir()
@@ -164,6 +165,7 @@ func TestTasksAreKilled(t *testing.T) {
 
 // TestJobIsKilled kills the job's whole process, again and again, while an ingest server is away now and then.
 func TestJobIsKilled(t *testing.T) {
+	t.Parallel()
 	b, r, dir := newBench(t, 2, func(o *ServerOptions) { o.AckTimeout = 500 * time.Millisecond }), newTaker(t), t.TempDir()
 	b.ready(0, 1)
 	flaky(r)
@@ -194,6 +196,7 @@ func TestJobIsKilled(t *testing.T) {
 // TestJobWaitsForTheReceiver has a receiver that is away for longer than any timeout, and then is back: backpressure reaches whoever posts to
 // the ingest server, and nothing is lost.
 func TestJobWaitsForTheReceiver(t *testing.T) {
+	t.Parallel()
 	const requests = 40
 	b := newBench(t, 1, nil)
 	r, dir := newTaker(t), t.TempDir()

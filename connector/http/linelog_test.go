@@ -82,6 +82,7 @@ func testLogOptions() logOptions { return logOptions{SegmentBytes: 400, MaxKeys:
 
 // TestLogModel appends, cuts, drops, opens again, in any order.
 func TestLogModel(t *testing.T) {
+	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		dir, err := os.MkdirTemp("", "log")
 		require.NoError(t, err)
@@ -132,6 +133,7 @@ func TestLogModel(t *testing.T) {
 
 // TestTornLog cuts the last segment short at every byte: the log has the whole records before it, and goes on.
 func TestTornLog(t *testing.T) {
+	t.Parallel()
 	dir, m := t.TempDir(), &logModel{}
 	l, err := openLog(dir, testLogOptions())
 	require.NoError(t, err)
@@ -197,6 +199,7 @@ func TestGapBetweenSegments(t *testing.T) {
 
 // TestLogWithLargeRecords has records that are longer than what is read at once.
 func TestLogWithLargeRecords(t *testing.T) {
+	t.Parallel()
 	dir, m := t.TempDir(), &logModel{}
 	l, err := openLog(dir, logOptions{SegmentBytes: 4 << 20, MaxKeys: 10})
 	require.NoError(t, err)

@@ -26,7 +26,7 @@ func checkNodes(nodes []Node) error {
 	}
 	for i, n := range nodes {
 		if !validName(n.Name) {
-			return fmt.Errorf("http: %q is no name for an ingest server: want 1 to %d letters, digits and .-_:", n.Name, maxName)
+			return fmt.Errorf("http: %q is no name for an ingest server: want 1 to %d letters, digits, or one of .-_: in it", n.Name, maxName)
 		}
 		if slices.ContainsFunc(nodes[:i], func(o Node) bool { return o.Name == n.Name || o.URL == n.URL }) {
 			return fmt.Errorf("http: ingest server %s is listed twice", n.Name)

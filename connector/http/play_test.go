@@ -141,6 +141,7 @@ func (p *poster) run(random *rand.Rand) {
 // TestServersAreKilled kills and stops ingest servers while requests come and a job reads. Every acknowledged request is in its log once, in
 // the place that the answer said, and what was read stays.
 func TestServersAreKilled(t *testing.T) {
+	t.Parallel()
 	const servers, posters, requests = 3, 4, 250
 	nodes, dir := freeNodes(t, servers), t.TempDir()
 	processes := make([]*process, servers)
