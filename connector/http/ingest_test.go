@@ -262,13 +262,10 @@ func TestAnotherOwnerTakesOver(t *testing.T) {
 	moved := freeNodes(t, 1)[0]
 	o := b.options
 	o.Name, o.Dir, o.Listen = "a", t.TempDir(), strings.TrimPrefix(moved.URL, "http://")
-	failed := make(chan error, 1)
-	old.options.Failed = nil
 	heir, err := Listen(o)
 	require.NoError(t, err)
 	defer heir.Close()
 	until(t, func() bool { return heir.Status().Phase == string(phaseReady) }, "the heir is ready")
-	close(failed)
 	s, err := post(b.client, moved.URL, key, "1\n2")
 	require.NoError(t, err)
 	require.Equal(t, Accepted{Log: "a", Lines: 2, Duplicate: true}, s.Accepted)
@@ -281,6 +278,7 @@ func TestAnotherOwnerTakesOver(t *testing.T) {
 	until(t, func() bool { return old.Status().Phase == string(phaseOver) }, "the former owner knows")
 	require.Contains(t, old.Status().Why, ErrReplaced.Error())
 	require.Equal(t, http.StatusServiceUnavailable, b.post(0, "", "4").status)
+	require.Equal(t, []string{"1", "2", "3"}, texts(b.read("a", 0, 3)), "also for who asks the former owner")
 
 	// With the former directory, and what was never acknowledged in it, the log goes on from the copy.
 	require.NoError(t, heir.Close())

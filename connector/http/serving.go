@@ -86,6 +86,10 @@ func (s *Server) getLog(w http.ResponseWriter, r *http.Request) {
 			sendRecords(w, data)
 			return
 		}
+		if own && s.owner.standing().phase == phaseOver {
+			reject(w, errNotReady) // the copy may have more, of a later owner
+			return
+		}
 		select {
 		case <-more:
 			continue
