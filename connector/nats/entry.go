@@ -31,6 +31,7 @@ type head struct {
 	Position    uint64 // sequence of the last record at Cursor
 	Index       uint64 // how many records the output has at Cursor
 	Ahead       uint64 // how many records are visible beyond Cursor: the start of a write that was cut short
+	Origin      uint64 // sequence of the head of the last cut or restart, or of the first head: what was numbered before does not count
 	First, Next uint64 // frames numbered First up to but not including Next are stored before this head and still count
 }
 
@@ -66,7 +67,7 @@ func appendHead(dst []byte, h *head) []byte {
 		dst = binary.AppendUvarint(dst, v)
 	}
 	dst = appendCursor(dst, h.Cursor)
-	for _, v := range []uint64{h.Position, h.Index, h.Ahead, h.First, h.Next} {
+	for _, v := range []uint64{h.Position, h.Index, h.Ahead, h.Origin, h.First, h.Next} {
 		dst = binary.AppendUvarint(dst, v)
 	}
 	return dst
@@ -160,6 +161,7 @@ func decodeHead(b *body) *head {
 	h.Cut = cut == 1
 	b.bad = b.bad || cut > 1
 	h.Cursor = b.cursor()
-	h.Position, h.Index, h.Ahead, h.First, h.Next = b.uvarint(), b.uvarint(), b.uvarint(), b.uvarint(), b.uvarint()
+	h.Position, h.Index, h.Ahead, h.Origin = b.uvarint(), b.uvarint(), b.uvarint(), b.uvarint()
+	h.First, h.Next = b.uvarint(), b.uvarint()
 	return h
 }

@@ -70,6 +70,9 @@ func (p *part) headFor(s *state, f *operator.Fence) (*head, error) {
 		*h = *s.head
 	}
 	before := h.Generation
+	if s.head == nil {
+		h.Origin = s.last.sequence + 1
+	}
 	h.Incarnation, h.Generation, h.Cut = f.Incarnation, f.Generation, false
 	h.Cursor, h.Position, h.Index, h.Ahead = s.cursor, s.position, s.index, s.ahead
 	h.First, h.Next = s.next-uint64(len(s.frames)), s.next
@@ -77,6 +80,7 @@ func (p *part) headFor(s *state, f *operator.Fence) (*head, error) {
 	case f.Restart != nil:
 		// What is shown already may be shown again: the writer numbers from here, and nothing is compared.
 		h.Cursor, h.Position, h.Index, h.Ahead, h.First = *f.Restart, s.last.sequence, s.index+s.ahead, 0, h.Next
+		h.Origin = s.last.sequence + 1
 		s.deltas = nil
 	case f.Cut != nil && (s.head == nil || f.Generation > before):
 		b, ok := s.find(f.Cut.Cursor)
@@ -84,6 +88,7 @@ func (p *part) headFor(s *state, f *operator.Fence) (*head, error) {
 			return nil, fmt.Errorf("%w: %s cannot be cut to %v: no write ended there", ErrLost, p.stream, f.Cut.Cursor)
 		}
 		h.Cut, h.Cursor, h.Position, h.Index, h.Ahead, h.First = true, f.Cut.Cursor, b.position, b.index, 0, h.Next
+		h.Origin = s.last.sequence + 1
 		s.deltas = nil
 	}
 	return h, nil
@@ -148,10 +153,10 @@ func (p *part) truncate(ctx context.Context, e determinant.Epoch) error {
 	if err := p.deliver(ctx, p.wrote, []outgoing{p.entry(appendHead(nil, &h))}); err != nil {
 		return err
 	}
-	s.head, s.headAt, s.frames = &h, s.last.sequence, s.frames[drop:]
-	first := s.headAt
-	if len(s.frames) > 0 {
-		first = s.frames[0].at
+	s.head, s.headAt, s.frames, s.heads = &h, s.last.sequence, s.frames[drop:], append(s.heads, s.last.sequence)
+	// The head before the first frame that is kept stays too: a rollback may go back to where it stands.
+	for len(s.heads) > 1 && (len(s.frames) == 0 || s.heads[1] < s.frames[0].at) {
+		s.heads = s.heads[1:]
 	}
-	return p.persist(ctx, "truncating", func() error { return p.purge(ctx, p.hidden, first) })
+	return p.persist(ctx, "truncating", func() error { return p.purge(ctx, p.hidden, s.heads[0]) })
 }

@@ -21,6 +21,7 @@ type state struct {
 	uncut                  bool   // the cut that the newest head tells of is not done yet
 	deltas                 [][]byte
 	borders                []border
+	heads                  []uint64 // sequences of those since the newest's Origin
 }
 
 // kept is a frame that counts.
@@ -149,6 +150,9 @@ func (p *part) fold(s *state, entries []entry) error {
 	}
 	s.head, s.headAt, s.next = h, entries[newest].at, h.First
 	for _, e := range entries[:newest] {
+		if e.head != nil && e.at >= h.Origin {
+			s.began(e.head, e.at)
+		}
 		if e.frame == nil || e.frame.Number < h.First || e.frame.Number >= h.Next {
 			continue
 		}
@@ -163,13 +167,16 @@ func (p *part) fold(s *state, entries []entry) error {
 		return p.missing(s.next, h.Next)
 	}
 	s.cursor, s.position, s.index, s.ahead = h.Cursor, h.Position, h.Index, h.Ahead
-	s.borders = append(s.borders, border{h.Cursor.Next, h.Position, h.Index})
+	s.began(h, s.headAt)
 	if e := &entries[newest]; e.before != e.at+1 {
 		return fmt.Errorf("%w: messages %d to %d of %s have no determinants", ErrLost, e.at+1, e.before-1, p.stream)
 	}
-	for i := newest + 1; i < len(entries); i++ {
-		e := &entries[i]
-		if err := p.keep(s, e); err != nil {
+	for _, e := range entries[newest+1:] {
+		if e.frame.Start.Next != s.cursor.Next {
+			return fmt.Errorf("%w: %s: the write of message %d begins at %v, the one before ends at %v", ErrLost, p.stream, e.at,
+				e.frame.Start, s.cursor)
+		}
+		if err := p.keep(s, &e); err != nil {
 			return err
 		}
 		visible := e.before - e.at - 1
@@ -180,10 +187,8 @@ func (p *part) fold(s *state, entries []entry) error {
 		case visible == e.frame.Count:
 			s.advance(e.frame, e.at)
 			s.borders = append(s.borders, e.border())
-		case i == len(entries)-1:
+		default: // cut short: the next write begins there again
 			s.ahead += visible
-		default:
-			return fmt.Errorf("%w: %s: the write of message %d lacks records", ErrLost, p.stream, e.at)
 		}
 	}
 	return nil
@@ -223,6 +228,12 @@ func (f *frame) position(at uint64) uint64 {
 
 func (e *entry) border() border {
 	return border{e.frame.End.Next, e.frame.position(e.at), e.frame.Index}
+}
+
+// began takes in a head.
+func (s *state) began(h *head, at uint64) {
+	s.heads = append(s.heads, at)
+	s.borders = append(s.borders, border{h.Cursor.Next, h.Position, h.Index})
 }
 
 // advance goes on behind a write that is visible whole. Its frame's last part has sequence at.

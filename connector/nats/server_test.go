@@ -26,8 +26,8 @@ var ctx = context.Background()
 
 // The test binary is also a server, and a job, when these are set: processes that can be killed.
 const (
-	envServe = "NATS_TEST_SERVE" // directory and port
-	envWrite = "NATS_TEST_WRITE" // address of the server, and how many records
+	envServe   = "NATS_TEST_SERVE"   // directory and port
+	envProcess = "NATS_TEST_PROCESS" // job or writer, address of the server, and a state directory or an incarnation
 )
 
 func TestMain(m *testing.M) {
@@ -35,8 +35,11 @@ func TestMain(m *testing.M) {
 		serve(spec)
 		return
 	}
-	if spec := os.Getenv(envWrite); spec != "" {
-		writeForEver(spec)
+	if spec := os.Getenv(envProcess); spec != "" {
+		if err := beProcess(spec); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
 		return
 	}
 	goleak.VerifyTestMain(m,
