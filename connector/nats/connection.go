@@ -206,7 +206,46 @@ type link struct {
 		conn   *client.Conn
 		js     jetstream.JetStream
 		closed bool
+		// session ends when the connection breaks: what was asked over it is not answered any more.
+		session context.Context
+		broken  context.CancelCauseFunc
 	}
+}
+
+// begin begins a session.
+func (l *link) begin() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.mu.broken != nil {
+		l.mu.broken(client.ErrDisconnected)
+	}
+	l.mu.session, l.mu.broken = context.WithCancelCause(context.Background())
+}
+
+// end ends the session.
+func (l *link) end() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.mu.broken(client.ErrDisconnected)
+}
+
+// bounded bounds a request: by the timeout, and by the life of the connection.
+func (l *link) bounded(ctx context.Context) (context.Context, func()) {
+	l.mu.Lock()
+	session := l.mu.session
+	l.mu.Unlock()
+	ctx, broken := context.WithCancelCause(ctx)
+	ctx, cancel := context.WithTimeoutCause(ctx, l.options.Timeout, client.ErrTimeout)
+	stop := context.AfterFunc(session, func() { broken(context.Cause(session)) })
+	return ctx, func() { stop(); cancel(); broken(nil) }
+}
+
+// because says why a request failed: if its context ended, why that was.
+func because(ctx context.Context, err error) error {
+	if err != nil && ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return err
 }
 
 // get gives the connection. It may still be on its way.
@@ -231,6 +270,9 @@ func (l *link) get() (*client.Conn, jetstream.JetStream, error) {
 		}
 		servers = append(servers, address)
 	}
+	l.mu.session, l.mu.broken = context.WithCancelCause(context.Background())
+	opts = append(opts, client.DisconnectErrHandler(func(*client.Conn, error) { l.end() }),
+		client.ReconnectHandler(func(*client.Conn) { l.begin() }), client.ConnectHandler(func(*client.Conn) { l.begin() }))
 	conn, err := client.Connect(strings.Join(servers, ","), opts...)
 	if err != nil {
 		return nil, nil, fmt.Errorf("%w: nats: connecting to %s: %w", operator.ErrPermanent, l.where(), err)

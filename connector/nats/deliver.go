@@ -16,12 +16,13 @@ func (p *part) deliver(ctx context.Context, incarnation determinant.Incarnation,
 	w := wait{requests: &p.requests, doing: "writing"}
 	defer w.over()
 	fenced := !p.sink.options.Mutations.Has(mutation.FenceMissingAtSink)
+	together := maxUnacknowledged
 	for refusals := 0; len(plan) > 0; {
-		piece := plan[:min(len(plan), maxUnacknowledged)]
+		piece := plan[:min(len(plan), together)]
 		err := p.send(ctx, p.state.last, piece, fenced)
 		if err == nil {
 			p.state.last = place{p.state.last.sequence + uint64(len(piece)), piece[len(piece)-1].id}
-			plan, refusals = plan[len(piece):], 0
+			plan, refusals, together = plan[len(piece):], 0, min(10*together, maxUnacknowledged)
 			continue
 		}
 		if ctx.Err() != nil {
@@ -36,6 +37,7 @@ func (p *part) deliver(ctx context.Context, incarnation determinant.Incarnation,
 			return ferr
 		}
 		plan = p.rename(incarnation, plan[n:])
+		together = 1 // only the last of several is answered, and not with what the first was refused for
 		if n > 0 {
 			refusals = 0
 			continue

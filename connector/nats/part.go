@@ -98,8 +98,8 @@ func (p *part) create(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, p.link.options.Timeout)
-	defer cancel()
+	ctx, done := p.link.bounded(ctx)
+	defer done()
 	err = p.change(func() error {
 		_, err := js.CreateStream(ctx, jetstream.StreamConfig{
 			Name: p.stream, Subjects: []string{p.data, p.hidden}, Retention: jetstream.LimitsPolicy, Storage: jetstream.FileStorage,
@@ -111,7 +111,7 @@ func (p *part) create(ctx context.Context) error {
 	if err == nil || errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) {
 		return nil
 	}
-	return fmt.Errorf("nats: making stream %s: %w", p.stream, err)
+	return fmt.Errorf("nats: making stream %s: %w", p.stream, because(ctx, err))
 }
 
 func (s *store) Write(ctx context.Context, incarnation determinant.Incarnation, w operator.StoreWrite) error {
@@ -175,11 +175,7 @@ func (p *part) load(ctx context.Context) error {
 func (p *part) readAhead(ctx context.Context, s *state) (ahead []*stored, err error) {
 	from := s.position + 1
 	for uint64(len(ahead)) < s.ahead {
-		var m *stored
-		err := p.persist(ctx, "reading", func() (err error) {
-			m, err = p.message(ctx, question{Seq: from, NextFor: p.data})
-			return err
-		})
+		m, err := p.ask(ctx, question{Seq: from, NextFor: p.data})
 		if err != nil {
 			return nil, err
 		}

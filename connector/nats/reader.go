@@ -212,14 +212,14 @@ func (r *reader) removed(behind, first uint64) error {
 }
 
 func (r *reader) consume(ctx context.Context, js jetstream.JetStream) (jetstream.Consumer, error) {
-	ctx, cancel := context.WithTimeout(ctx, r.link.options.Timeout)
-	defer cancel()
+	ctx, done := r.link.bounded(ctx)
+	defer done()
 	c, err := js.CreateConsumer(ctx, r.stream, jetstream.ConsumerConfig{
 		DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: r.seen + 1, FilterSubject: r.span.Subject,
 		AckPolicy: jetstream.AckNonePolicy, InactiveThreshold: consumerIdle, MemoryStorage: true, Replicas: 1,
 	})
 	if err != nil {
-		return nil, fmt.Errorf("nats: reading %s: %w", r.stream, err)
+		return nil, fmt.Errorf("nats: reading %s: %w", r.stream, because(ctx, err))
 	}
 	return c, nil
 }
@@ -335,11 +335,11 @@ func (r *reader) idle(ctx context.Context, c jetstream.Consumer) error {
 			return io.EOF
 		}
 	}
-	ctx, cancel := context.WithTimeout(ctx, r.link.options.Timeout)
-	defer cancel()
+	ctx, done := r.link.bounded(ctx)
+	defer done()
 	info, err := c.Info(ctx)
 	if err != nil {
-		return fmt.Errorf("nats: reading %s: %w", r.stream, err)
+		return fmt.Errorf("nats: reading %s: %w", r.stream, because(ctx, err))
 	}
 	if info.Delivered.Consumer != r.delivered {
 		return fmt.Errorf("%w: the consumer of %s has delivered %d, %d came", errMissed, r.stream, info.Delivered.Consumer, r.delivered)

@@ -63,11 +63,11 @@ func (r *requests) call(ctx context.Context, what string, request, response any)
 			return fmt.Errorf("nats: %w", err)
 		}
 	}
-	ctx, cancel := context.WithTimeout(ctx, r.link.options.Timeout)
-	defer cancel()
+	ctx, done := r.link.bounded(ctx)
+	defer done()
 	answer, err := conn.RequestWithContext(ctx, r.link.options.prefix()+what+"."+r.stream, body)
 	if err != nil {
-		return fmt.Errorf("nats: %s of %s: %w", what, r.stream, err)
+		return fmt.Errorf("nats: %s of %s: %w", what, r.stream, because(ctx, err))
 	}
 	var failed struct {
 		Error *jetstream.APIError `json:"error"`
@@ -111,6 +111,15 @@ func (r *requests) message(ctx context.Context, q question) (*stored, error) {
 	return &answer.Message, err
 }
 
+// ask is message, and waits for the server.
+func (r *requests) ask(ctx context.Context, q question) (m *stored, err error) {
+	err = r.persist(ctx, "reading", func() error {
+		m, err = r.message(ctx, q)
+		return err
+	})
+	return m, err
+}
+
 // remove deletes one message. One that is gone is no error.
 func (r *requests) remove(ctx context.Context, sequence uint64) error {
 	return r.change(func() error {
@@ -152,8 +161,8 @@ func (r *requests) send(ctx context.Context, at place, plan []outgoing, fenced b
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, r.link.options.Timeout)
-	defer cancel()
+	ctx, done := r.link.bounded(ctx)
+	defer done()
 	publish := func(n int) error {
 		for i := range n {
 			if err := conn.PublishMsg(linked(at, plan, i, fenced)); err != nil {
@@ -169,7 +178,7 @@ func (r *requests) send(ctx context.Context, at place, plan []outgoing, fenced b
 		}
 		answer, err := conn.RequestMsgWithContext(ctx, linked(at, plan, last, fenced))
 		if err != nil {
-			return fmt.Errorf("nats: publishing to %s: %w", r.stream, err)
+			return fmt.Errorf("nats: publishing to %s: %w", r.stream, because(ctx, err))
 		}
 		return acknowledged(answer.Data, r.stream, at.sequence+uint64(len(plan)), fenced)
 	}, func() error {
@@ -229,7 +238,7 @@ var errElsewhere = errors.New("nats: not where it belongs")
 
 const (
 	firstPause = 2 * time.Millisecond
-	longPause  = time.Second
+	longPause  = 250 * time.Millisecond
 	loudAfter  = 300 * time.Millisecond // a shorter wait is not worth a word
 )
 
@@ -262,7 +271,7 @@ func (w *wait) pause(ctx context.Context, err error) error {
 	if w.length == 0 {
 		w.length, w.since = firstPause, time.Now()
 	}
-	if time.Since(w.since) >= loudAfter || w.length >= loudAfter {
+	if time.Since(w.since) >= loudAfter {
 		why := fmt.Sprintf("%s waits since %s: %v; %s, %s", w.doing, w.since.UTC().Format(time.RFC3339), err, w.requests.link.where(),
 			w.requests.link.state())
 		w.said = true

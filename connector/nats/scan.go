@@ -46,31 +46,27 @@ type entry struct {
 
 // scan reads what the stream says and changes nothing but that the stream is made if there is none. It may run beside a writer: what
 // comes behind the last message that it saw first is not looked at.
-func (p *part) scan(ctx context.Context) (s *state, err error) {
-	err = p.persist(ctx, "reading", func() error {
-		s, err = p.scanOnce(ctx)
+func (p *part) scan(ctx context.Context) (*state, error) {
+	var last uint64
+	err := p.persist(ctx, "reading", func() error {
+		info, err := p.prepare(ctx)
+		if err == nil {
+			last = info.State.LastSeq
+		}
 		return err
 	})
-	return s, err
-}
-
-func (p *part) scanOnce(ctx context.Context) (*state, error) {
-	info, err := p.prepare(ctx)
-	if err != nil {
-		return nil, err
+	s := &state{last: place{sequence: last}}
+	if err != nil || last == 0 {
+		return s, err
 	}
-	s := &state{last: place{sequence: info.State.LastSeq}}
-	if s.last.sequence == 0 {
-		return s, nil
-	}
-	entries, err := p.entries(ctx, s.last.sequence)
+	entries, err := p.entries(ctx, last)
 	if err != nil {
 		return nil, err
 	}
 	if err := p.fold(s, entries); err != nil {
 		return nil, err
 	}
-	m, err := p.message(ctx, question{Seq: s.last.sequence})
+	m, err := p.ask(ctx, question{Seq: last})
 	if err != nil {
 		return nil, err
 	}
@@ -78,7 +74,7 @@ func (p *part) scanOnce(ctx context.Context) (*state, error) {
 		s.last.id = m.id()
 	}
 	if s.head.Cut {
-		m, err := p.message(ctx, question{Seq: s.position + 1, NextFor: p.data})
+		m, err := p.ask(ctx, question{Seq: s.position + 1, NextFor: p.data})
 		if err != nil {
 			return nil, err
 		}
@@ -92,7 +88,7 @@ func (p *part) scanOnce(ctx context.Context) (*state, error) {
 func (p *part) entries(ctx context.Context, last uint64) (entries []entry, err error) {
 	var open *entry // a frame of which parts are still to come
 	for from := uint64(1); from <= last; {
-		m, err := p.message(ctx, question{Seq: from, NextFor: p.hidden})
+		m, err := p.ask(ctx, question{Seq: from, NextFor: p.hidden})
 		if err != nil {
 			return nil, err
 		}
