@@ -2,9 +2,11 @@ package nats
 
 import (
 	"fmt"
+	"io"
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go/jetstream"
 	"github.com/stretchr/testify/require"
 
 	"github.com/understudy-stream/understudy/connector/connectortest"
@@ -20,7 +22,6 @@ func TestTheSinkConforms(t *testing.T) {
 		places++
 		name := fmt.Sprintf("PLACE%d", places)
 		o := SinkOptions{Connection: Connection{Servers: []string{address}, Timeout: 5 * time.Second}, Stream: name}
-		tasks := 0
 		sink := func(step connectortest.Steps) operator.CausalSink {
 			s := NewSink(o)
 			if step != nil {
@@ -35,7 +36,6 @@ func TestTheSinkConforms(t *testing.T) {
 			}
 			require.NoError(t, names.Err())
 		})
-		_ = tasks
 		return connectortest.CausalPlace{
 			Sink:   func() operator.CausalSink { return sink(nil) },
 			Faulty: func(do connectortest.Steps) operator.CausalSink { return sink(do) },
@@ -55,4 +55,64 @@ func TestTheSinkConforms(t *testing.T) {
 			},
 		}
 	})
+}
+
+func TestTheSourceConforms(t *testing.T) {
+	address := embedded(t).ClientURL()
+	js := plain(t, address)
+	for _, kind := range []string{"bounded", "ranges", "subjects", "following"} {
+		t.Run(kind, func(t *testing.T) {
+			places := 0
+			connectortest.Source(t, func(t testing.TB) connectortest.SourceInput[Message] {
+				places++
+				name := fmt.Sprintf("%s%d", kind, places)
+				input(t, js, name, 60)
+				t.Cleanup(func() { require.NoError(t, js.DeleteStream(ctx, name)) })
+				o := sourceOptions(address, name)
+				switch kind {
+				case "bounded":
+					o.Bounded = true
+				case "ranges":
+					o.Bounded, o.Ranges = true, 7
+				case "subjects":
+					o.Bounded, o.Subjects = true, []string{name + ".1", name + ".0"}
+				}
+				in := connectortest.SourceInput[Message]{Source: func() operator.Source[Message] { return Messages(o) }}
+				s := Messages(o)
+				for _, split := range splitsOf(t, s) {
+					n := -1
+					if !o.Bounded {
+						n = 60
+					}
+					all, _, err := take(t, openSplit(t, s, split, 0), n)
+					if n < 0 {
+						require.Equal(t, io.EOF, err)
+					}
+					in.Records = append(in.Records, all...)
+				}
+				require.Len(t, in.Records, 60)
+				in.BadSplits = []string{"other?first=1", name, name + "?first=0"}
+				if o.Bounded {
+					in.BadOffsets = []uint64{1 << 40}
+					return in
+				}
+				next := 60
+				in.Add = func() Message {
+					ack, err := js.Publish(ctx, fmt.Sprintf("%s.%d", name, next%2), fmt.Appendf(nil, "%d", next))
+					require.NoError(t, err)
+					m, err := mustStream(t, js, name).GetMsg(ctx, ack.Sequence)
+					require.NoError(t, err)
+					next++
+					return Message{Stream: name, Subject: m.Subject, Sequence: m.Sequence, Millis: m.Time.UnixMilli(), Data: m.Data}
+				}
+				return in
+			})
+		})
+	}
+}
+
+func mustStream(t testing.TB, js jetstream.JetStream, name string) jetstream.Stream {
+	s, err := js.Stream(ctx, name)
+	require.NoError(t, err)
+	return s
 }

@@ -229,13 +229,13 @@ func (l *link) end() {
 	l.mu.broken(client.ErrDisconnected)
 }
 
-// bounded bounds a request: by the timeout, and by the life of the connection.
-func (l *link) bounded(ctx context.Context) (context.Context, func()) {
+// bounded bounds a request: by a time, and by the life of the connection.
+func (l *link) bounded(ctx context.Context, most time.Duration) (context.Context, func()) {
 	l.mu.Lock()
 	session := l.mu.session
 	l.mu.Unlock()
 	ctx, broken := context.WithCancelCause(ctx)
-	ctx, cancel := context.WithTimeoutCause(ctx, l.options.Timeout, client.ErrTimeout)
+	ctx, cancel := context.WithTimeoutCause(ctx, most, client.ErrTimeout)
 	stop := context.AfterFunc(session, func() { broken(context.Cause(session)) })
 	return ctx, func() { stop(); cancel(); broken(nil) }
 }

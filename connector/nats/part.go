@@ -98,7 +98,7 @@ func (p *part) create(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	ctx, done := p.link.bounded(ctx)
+	ctx, done := p.link.bounded(ctx, p.link.options.Timeout)
 	defer done()
 	err = p.change(func() error {
 		_, err := js.CreateStream(ctx, jetstream.StreamConfig{

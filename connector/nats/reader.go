@@ -17,8 +17,8 @@ import (
 )
 
 const (
-	fetchWait      = 500 * time.Millisecond // how long one fetch waits for a message; then what was missed is looked for
-	consumerIdle   = time.Minute            // after which the server forgets a consumer that nobody asks
+	fetchWait      = 2 * time.Second // how long one fetch waits for messages; then what was missed is looked for
+	consumerIdle   = time.Minute     // after which the server forgets a consumer that nobody asks
 	fetchedAtATime = 256
 )
 
@@ -212,7 +212,7 @@ func (r *reader) removed(behind, first uint64) error {
 }
 
 func (r *reader) consume(ctx context.Context, js jetstream.JetStream) (jetstream.Consumer, error) {
-	ctx, done := r.link.bounded(ctx)
+	ctx, done := r.link.bounded(ctx, r.link.options.Timeout)
 	defer done()
 	c, err := js.CreateConsumer(ctx, r.stream, jetstream.ConsumerConfig{
 		DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: r.seen + 1, FilterSubject: r.span.Subject,
@@ -226,20 +226,31 @@ func (r *reader) consume(ctx context.Context, js jetstream.JetStream) (jetstream
 
 // fetch takes what the consumer has next, and hands it on.
 func (r *reader) fetch(ctx context.Context, c jetstream.Consumer) (n int, err error) {
-	batch, err := c.Fetch(min(fetchedAtATime, cap(r.out)), jetstream.FetchMaxWait(fetchWait))
+	session, done := r.link.bounded(ctx, fetchWait)
+	defer done()
+	batch, err := c.Fetch(min(fetchedAtATime, cap(r.out)), jetstream.FetchContext(session))
 	if err != nil {
-		return 0, fmt.Errorf("nats: reading %s: %w", r.stream, err)
+		return 0, fmt.Errorf("nats: reading %s: %w", r.stream, because(session, err))
 	}
+	messages := batch.Messages()
+	defer func() { // the library's goroutine ends before this one
+		done()
+		for range messages {
+		}
+	}()
 	for ended := false; !ended; {
 		var got []jetstream.Msg
-		got, ended = gather(batch.Messages())
+		got, ended = gather(messages)
 		if err := r.take(ctx, got); err != nil {
 			return n, err
 		}
 		n += len(got)
 	}
+	if ctx.Err() != nil {
+		return n, context.Cause(ctx)
+	}
 	if err := batch.Error(); err != nil {
-		return n, fmt.Errorf("nats: reading %s: %w", r.stream, err)
+		return n, fmt.Errorf("nats: reading %s: %w", r.stream, because(session, err))
 	}
 	return n, nil
 }
@@ -264,7 +275,7 @@ func gather(from <-chan jetstream.Msg) (got []jetstream.Msg, ended bool) {
 // (AllowRemoved). The stream's first message is asked for after they came: had its limits removed one between them before, it would
 // begin behind that one now.
 func (r *reader) take(ctx context.Context, got []jetstream.Msg) error {
-	gap, from := uint64(0), r.seen
+	gap, from, last := uint64(0), r.seen, uint64(1) // last is how many messages the last one says are behind it
 	sequences := make([]uint64, 0, len(got))
 	for _, m := range got {
 		meta, err := m.Metadata()
@@ -278,7 +289,7 @@ func (r *reader) take(ctx context.Context, got []jetstream.Msg) error {
 		if gap == 0 && meta.Sequence.Stream > from+1 {
 			gap = from + 1
 		}
-		from = meta.Sequence.Stream
+		from, last = meta.Sequence.Stream, meta.NumPending
 		sequences = append(sequences, from)
 	}
 	if gap > 0 {
@@ -300,10 +311,21 @@ func (r *reader) take(ctx context.Context, got []jetstream.Msg) error {
 		}
 		r.seen = sequences[i]
 	}
-	if r.seen >= r.span.Last {
-		return io.EOF
+	if r.seen >= r.span.Last || last == 0 && r.span.Last < math.MaxUint64 {
+		return r.over(ctx)
 	}
 	return nil
+}
+
+// over looks whether a split that has an end is at it; then it is io.EOF.
+func (r *reader) over(ctx context.Context) error {
+	if r.seen < r.span.Last {
+		m, err := r.next(ctx, r.seen+1, r.span.Subject)
+		if err != nil || m != nil && m.Sequence <= r.span.Last {
+			return err
+		}
+	}
+	return io.EOF
 }
 
 // whole looks whether the stream's limits have removed something between the messages that came.
@@ -327,15 +349,11 @@ func (r *reader) whole(ctx context.Context, sequences []uint64) error {
 // idle looks, when no message comes, whether there is none.
 func (r *reader) idle(ctx context.Context, c jetstream.Consumer) error {
 	if r.span.Last < math.MaxUint64 {
-		m, err := r.next(ctx, r.seen+1, r.span.Subject)
-		if err != nil {
+		if err := r.over(ctx); err != nil {
 			return err
 		}
-		if m == nil || m.Sequence > r.span.Last {
-			return io.EOF
-		}
 	}
-	ctx, done := r.link.bounded(ctx)
+	ctx, done := r.link.bounded(ctx, r.link.options.Timeout)
 	defer done()
 	info, err := c.Info(ctx)
 	if err != nil {

@@ -63,7 +63,7 @@ func (r *requests) call(ctx context.Context, what string, request, response any)
 			return fmt.Errorf("nats: %w", err)
 		}
 	}
-	ctx, done := r.link.bounded(ctx)
+	ctx, done := r.link.bounded(ctx, r.link.options.Timeout)
 	defer done()
 	answer, err := conn.RequestWithContext(ctx, r.link.options.prefix()+what+"."+r.stream, body)
 	if err != nil {
@@ -161,7 +161,7 @@ func (r *requests) send(ctx context.Context, at place, plan []outgoing, fenced b
 	if err != nil {
 		return err
 	}
-	ctx, done := r.link.bounded(ctx)
+	ctx, done := r.link.bounded(ctx, r.link.options.Timeout)
 	defer done()
 	publish := func(n int) error {
 		for i := range n {

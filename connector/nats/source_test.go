@@ -16,9 +16,18 @@ import (
 
 // input makes a stream of n messages on in.0 and in.1 in turn, each a JSON number.
 func input(t testing.TB, js jetstream.JetStream, name string, n int) jetstream.Stream {
-	s, err := js.CreateOrUpdateStream(ctx, jetstream.StreamConfig{Name: name, Subjects: []string{name + ".*"}})
-	require.NoError(t, err)
+	s := makeStream(t, js, jetstream.StreamConfig{Name: name, Subjects: []string{name + ".*"}})
 	publish(t, js, name, 0, n)
+	return s
+}
+
+// makeStream makes a stream. A server that has much to do may say no at first.
+func makeStream(t testing.TB, js jetstream.JetStream, c jetstream.StreamConfig) (s jetstream.Stream) {
+	require.Eventually(t, func() (ok bool) {
+		var err error
+		s, err = js.CreateOrUpdateStream(ctx, c)
+		return err == nil
+	}, 10*time.Second, 10*time.Millisecond)
 	return s
 }
 
