@@ -20,5 +20,5 @@
 //
 // Goroutines: the sink starts none of its own; a Reader of the source has one that fetches ahead, which ends with Close. The client's
 // library has its own for each connection. A Sink and its stores may be used from several goroutines and several processes. The
-// lock order is Sink.mu, part.turn; the client's own mu is taken last.
+// lock order is part.turn, which is held while the server is waited for, Sink.mu, link.mu.
 package nats

@@ -81,7 +81,11 @@ func (c *cutter) left() int {
 func TestConnectionsAreCut(t *testing.T) {
 	address := embedded(t).Addr().String()
 	b := newBench(t, address)
-	for seed := range uint64(3) {
+	seeds := uint64(1)
+	if *long {
+		seeds = 20
+	}
+	for seed := range seeds {
 		c := newCutter(t, address, seed, 15)
 		b.options.Connection.Servers = []string{c.listener.Addr().String()}
 		random := rand.New(rand.NewPCG(seed, 2))
@@ -186,6 +190,9 @@ var errDied = fmt.Errorf("died")
 
 // Three servers keep each stream, and the one that leads it goes away again and again.
 func TestReplicas(t *testing.T) {
+	if !*long {
+		t.Skip("three servers take their time: make nats")
+	}
 	servers := startCluster(t, 3)
 	b := newBench(t, servers[0].ClientURL())
 	for _, s := range servers[1:] {

@@ -20,6 +20,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	understudy "github.com/understudy-stream/understudy"
+	"github.com/understudy-stream/understudy/cluster"
 	"github.com/understudy-stream/understudy/determinant"
 	"github.com/understudy-stream/understudy/operator"
 )
@@ -122,6 +123,12 @@ func (w *waits) some() bool {
 	return false
 }
 
+func (w *waits) count() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return len(w.all)
+}
+
 const outputs = 2
 
 // shown is how many records a plain reader could see.
@@ -180,26 +187,34 @@ func load(t testing.TB, js jetstream.JetStream, n int) {
 
 // The server is killed again and again in the middle of a job, while workers are killed too. The job waits and goes on by itself.
 func TestTheServerIsKilled(t *testing.T) {
-	const n, kills = 6000, 4
+	n, kills := 4000, 2
+	if *long {
+		n, kills = 60_000, 30
+	}
 	p := newProcess(t)
 	js := plain(t, p.address())
 	load(t, js, n)
 	g, w := newGate(), &waits{}
 	chaos, err := understudy.ParseChaos("kill=400ms,target=worker")
 	require.NoError(t, err)
-	bounded, cancel := context.WithTimeout(ctx, 2*time.Minute)
+	plan, err := drawing(p.address(), g, w).Plan(outputs)
+	require.NoError(t, err)
+	state := t.TempDir()
+	bounded, cancel := context.WithTimeout(ctx, 8*time.Minute)
 	defer cancel()
 	done := make(chan error, 1)
 	go func() {
-		_, err := understudy.Run(bounded, drawing(p.address(), g, w), understudy.Options{
-			StateDir: t.TempDir(), Parallelism: outputs, CheckpointInterval: 50 * time.Millisecond, Chaos: chaos,
+		_, err := cluster.RunLocal(bounded, plan, cluster.LocalOptions{
+			StateDir: state, CheckpointInterval: 50 * time.Millisecond, CheckpointTimeout: 300 * time.Millisecond, Chaos: chaos,
 		})
 		done <- err
 	}()
 	for k := range kills {
 		g.let(t, js, (k+1)*n/(kills+2))
+		before := w.count()
 		p.kill() // most likely in the middle of a write
-		require.Eventually(t, w.some, time.Minute, time.Millisecond, "the sink does not say that it waits")
+		// Whoever waits says so at each try, four times a second: longer than requests and checkpoints have.
+		require.Eventually(t, func() bool { return w.count() > before+8 }, time.Minute, time.Millisecond, "the sink does not say that it waits")
 		p.start()
 	}
 	g.open(n)

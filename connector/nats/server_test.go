@@ -3,6 +3,7 @@ package nats
 import (
 	"bufio"
 	"context"
+	"flag"
 	"fmt"
 	"net"
 	"os"
@@ -23,6 +24,8 @@ import (
 )
 
 var ctx = context.Background()
+
+var long = flag.Bool("nats.long", false, "more servers, more kills, more cuts")
 
 // The test binary is also a server, and a job, when these are set: processes that can be killed.
 const (
