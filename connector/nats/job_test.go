@@ -177,11 +177,13 @@ func load(t testing.TB, js jetstream.JetStream, n int) {
 	for i := range n {
 		_, err := js.PublishAsync(fmt.Sprintf("in.%d", i%2), fmt.Appendf(nil, "%d", i))
 		require.NoError(t, err)
-	}
-	select {
-	case <-js.PublishAsyncComplete():
-	case <-time.After(30 * time.Second):
-		require.FailNow(t, "the input is not acknowledged")
+		if i%1000 == 999 || i == n-1 {
+			select {
+			case <-js.PublishAsyncComplete():
+			case <-time.After(30 * time.Second):
+				require.FailNow(t, "the input is not acknowledged")
+			}
+		}
 	}
 }
 
