@@ -12,7 +12,12 @@ import (
 // deliver stores a plan behind the last message that the writer knows, and returns when it is stored whole. It waits for as long as
 // the server does not answer. An answer that is lost is made up for by looking what is there: every message has one place, so that
 // what was sent twice cannot be there twice.
-func (p *part) deliver(ctx context.Context, incarnation determinant.Incarnation, plan []outgoing) error {
+func (p *part) deliver(ctx context.Context, incarnation determinant.Incarnation, plan []outgoing) (err error) {
+	defer func() {
+		if err != nil {
+			p.astray = incarnation
+		}
+	}()
 	w := wait{requests: &p.requests, doing: "writing"}
 	defer w.over()
 	fenced := !p.sink.options.Mutations.Has(mutation.FenceMissingAtSink)

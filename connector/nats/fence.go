@@ -34,9 +34,12 @@ func (p *part) fence(ctx context.Context, f operator.Fence) (operator.Stored, er
 				}
 			}
 			there := f.Incarnation == s.head.Incarnation && f.Generation == s.head.Generation
-			if there || p.sink.options.Mutations.Has(mutation.FenceMissingAtStoreRead) {
+			if there && p.astray != f.Incarnation || p.sink.options.Mutations.Has(mutation.FenceMissingAtStoreRead) {
 				// Its writer may go on; a read beside it sees what it had shown when the read began.
 				return operator.Stored{Cursor: s.cursor, Deltas: s.deltas}, nil
+			}
+			if there {
+				f.Restart = nil // that was done when the fence was raised; this head only ends what is astray
 			}
 		}
 		h, err := p.headFor(s, &f)
@@ -47,6 +50,7 @@ func (p *part) fence(ctx context.Context, f operator.Fence) (operator.Stored, er
 		err = p.send(ctx, s.last, []outgoing{p.entry(appendHead(nil, h))}, true)
 		switch {
 		case err == nil:
+			p.astray = 0
 			if h.Cut {
 				err = p.cut(ctx, h.Position, s.last.sequence+1)
 			}

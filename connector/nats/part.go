@@ -36,13 +36,16 @@ type part struct {
 
 	turn chan struct{} // holds a value while a call is under way; what follows is guarded by it
 	// state is what the stream says, as the writer has followed it; nil until the first Write, and after anything unexpected.
-	state  *state
-	ahead  []*stored               // records visible beyond state.cursor
-	wrote  determinant.Incarnation // newest that has written through this Sink
-	tries  uint64                  // tells apart the ids of one incarnation
-	limit  int                     // bytes of data that fit into a message
-	prefix string                  // of the ids of hidden messages
-	count  uint64                  // of them
+	state *state
+	ahead []*stored               // records visible beyond state.cursor
+	wrote determinant.Incarnation // newest that has written through this Sink
+	// astray is the incarnation of a write that has failed: messages of it may still be under way to the server, until there is
+	// another head. 0 if there is none.
+	astray determinant.Incarnation
+	tries  uint64 // tells apart the ids of one incarnation
+	limit  int    // bytes of data that fit into a message
+	prefix string // of the ids of hidden messages
+	count  uint64 // of them
 }
 
 func newPart(s *Sink, task, n int) *part {
@@ -124,6 +127,17 @@ func (s *store) Write(ctx context.Context, incarnation determinant.Incarnation, 
 	})
 }
 
+// settle makes sure that nothing of a write that failed can still be stored, if there was one.
+func (p *part) settle(ctx context.Context, s *state) (*state, error) {
+	if s.head == nil || p.astray != s.head.Incarnation {
+		return s, nil
+	}
+	if _, err := p.fence(ctx, operator.Fence{Incarnation: s.head.Incarnation, Generation: s.head.Generation}); err != nil {
+		return nil, err
+	}
+	return p.scan(ctx)
+}
+
 func (p *part) forget() { p.state, p.ahead = nil, nil }
 
 // enter makes sure that the writer's view is that of an incarnation which the stream was fenced for.
@@ -156,6 +170,9 @@ func (p *part) fencedOff(incarnation, by determinant.Incarnation) error {
 // load looks at the stream. The state stays nil if it was never fenced.
 func (p *part) load(ctx context.Context) error {
 	s, err := p.scan(ctx)
+	if err == nil {
+		s, err = p.settle(ctx, s)
+	}
 	if err != nil || s.head == nil {
 		return err
 	}
