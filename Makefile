@@ -74,6 +74,10 @@ generate-check:
 	before=$$(state); $(GO) generate ./...; \
 	[ "$$before" = "$$(state)" ] || { echo "generated files were stale"; git status --short; exit 1; }
 
+.PHONY: nats
+nats: ## the NATS connector's long tests: a cluster of servers, many kills, many broken connections
+	$(GO) test ./connector/nats -count=1 -timeout 20m -nats.long -rapid.checks=1000
+
 .PHONY: bench
 bench: ## benchmarks: PKG=./causal BENCH=Append
 	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem $(PKG)
