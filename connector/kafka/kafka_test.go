@@ -3,10 +3,8 @@ package kafka
 import (
 	"context"
 	"fmt"
-	"net"
 	"os"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -180,99 +178,4 @@ func fence(t testing.TB, s operator.CausalStore, i determinant.Incarnation) oper
 	stored, err := s.Fence(ctx, operator.Fence{Incarnation: i})
 	require.NoError(t, err)
 	return stored
-}
-
-// network is the connections of one process. It can be cut, and can do something at each request that is sent.
-type network struct {
-	mu struct {
-		sync.Mutex
-		cut   bool
-		conns map[net.Conn]bool
-	}
-	// request, if set, is called with the number of each request's API before it is sent. With an error nothing is sent; sent is
-	// called after it was sent, and with an error the answer never comes.
-	request func(api int16) error
-	sent    func(api int16) error
-}
-
-func newNetwork() *network {
-	n := &network{}
-	n.mu.conns = make(map[net.Conn]bool)
-	return n
-}
-
-var errCut = fmt.Errorf("cut")
-
-func (n *network) dial(ctx context.Context, kind, host string) (net.Conn, error) {
-	n.mu.Lock()
-	cut := n.mu.cut
-	n.mu.Unlock()
-	if cut {
-		return nil, errCut
-	}
-	var d net.Dialer
-	c, err := d.DialContext(ctx, kind, host)
-	if err != nil {
-		return nil, err
-	}
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if n.mu.cut {
-		c.Close()
-		return nil, errCut
-	}
-	n.mu.conns[c] = true
-	return &wire{Conn: c, network: n}, nil
-}
-
-// down cuts all connections and lets none be made; up ends that.
-func (n *network) down() {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	n.mu.cut = true
-	for c := range n.mu.conns {
-		c.Close()
-	}
-	clear(n.mu.conns)
-}
-
-func (n *network) up() {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	n.mu.cut = false
-}
-
-// wire is a connection. The client writes each request at once.
-type wire struct {
-	net.Conn
-	network *network
-}
-
-func (w *wire) Write(p []byte) (int, error) {
-	api := int16(p[4])<<8 | int16(p[5])
-	if w.network.request != nil {
-		if err := w.network.request(api); err != nil {
-			w.Conn.Close()
-			return 0, err
-		}
-	}
-	n, err := w.Conn.Write(p)
-	if err == nil && w.network.sent != nil {
-		if err := w.network.sent(api); err != nil {
-			// The answer is read and thrown away, so that the brokers have done what was asked before anything goes on.
-			var size [4]byte
-			if _, err := w.Conn.Read(size[:]); err == nil {
-				w.Conn.Close()
-			}
-			return 0, err
-		}
-	}
-	return n, err
-}
-
-func (w *wire) Close() error {
-	w.network.mu.Lock()
-	delete(w.network.mu.conns, w.Conn)
-	w.network.mu.Unlock()
-	return w.Conn.Close()
 }

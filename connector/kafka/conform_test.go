@@ -1,0 +1,86 @@
+package kafka
+
+import (
+	"errors"
+	"sync"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"github.com/twmb/franz-go/pkg/kmsg"
+
+	"github.com/understudy-stream/understudy/connector/connectortest"
+	"github.com/understudy-stream/understudy/operator"
+)
+
+var errDead = errors.New("the process is dead")
+
+// kill ends the calls of a process that is dead: there is nobody any more whom they could keep waiting.
+func (o *outlet) kill() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for _, p := range o.mu.parts {
+		p.stop(errDead)
+	}
+}
+
+// stepping makes the connections of a process of which each request that changes something goes through do. When two of them have
+// failed, one after the other, the process is dead.
+func stepping(t testing.TB, do connectortest.Steps, kill func()) *network {
+	n := newNetwork(t)
+	var mu sync.Mutex
+	failed := false
+	n.do = func(_ kmsg.Key, step func() error) error {
+		err := do(step, nil)
+		mu.Lock()
+		defer mu.Unlock()
+		if err != nil && failed {
+			kill()
+		}
+		failed = err != nil
+		return err
+	}
+	return n
+}
+
+func TestConforms(t *testing.T) {
+	s := serve(t)
+	connectortest.CausalSink(t, func(t testing.TB) connectortest.CausalPlace {
+		topic := s.topic(t, 3, nil)
+		reader, err := connect(&ClientOptions{Brokers: s.addrs, ClientID: "test"})
+		require.NoError(t, err)
+		t.Cleanup(reader.close)
+		o := s.sink()
+		o.Identity = ""
+		return connectortest.CausalPlace{
+			Sink: func() operator.CausalSink { return Sink(topic, o) },
+			Read: func(task int) []string { return readCommitted(t, reader, place{topic, int32(task)}) },
+			Faulty: func(do connectortest.Steps) operator.CausalSink {
+				o := o
+				var sink *Topic
+				o.Client.dial = stepping(t, do, func() { sink.kill() }).dial
+				sink = Sink(topic, o)
+				return sink
+			},
+		}
+	})
+}
+
+// readCommitted reads what can be seen of a partition.
+func readCommitted(t testing.TB, b *brokers, p place) []string {
+	var out []string
+	require.NoError(t, persist(ctx, nil, func() error {
+		end, err := b.offset(ctx, p, atEnd, true)
+		out = nil
+		for at := int64(0); err == nil && at < end; {
+			got, next, ferr := b.fetch(ctx, p, at)
+			for _, r := range got.Records {
+				if !r.Attrs.IsControl() {
+					out = append(out, string(r.Value))
+				}
+			}
+			at, err = next, ferr
+		}
+		return err
+	}))
+	return out
+}
