@@ -199,6 +199,9 @@ func (b *brokers) fetch(ctx context.Context, p place, from int64) (got kgo.Fetch
 				b.forgetLeader(p)
 				return got, from, judged(fmt.Errorf("%v at offset %d: %w", p, from, got.Err))
 			}
+			if next == from && resp.ThrottleMillis > 0 {
+				return got, from, fmt.Errorf("kafka: %v: the brokers hold this client back for %d ms", p, resp.ThrottleMillis)
+			}
 			return got, next, nil
 		}
 	}

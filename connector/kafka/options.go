@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"strings"
 	"time"
@@ -46,7 +47,18 @@ type ClientOptions struct {
 	// PasswordEnv is the environment variable that has the SASL password. One of the two.
 	PasswordEnv string
 
-	dial dialer // of tests: what connects; nil is the network
+	dial        dialer      // of tests: what connects; nil is the network
+	unreachable func(error) // is told of each connection that cannot be made; may be nil
+}
+
+// connects tells of connections that cannot be made: a client that waits for its brokers says so nowhere else.
+type connects struct{ unreachable func(error) }
+
+// OnBrokerConnect implements kgo.HookBrokerConnect.
+func (c connects) OnBrokerConnect(_ kgo.BrokerMetadata, _ time.Duration, _ net.Conn, err error) {
+	if err != nil {
+		c.unreachable(fmt.Errorf("kafka: %w", err))
+	}
 }
 
 // EnsureDefaults fills in what is zero.
@@ -163,6 +175,9 @@ func (o *ClientOptions) client(more ...kgo.Opt) (*kgo.Client, error) {
 	opts := []kgo.Opt{
 		kgo.SeedBrokers(o.Brokers...), kgo.ClientID(o.ClientID), kgo.DisableClientMetrics(),
 		kgo.RetryBackoffFn(backoff), kgo.MetadataMinAge(metadataAge),
+	}
+	if o.unreachable != nil {
+		opts = append(opts, kgo.WithHooks(connects{o.unreachable}))
 	}
 	secure, err := o.tls()
 	if err != nil {

@@ -88,10 +88,11 @@ func (r *reader) deliver(records []*kgo.Record) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, k := range records {
-		if k.Offset < r.mu.position || r.split.until >= 0 && k.Offset >= r.split.until {
-			if r.split.until >= 0 {
-				r.mu.position = max(r.mu.position, min(k.Offset+1, r.split.until))
-			}
+		if k.Offset < r.mu.position {
+			continue // fetched twice
+		}
+		if r.split.until >= 0 && k.Offset >= r.split.until {
+			r.mu.position = r.split.until
 			continue
 		}
 		r.mu.position = k.Offset + 1
@@ -233,8 +234,11 @@ func (r *reader) skip(at int64) error {
 				return nil // the client will bring it
 			}
 		}
-		if next == from {
-			return nil
+		if next == from { // no batch reaches beyond it: the committed part, which goes up to the end, holds nothing more
+			if got.LastStableOffset < r.split.until {
+				return nil
+			}
+			break
 		}
 		from = next
 	}

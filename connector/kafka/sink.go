@@ -51,8 +51,8 @@ type SinkOptions struct {
 	// Patience is how long a reader of the journal waits for an open transaction of a writer that is not replaced, before it has the
 	// brokers abort it. Default 2 s.
 	Patience time.Duration
-	// Waiting is told each time that something has failed and is going to be tried again: of which partition of the journal, and
-	// why. It may be called from several goroutines, and must not block. Default: nobody is told.
+	// Waiting is told each time that something has failed and is going to be tried again: of which partition of the journal, or
+	// of which journal, and why. It may be called from several goroutines, and must not block. Default: nobody is told.
 	Waiting func(journal string, err error)
 }
 
@@ -144,6 +144,7 @@ func newOutlet(topic string, o SinkOptions) *outlet {
 	if o.Journal == "" {
 		o.Journal = topic + ".understudy"
 	}
+	o.Client.unreachable = func(err error) { o.Waiting(o.Journal, err) }
 	out := &outlet{topic: topic, options: o}
 	out.mu.identity = o.Identity
 	out.mu.parts = make(map[int]*opened)

@@ -37,8 +37,8 @@ type SourceOptions struct {
 	Bounded bool
 	// BufferBytes is how much of a partition is read ahead. Default 1 MiB.
 	BufferBytes int
-	// Waiting is told each time that something has failed and is going to be tried again: of which split, and why. It may be
-	// called from several goroutines, and must not block. Default: nobody is told.
+	// Waiting is told each time that something has failed and is going to be tried again: of which split, "" for all of them, and
+	// why. It may be called from several goroutines, and must not block. Default: nobody is told.
 	Waiting func(split string, err error)
 }
 
@@ -85,6 +85,7 @@ var (
 // Records reads the committed records of topics. Which partitions there are is settled when the job begins.
 func Records(o SourceOptions, topics ...string) *Source {
 	o.EnsureDefaults()
+	o.Client.unreachable = func(err error) { o.Waiting("", err) }
 	sorted := slices.Clone(topics)
 	slices.Sort(sorted)
 	return &Source{topics: slices.Compact(sorted), options: o}
