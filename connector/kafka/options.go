@@ -198,7 +198,7 @@ func (o *ClientOptions) client(more ...kgo.Opt) (*kgo.Client, error) {
 	}
 	c, err := kgo.NewClient(append(opts, more...)...)
 	if err != nil {
-		return nil, fmt.Errorf("kafka: %w", err)
+		return nil, fmt.Errorf("%w: %w", ErrRefused, err)
 	}
 	return c, nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"strings"
 	"sync"
 	"time"
@@ -92,9 +93,13 @@ func (o *SinkOptions) Validate() error {
 	if err := o.Client.Validate(); err != nil {
 		return err
 	}
-	if o.Interval < 0 || o.JournalTimeout < time.Second || o.TransactionTimeout < time.Second || o.Patience < 0 {
-		return fmt.Errorf("kafka: interval %v, timeouts %v and %v, patience %v: none may be negative, timeouts are at least 1s",
-			o.Interval, o.JournalTimeout, o.TransactionTimeout, o.Patience)
+	if o.Interval < 0 || o.Patience < 0 {
+		return fmt.Errorf("kafka: interval %v, patience %v: neither may be negative", o.Interval, o.Patience)
+	}
+	for _, d := range []time.Duration{o.JournalTimeout, o.TransactionTimeout} {
+		if d < time.Second || d > math.MaxInt32*time.Millisecond {
+			return fmt.Errorf("kafka: a timeout of %v: it must be between 1s and %v", d, math.MaxInt32*time.Millisecond)
+		}
 	}
 	if o.MaxMessageBytes < minMessage || o.Partitions < 0 || o.JournalReplicas < 0 {
 		return fmt.Errorf("kafka: %d partitions, %d replicas, messages of up to %d bytes (at least %d)", o.Partitions,
