@@ -84,3 +84,10 @@ func readCommitted(t testing.TB, b *brokers, p place) []string {
 	}))
 	return out
 }
+
+// identityNow is the identity that the engine gave.
+func (o *outlet) identityNow() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.mu.identity
+}

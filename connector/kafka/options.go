@@ -160,9 +160,9 @@ func (o *ClientOptions) tls() (*tls.Config, error) {
 
 // Waits of a client between two tries of one request, and between two looks at the metadata.
 const (
-	firstRetry  = 20 * time.Millisecond
+	firstRetry  = 5 * time.Millisecond
 	lastRetry   = time.Second
-	metadataAge = 250 * time.Millisecond
+	metadataAge = 100 * time.Millisecond
 )
 
 // backoff is the wait before the next try, after tries that failed.
