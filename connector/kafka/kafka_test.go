@@ -56,7 +56,9 @@ func (s *server) topic(t testing.TB, partitions int32, configs map[string]string
 	return name
 }
 
-func (s *server) client() ClientOptions { return ClientOptions{Brokers: s.addrs} }
+func (s *server) client() ClientOptions {
+	return ClientOptions{Brokers: s.addrs, metadataAge: 10 * time.Millisecond}
+}
 
 // sink gives options of a sink for tests: nothing waits for long.
 func (s *server) sink() SinkOptions {

@@ -1,6 +1,7 @@
 package kafka
 
 import (
+	"cmp"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -14,6 +15,8 @@ import (
 	"github.com/twmb/franz-go/pkg/sasl"
 	"github.com/twmb/franz-go/pkg/sasl/plain"
 	"github.com/twmb/franz-go/pkg/sasl/scram"
+
+	"github.com/understudy-stream/understudy/operator"
 )
 
 // Names of the SASL mechanisms that ClientOptions.Mechanism may have.
@@ -47,8 +50,9 @@ type ClientOptions struct {
 	// PasswordEnv is the environment variable that has the SASL password. One of the two.
 	PasswordEnv string
 
-	dial        dialer      // of tests: what connects; nil is the network
-	unreachable func(error) // is told of each connection that cannot be made; may be nil
+	dial        dialer        // of tests: what connects; nil is the network
+	metadataAge time.Duration // of tests: 0 is metadataAge
+	unreachable func(error)   // is told of each connection that cannot be made; may be nil
 }
 
 // connects tells of connections that cannot be made: a client that waits for its brokers says so nowhere else.
@@ -174,7 +178,7 @@ func backoff(tries int) time.Duration {
 func (o *ClientOptions) client(more ...kgo.Opt) (*kgo.Client, error) {
 	opts := []kgo.Opt{
 		kgo.SeedBrokers(o.Brokers...), kgo.ClientID(o.ClientID), kgo.DisableClientMetrics(),
-		kgo.RetryBackoffFn(backoff), kgo.MetadataMinAge(metadataAge),
+		kgo.RetryBackoffFn(backoff), kgo.MetadataMinAge(cmp.Or(o.metadataAge, metadataAge)),
 	}
 	if o.unreachable != nil {
 		opts = append(opts, kgo.WithHooks(connects{o.unreachable}))
@@ -198,7 +202,7 @@ func (o *ClientOptions) client(more ...kgo.Opt) (*kgo.Client, error) {
 	}
 	c, err := kgo.NewClient(append(opts, more...)...)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrRefused, err)
+		return nil, fmt.Errorf("kafka: %w: %w", operator.ErrPermanent, err)
 	}
 	return c, nil
 }
