@@ -104,6 +104,13 @@ nexmark: ## Nexmark: the answers for a million events, and every query on worker
 	$(GO) test ./internal/nexmark -run '^TestMillion$$' -v -count=1 -timeout 20m -nexmark.million
 	$(GO) test ./cmd/understudy -run '^TestNexmarkOnKilledWorkers$$' -v -count=1 -timeout 20m -nexmark.all
 
+KAFKA ?= # make test-kafka KAFKA=host:port
+
+.PHONY: test-kafka
+test-kafka: ## the Kafka connector's tests against a real broker: KAFKA=host:port
+	@[ -n "$(strip $(KAFKA))" ] || { echo "make test-kafka KAFKA=host:port: which broker?"; exit 2; }
+	KAFKA=$(strip $(KAFKA)) $(GO) test ./connector/kafka -v -count=1 -timeout 60m
+
 # Needs python3. The answers change only if a query or a stream does.
 .PHONY: nexmark-answers
 nexmark-answers: build ## compute the golden answers of Nexmark again, by SQLite

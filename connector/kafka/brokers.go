@@ -150,15 +150,14 @@ func (b *brokers) offset(ctx context.Context, p place, at int64, committed bool)
 	if err != nil {
 		return 0, judged(err)
 	}
-	for _, t := range resp.Topics {
-		for _, got := range t.Partitions {
-			if err := kerr.ErrorForCode(got.ErrorCode); err != nil {
-				return 0, judged(fmt.Errorf("%v: %w", p, err))
-			}
-			return got.Offset, nil
-		}
+	if len(resp.Topics) != 1 || len(resp.Topics[0].Partitions) != 1 {
+		return 0, fmt.Errorf("kafka: no offset of %v in the answer", p)
 	}
-	return 0, fmt.Errorf("kafka: no offset of %v in the answer", p)
+	got := resp.Topics[0].Partitions[0]
+	if err := kerr.ErrorForCode(got.ErrorCode); err != nil {
+		return 0, judged(fmt.Errorf("%v: %w", p, err))
+	}
+	return got.Offset, nil
 }
 
 // Bounds of one Fetch.
@@ -189,23 +188,21 @@ func (b *brokers) fetch(ctx context.Context, p place, from int64) (got kgo.Fetch
 		b.forgetLeader(p)
 		return got, from, judged(fmt.Errorf("%v: %w", p, err))
 	}
-	for i := range resp.Topics {
-		for k := range resp.Topics[i].Partitions {
-			o := kgo.ProcessFetchPartitionOpts{
-				KeepControlRecords: true, Offset: from, IsolationLevel: kgo.ReadCommitted(), Topic: p.topic, Partition: p.partition,
-			}
-			got, next = kgo.ProcessFetchPartition(o, &resp.Topics[i].Partitions[k], kgo.DefaultDecompressor(), nil)
-			if got.Err != nil {
-				b.forgetLeader(p)
-				return got, from, judged(fmt.Errorf("%v at offset %d: %w", p, from, got.Err))
-			}
-			if next == from && resp.ThrottleMillis > 0 {
-				return got, from, fmt.Errorf("kafka: %v: the brokers hold this client back for %d ms", p, resp.ThrottleMillis)
-			}
-			return got, next, nil
-		}
+	if len(resp.Topics) != 1 || len(resp.Topics[0].Partitions) != 1 {
+		return got, from, fmt.Errorf("kafka: nothing of %v in the answer", p)
 	}
-	return got, from, fmt.Errorf("kafka: nothing of %v in the answer", p)
+	o := kgo.ProcessFetchPartitionOpts{
+		KeepControlRecords: true, Offset: from, IsolationLevel: kgo.ReadCommitted(), Topic: p.topic, Partition: p.partition,
+	}
+	got, next = kgo.ProcessFetchPartition(o, &resp.Topics[0].Partitions[0], kgo.DefaultDecompressor(), nil)
+	if got.Err != nil {
+		b.forgetLeader(p)
+		return got, from, judged(fmt.Errorf("%v at offset %d: %w", p, from, got.Err))
+	}
+	if next == from && resp.ThrottleMillis > 0 {
+		return got, from, fmt.Errorf("kafka: %v: the brokers hold this client back for %d ms", p, resp.ThrottleMillis)
+	}
+	return got, next, nil
 }
 
 // initProducer gives a transactional id a new epoch: its open transaction is aborted, and whoever had it before is fenced off. It

@@ -29,7 +29,8 @@ type consumer struct {
 
 // Bounds of the consumer's Fetches and polls.
 const (
-	pollRecords  = 4096
+	fetchParts   = 4                      // so many Fetches of a partition fill its buffer: a partition that is paused loses the last one
+	leastFetch   = 64 << 10               // bytes of a Fetch of a partition, at least
 	consumerWait = 500 * time.Millisecond // how long the brokers may hold back an answer for want of records
 	endCheck     = 200 * time.Millisecond // how long a bounded split is at rest before it is asked whether it has ended
 )
@@ -37,7 +38,7 @@ const (
 func newConsumer(o *SourceOptions) (*consumer, error) {
 	client, err := o.Client.client(
 		kgo.FetchIsolationLevel(kgo.ReadCommitted()), kgo.KeepControlRecords(), kgo.FetchMaxWait(consumerWait),
-		kgo.ConsumeResetOffset(kgo.NoResetOffset()), kgo.FetchMaxPartitionBytes(int32(min(max(o.BufferBytes, 64<<10), 1<<30))),
+		kgo.ConsumeResetOffset(kgo.NoResetOffset()), kgo.FetchMaxPartitionBytes(int32(min(max(o.BufferBytes/fetchParts, leastFetch), 1<<30))),
 	)
 	if err != nil {
 		return nil, err
@@ -110,7 +111,7 @@ func (c *consumer) resume(p place) {
 // pump gives readers what was fetched.
 func (c *consumer) pump() {
 	for c.ctx.Err() == nil {
-		fetches := c.client.PollRecords(c.ctx, pollRecords)
+		fetches := c.client.PollFetches(c.ctx)
 		if fetches.IsClientClosed() {
 			return
 		}
