@@ -2,6 +2,8 @@ package kafka
 
 import (
 	"errors"
+	"fmt"
+	"strconv"
 	"sync"
 	"testing"
 
@@ -90,4 +92,59 @@ func (o *outlet) identityNow() string {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return o.mu.identity
+}
+
+func TestTransactionalConforms(t *testing.T) {
+	s := serve(t)
+	connectortest.TransactionalSink(t, func(t testing.TB) connectortest.TransactionalPlace {
+		topic := s.topic(t, 3, nil)
+		reader, err := connect(&ClientOptions{Brokers: s.addrs, ClientID: "test"})
+		require.NoError(t, err)
+		t.Cleanup(reader.close)
+		o := s.sink()
+		o.Identity = ""
+		return connectortest.TransactionalPlace{
+			Sink: func() operator.TransactionalSink { return Transactional(topic, o) },
+			Read: func(task int) []string { return readCommitted(t, reader, place{topic, int32(task)}) },
+			Faulty: func(do func(step, half func() error) error) operator.TransactionalSink {
+				o := o
+				var sink *TransactionalTopic
+				o.Client.dial = stepping(t, do, func() { sink.kill() }).dial
+				sink = Transactional(topic, o)
+				return sink
+			},
+			Few: true,
+		}
+	})
+}
+
+func TestSourceConforms(t *testing.T) {
+	s := serve(t)
+	for _, bounded := range []bool{true, false} {
+		t.Run(fmt.Sprintf("bounded=%v", bounded), func(t *testing.T) {
+			connectortest.Source(t, func(t testing.TB) connectortest.SourceInput[string] {
+				topic := s.topic(t, 1, nil)
+				s.produce(t, topic, "a", "+b", "-x", "c", "-x", "+d", "e", "-x")
+				o := SourceOptions{Client: s.client(), Bounded: bounded}
+				src := func() operator.Source[string] {
+					return Decoded(Records(o, topic), func(r Record) (string, error) { return string(r.Value), nil })
+				}
+				in := connectortest.SourceInput[string]{
+					Source: src, Records: []string{"a", "+b", "c", "+d", "e"},
+					BadSplits: []string{"x", strconv.Quote(topic) + " 0 of x from 0"}, BadOffsets: []uint64{1 << 40},
+				}
+				if !bounded {
+					added := 0
+					in.BadOffsets = nil
+					in.Add = func() string {
+						added++
+						v := fmt.Sprint("added ", added)
+						s.produce(t, topic, v)
+						return v
+					}
+				}
+				return in
+			})
+		})
+	}
 }
