@@ -115,11 +115,17 @@ func (j *journal) chunks(entry []byte) []*kgo.Record {
 	return out
 }
 
+// errOutdated says that entries which were not read yet are no longer there: whoever knows those before them must begin anew.
+var errOutdated = errors.New("kafka: the journal has let go of entries that were not read")
+
 // read visits the committed entries from an offset on, with the offset of each, and gives where the partition begins and where to go
 // on. With all set, it waits until every transaction that has reached the partition by now has been ended.
 func (j *journal) read(ctx context.Context, from int64, all bool, visit func(offset int64, entry []byte) error) (start, next int64, err error) {
 	if start, err = j.brokers.offset(ctx, j.at, atStart, false); err != nil {
 		return start, from, err
+	}
+	if from > 0 && start > from {
+		return start, from, errOutdated
 	}
 	end, err := j.end(ctx, all)
 	if err != nil {

@@ -38,7 +38,7 @@ func serve(t testing.TB, opts ...kfake.Opt) *server {
 
 // fake gives franz-go's, for what cannot be asked of a real one.
 func fake(t testing.TB, opts ...kfake.Opt) *server {
-	c, err := kfake.NewCluster(append([]kfake.Opt{kfake.NumBrokers(1)}, opts...)...)
+	c, err := kfake.NewCluster(append([]kfake.Opt{kfake.NumBrokers(3)}, opts...)...)
 	require.NoError(t, err)
 	t.Cleanup(c.Close)
 	return &server{addrs: c.ListenAddrs(), fake: c}

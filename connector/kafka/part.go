@@ -251,6 +251,15 @@ func (p *part) stored(f operator.Fence) operator.Stored {
 
 // refresh reads what has come to the journal since it was read last.
 func (p *part) refresh(ctx context.Context, all bool) error {
+	err := p.catchUp(ctx, all)
+	if errors.Is(err, errOutdated) { // this process slept through a few checkpoints
+		p.known = ledger{}
+		err = p.catchUp(ctx, all)
+	}
+	return err
+}
+
+func (p *part) catchUp(ctx context.Context, all bool) error {
 	start, next, err := p.journal.read(ctx, p.known.next, all, func(offset int64, data []byte) error {
 		e, err := decodeEntry(data)
 		if err != nil {
@@ -264,10 +273,10 @@ func (p *part) refresh(ctx context.Context, all bool) error {
 		}
 		return p.known.add(offset, &e)
 	})
+	p.known.next = next // what was read before an error was taken in
 	if err != nil {
 		return err
 	}
-	p.known.next = next
 	if err := p.known.check(start); err != nil {
 		return fmt.Errorf("%v: %w", p.journal.at, err)
 	}

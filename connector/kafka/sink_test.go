@@ -11,6 +11,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"github.com/twmb/franz-go/pkg/kgo"
+	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/understudy-stream/understudy/determinant"
 	"github.com/understudy-stream/understudy/operator"
@@ -180,6 +181,64 @@ func TestAJournalThatLostEntries(t *testing.T) {
 	require.NoError(t, b.remove(ctx, journal, -1))
 	_, err = open(t, Sink(topic, s.sink())).Fence(ctx, operator.Fence{Incarnation: 4})
 	require.ErrorIs(t, err, ErrCorrupt)
+}
+
+// TestAWriterThatSleptThroughCheckpoints wakes up when what it would have to read first is no longer there.
+func TestAWriterThatSleptThroughCheckpoints(t *testing.T) {
+	s := serve(t)
+	topic := s.topic(t, 1, nil)
+	zombie, next := open(t, Sink(topic, s.sink())), open(t, Sink(topic, s.sink()))
+	fence(t, zombie, 1)
+	require.NoError(t, zombie.Write(ctx, 1, stream{}.write(0, 10)))
+	fence(t, next, 2)
+	for e := 1; e < 7; e++ {
+		require.NoError(t, next.Write(ctx, 2, stream{}.write(e*10, e*10+10)))
+		require.NoError(t, next.Truncate(ctx, determinant.Epoch(e), nil))
+	}
+	require.Greater(t, next.(*store).part.known.last.Keep, uint64(zombie.(*store).part.known.next))
+	require.ErrorIs(t, zombie.Write(ctx, 1, stream{}.write(10, 20)), operator.ErrFenced)
+	require.NoError(t, zombie.Truncate(ctx, 1, nil))
+	require.Equal(t, cursorAt(70), fence(t, zombie, 3).Cursor)
+	require.NoError(t, zombie.Write(ctx, 3, stream{}.write(70, 80)))
+	require.Equal(t, stream{}.text(0, 80), s.values(t, topic, 0))
+
+	held, other := transactional(t, s.topic(t, 1, nil), s.sink()), operator.TransactionalStore(nil)
+	mustFence(t, held, 1)
+	other = transactional(t, held.(*transactions).desk.topic, s.sink())
+	mustFence(t, other, 2)
+	for e := range determinant.Epoch(tidyEvery) {
+		require.NoError(t, other.Commit(ctx, 2, mustPrepare(t, other, 2, e+1, "x")))
+	}
+	require.ErrorIs(t, held.Write(ctx, 1, [][]byte{[]byte("y")}), operator.ErrFenced)
+	mustFence(t, held, 3)
+}
+
+// TestReadingIsTakenUpAgain has a Fetch fail in the middle of the journal: what was read before is not taken in twice.
+func TestReadingIsTakenUpAgain(t *testing.T) {
+	s := fake(t)
+	topic := s.topic(t, 1, nil)
+	late, writer := open(t, Sink(topic, s.sink())), open(t, Sink(topic, s.sink()))
+	fence(t, writer, 1)
+	fence(t, late, 1) // beside it: what comes then, late reads when it writes
+	large := make([]byte, 3<<20)
+	_, err := rand.Read(large)
+	require.NoError(t, err)
+	for n := range 4 { // each more than a Fetch brings
+		w := stream{}.write(n, n+1)
+		w.Delta = large
+		require.NoError(t, writer.Write(ctx, 1, w))
+	}
+	fetches := 0
+	s.fake.ControlKey(int16(kmsg.Fetch), func(kmsg.Request) (kmsg.Response, error, bool) {
+		s.fake.KeepControl()
+		if fetches++; fetches%3 == 0 {
+			return nil, errors.New("hang up"), true
+		}
+		return nil, nil, false
+	})
+	require.NoError(t, late.Write(ctx, 1, stream{}.write(4, 5)))
+	require.Greater(t, fetches, 3)
+	s.fake.DropControl()
 }
 
 // TestOutage cuts the network at every request of a write, for longer than a transaction may last, and mends it.

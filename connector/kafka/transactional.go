@@ -153,31 +153,35 @@ func (d *desk) drop() {
 
 // refresh reads what has come to the journal since it was read last.
 func (d *desk) refresh(ctx context.Context) error {
-	_, next, err := d.journal.read(ctx, d.next, false, func(offset int64, data []byte) error {
-		r, err := decodeRegister(data)
-		if err != nil {
-			return fmt.Errorf("%v at offset %d: %w", d.journal.at, offset, err)
-		}
-		switch {
-		case r.Identity != d.identity:
-			return fmt.Errorf("%w: %v is that of job %q, this is job %q: nothing was written", ErrJob, d.journal.at, r.Identity, d.identity)
-		case r.Task != uint64(d.task), d.entries > 0 && r.Serial <= d.known.Serial:
-			return fmt.Errorf("%w: %v holds register %d of task %d behind %d of task %d", ErrCorrupt, d.journal.at, r.Serial, r.Task,
-				d.known.Serial, d.task)
-		}
-		d.known = r
-		d.entries++
-		return nil
-	})
+	start, next, err := d.journal.read(ctx, d.next, false, d.take)
+	if errors.Is(err, errOutdated) { // the register that counts is whole, whatever was before it
+		start, next, err = d.journal.read(ctx, 0, false, d.take)
+	}
+	d.next = next // what was read before an error was taken in
 	if err != nil {
 		return err
 	}
-	if d.entries == 0 && next > 0 {
-		if start, err := d.journal.brokers.offset(ctx, d.journal.at, atStart, false); err != nil || start > 0 {
-			return errors.Join(err, fmt.Errorf("%w: the records of %v were removed up to offset %d, all of them", ErrCorrupt, d.journal.at, start))
-		}
+	if d.entries == 0 && start > 0 {
+		return fmt.Errorf("%w: the records of %v were removed up to offset %d, all of them", ErrCorrupt, d.journal.at, start)
 	}
-	d.next = next
+	return nil
+}
+
+// take takes in an entry of the journal.
+func (d *desk) take(offset int64, data []byte) error {
+	r, err := decodeRegister(data)
+	if err != nil {
+		return fmt.Errorf("%v at offset %d: %w", d.journal.at, offset, err)
+	}
+	switch {
+	case r.Identity != d.identity:
+		return fmt.Errorf("%w: %v is that of job %q, this is job %q: nothing was written", ErrJob, d.journal.at, r.Identity, d.identity)
+	case r.Task != uint64(d.task), d.entries > 0 && r.Serial <= d.known.Serial:
+		return fmt.Errorf("%w: %v holds register %d of task %d behind %d of task %d", ErrCorrupt, d.journal.at, r.Serial, r.Task,
+			d.known.Serial, d.task)
+	}
+	d.known = r
+	d.entries++
 	return nil
 }
 
