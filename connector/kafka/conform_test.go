@@ -45,6 +45,7 @@ func stepping(t testing.TB, do connectortest.Steps, kill func()) *network {
 }
 
 func TestConforms(t *testing.T) {
+	t.Parallel()
 	s := serve(t)
 	connectortest.CausalSink(t, func(t testing.TB) connectortest.CausalPlace {
 		topic := s.topic(t, 3, nil)
@@ -95,6 +96,7 @@ func (o *outlet) identityNow() string {
 }
 
 func TestTransactionalConforms(t *testing.T) {
+	t.Parallel()
 	s := serve(t)
 	connectortest.TransactionalSink(t, func(t testing.TB) connectortest.TransactionalPlace {
 		topic := s.topic(t, 3, nil)

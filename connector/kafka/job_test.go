@@ -188,6 +188,7 @@ func (r *rememberingStore) Write(ctx context.Context, i determinant.Incarnation,
 // TestJob runs a job that depends on chance from one topic to another, kills its tasks and workers, and revives writers of earlier
 // lives.
 func TestJob(t *testing.T) {
+	t.Parallel()
 	s := serve(t)
 	in, out := s.topic(t, jobPartitions, nil), s.topic(t, jobPartitions, nil)
 	o := s.sink()
@@ -216,6 +217,7 @@ func TestJob(t *testing.T) {
 
 // TestJobThatRollsBack counts what is shown again because the topic cannot be cut: just as much as the store says.
 func TestJobThatRollsBack(t *testing.T) {
+	t.Parallel()
 	s := serve(t)
 	in, out := s.topic(t, jobPartitions, nil), s.topic(t, jobPartitions, nil)
 	o := s.sink()
@@ -242,6 +244,7 @@ func TestJobThatRollsBack(t *testing.T) {
 
 // TestTransactionalJob is TestJob with the other sink.
 func TestTransactionalJob(t *testing.T) {
+	t.Parallel()
 	s := serve(t)
 	in, out := s.topic(t, jobPartitions, nil), s.topic(t, jobPartitions, nil)
 	o := s.sink()
@@ -255,6 +258,7 @@ func TestTransactionalJob(t *testing.T) {
 
 // TestJobOutage cuts the job off the brokers for longer than their transactions may last.
 func TestJobOutage(t *testing.T) {
+	t.Parallel()
 	s := serve(t)
 	in, out := s.topic(t, jobPartitions, nil), s.topic(t, jobPartitions, nil)
 	n := newNetwork(t)

@@ -243,6 +243,7 @@ func TestReadingIsTakenUpAgain(t *testing.T) {
 
 // TestOutage cuts the network at every request of a write, for longer than a transaction may last, and mends it.
 func TestOutage(t *testing.T) {
+	t.Parallel()
 	s := serve(t)
 	topic := s.topic(t, 1, nil)
 	n := newNetwork(t)

@@ -100,6 +100,7 @@ func newLedgerOf(t testing.TB, s *server) *ledgerOf {
 
 // TestTransactionsCrashAtEveryRequest lets the process die before and after each request that changes something, and its successor too.
 func TestTransactionsCrashAtEveryRequest(t *testing.T) {
+	t.Parallel()
 	s := serve(t)
 	const epochs = 4
 	crashing := func(l *ledgerOf, at int, after bool) *TransactionalTopic {
@@ -222,6 +223,7 @@ func TestManyPreparedTransactions(t *testing.T) {
 
 // TestTransactionsThatLastTooLong has the brokers drop a transaction that is prepared, and one that is open.
 func TestTransactionsThatLastTooLong(t *testing.T) {
+	t.Parallel()
 	s := serve(t)
 	o := s.sink()
 	o.TransactionTimeout = time.Second
@@ -261,6 +263,7 @@ func TestTransactionsThatLastTooLong(t *testing.T) {
 
 // TestTransactionsOutage cuts the network in every phase, for longer than a request waits, and mends it.
 func TestTransactionsOutage(t *testing.T) {
+	t.Parallel()
 	s := serve(t)
 	topic := s.topic(t, 1, nil)
 	n := newNetwork(t)
