@@ -82,10 +82,34 @@ func (j *journal) commit(ctx context.Context, output []*kgo.Record, entry []byte
 	if err := p.ProduceSync(ctx, append(output[:len(output):len(output)], chunks...)...).FirstErr(); err != nil {
 		return 0, 0, j.ended(ctx, err)
 	}
+	if err := settled(ctx, p, append(output[:min(1, len(output)):min(1, len(output))], chunks[0])...); err != nil {
+		return 0, 0, err
+	}
 	if err := p.EndTransaction(ctx, kgo.TryCommit); err != nil {
 		return 0, 0, j.ended(ctx, err)
 	}
 	return chunks[0].Offset, chunks[len(chunks)-1].Offset + 1, nil
+}
+
+// settledPoll is the time between two looks of settled.
+const settledPoll = 50 * time.Microsecond
+
+// settled waits until the client itself has noted the partitions of the topics that it has produced these records to. It does so some time after the first records
+// of a topic were sent, so that the brokers' answer may come before; EndTransaction goes by these notes (franz-go 1.22), and
+// without them it aborts what it was asked to commit, and returns no error.
+func settled(ctx context.Context, p *kgo.Client, records ...*kgo.Record) error {
+	for _, r := range records {
+		for {
+			leader, epoch, err := p.PartitionLeader(r.Topic, r.Partition)
+			if leader >= 0 || epoch >= 0 || err != nil {
+				break
+			}
+			if err := sleep(ctx, settledPoll); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // ended gives the cause of an error: if ctx has ended, that.

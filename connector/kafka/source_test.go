@@ -36,6 +36,7 @@ func (s *server) produce(t testing.TB, topic string, values ...string) {
 		}
 		require.NoError(t, tx.BeginTransaction())
 		require.NoError(t, tx.ProduceSync(ctx, r).FirstErr())
+		require.NoError(t, settled(ctx, tx, r))
 		require.NoError(t, tx.EndTransaction(ctx, kgo.TransactionEndTry(v[0] == '+')))
 	}
 }
