@@ -55,7 +55,9 @@ func (o *CSVOptions) Validate() error {
 // CSV is a source of the rows of CSV files, as package encoding/csv reads them: a quoted field may hold newlines, and blank lines are
 // passed over. The first row of each file names its columns. T is map[string]string, []string, or a struct whose fields are
 // filled by name: see DecodedCSV.
-func CSV[T any](globs ...string) operator.Source[T] { return DecodedCSV[T](Lines(globs...), CSVOptions{}) }
+func CSV[T any](globs ...string) operator.Source[T] {
+	return DecodedCSV[T](Lines(globs...), CSVOptions{})
+}
 
 // DecodedCSV is CSV over a source with options. Of those, MaxLine is the longest row in bytes.
 //

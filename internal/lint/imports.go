@@ -48,6 +48,8 @@ var layers = []layer{
 		reason: "a worker wires the whole engine, but whoever writes the job picks the connectors"},
 	{dir: "task", may: []string{"operator", "checkpoint", "causal", "inflightlog", "timers", "determinant", "internal/mutation"},
 		reason: "the step loop gets its links and its orders through interfaces of its own, so that one goroutine can simulate a cluster"},
+	{dir: "connector/parquet", may: []string{"connector/file", "operator"},
+		reason: "files are found by one kind of pattern, and a changed one is one error, whatever is in them"},
 	{dir: "connector", may: []string{"operator", "determinant", "internal/mutation"}, apart: true,
 		reason: "a connector is written against what users write with, and against no other connector: each brings its own dependency"},
 	{dir: "operator", may: []string{"timers", "determinant"},
