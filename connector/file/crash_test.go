@@ -86,6 +86,14 @@ func (d *crashDisk) Remove(name string) error {
 	return d.do("remove", name, func() error { return d.osDisk.Remove(name) }, nil)
 }
 
+func (d *crashDisk) Link(from, to string) error {
+	return d.do("link", to, func() error { return d.osDisk.Link(from, to) }, nil)
+}
+
+func (d *crashDisk) Mkdir(name string) error {
+	return d.do("mkdir", name, func() error { return d.osDisk.Mkdir(name) }, nil)
+}
+
 func (d *crashDisk) SyncDir(name string) error {
 	return d.do("sync", name, func() error { return nil }, nil)
 }
@@ -119,7 +127,7 @@ type history struct {
 	cut         *operator.Cut
 	committed   int // records up to the last committed checkpoint
 	before      int // and up to the one before it
-	stream      stream
+	stream      script
 }
 
 // newHistory begins in a directory that has been this job's before, so that no test waits for a real fsync.
@@ -147,7 +155,7 @@ func (h *history) live(t require.TestingT, d disk, n, rollbackAt int, choose fun
 		if at >= rollbackAt && h.generation == 0 && h.committed > 0 {
 			h.generation, h.incarnation = 1, h.incarnation+1
 			h.cut = &operator.Cut{Cursor: cursorAt(h.committed)}
-			h.stream = stream{h.committed}
+			h.stream = script{h.committed}
 			if at, err = h.fence(t, s); err != nil {
 				return err
 			}
@@ -237,7 +245,7 @@ func TestCrashAtEverySystemCall(t *testing.T) {
 
 // TestAFailedCallLeavesTheStoreUsable has one call fail, as on a full disk, and the same writer try again.
 func TestAFailedCallLeavesTheStoreUsable(t *testing.T) {
-	var str stream
+	var str script
 	for at := 1; at < 30; at++ {
 		for when := range moments {
 			dir := t.TempDir()
@@ -271,14 +279,14 @@ func TestAFailedCallLeavesTheStoreUsable(t *testing.T) {
 				}
 			}
 			require.Equal(t, 1, failures)
-			require.Equal(t, str.text(n), output(t, dir))
+			require.Equal(t, str.text(n), shown(t, dir))
 			require.NoError(t, s.Close())
 		}
 	}
 }
 
 func TestDeterminantsAreOnDiskFirst(t *testing.T) {
-	var str stream
+	var str script
 	for _, o := range []SinkOptions{{}, {Sync: true}, {Mutations: mutation.OutputBeforeDeterminants}} {
 		dir := t.TempDir()
 		c := &crashDisk{}
@@ -313,7 +321,7 @@ func TestStoppedWriter(t *testing.T) {
 	for _, where := range []string{"part-00003.det.000001", "part-00003.jsonl"} {
 		for _, rollback := range []bool{false, true} {
 			dir := t.TempDir()
-			var str stream
+			var str script
 			stopped, goOn, result := make(chan struct{}), make(chan struct{}), make(chan error, 1)
 			c := &crashDisk{}
 			d := Sink(dir, shared)
@@ -335,7 +343,7 @@ func TestStoppedWriter(t *testing.T) {
 			require.Equal(t, cursorAt(10), fence(t, next, 1).Cursor, "a reader is not held up")
 			f := operator.Fence{Incarnation: 2}
 			if rollback {
-				str = stream{10}
+				str = script{10}
 				f.Generation, f.Cut = 1, &operator.Cut{Cursor: cursorAt(10)}
 			}
 			stored, err := next.Fence(ctx, f)
@@ -351,7 +359,7 @@ func TestStoppedWriter(t *testing.T) {
 			require.ErrorIs(t, <-result, operator.ErrFenced)
 			require.ErrorIs(t, zombie.Write(ctx, 1, str.write(15, 20)), operator.ErrFenced)
 			require.NoError(t, next.Write(ctx, 3, str.write(14, 20)))
-			require.Equal(t, str.text(20), output(t, dir))
+			require.Equal(t, str.text(20), shown(t, dir))
 			stored, err = zombie.Fence(ctx, operator.Fence{Incarnation: 4, Generation: f.Generation})
 			require.NoError(t, err)
 			require.Equal(t, cursorAt(20), stored.Cursor)
@@ -364,7 +372,7 @@ func TestStoppedWriter(t *testing.T) {
 // TestAWriterThatSleptThroughSeveralLives wakes up when the segment after its own has come and gone.
 func TestAWriterThatSleptThroughSeveralLives(t *testing.T) {
 	dir := t.TempDir()
-	var str stream
+	var str script
 	zombie, next := open(t, dir, shared), open(t, dir, shared)
 	fence(t, zombie, 1)
 	require.NoError(t, zombie.Write(ctx, 1, str.write(0, 10)))
@@ -379,7 +387,7 @@ func TestAWriterThatSleptThroughSeveralLives(t *testing.T) {
 	}
 	require.NoError(t, zombie.Truncate(ctx, 4, nil))
 	require.ErrorIs(t, zombie.Write(ctx, 1, str.write(10, 12)), operator.ErrFenced)
-	require.Equal(t, str.text(50), output(t, dir))
+	require.Equal(t, str.text(50), shown(t, dir))
 	require.NoError(t, zombie.Close())
 	require.NoError(t, next.Close())
 }
