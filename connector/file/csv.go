@@ -205,16 +205,15 @@ func (g *rowGuard) skip(ctx context.Context, offset uint64) error {
 
 // endsRow takes the byte before the offset: a newline, or the last one of the file.
 func (g *rowGuard) endsRow(offset uint64) error {
-	var two [2]byte
-	n, err := io.ReadFull(g.in, two[:1])
-	if err == nil && two[0] != '\n' {
-		if n, err = io.ReadFull(g.in, two[1:]); n == 0 && err == io.EOF {
-			g.read, g.row = offset, offset
-			return nil
+	var one [1]byte
+	_, err := io.ReadFull(g.in, one[:])
+	if err == nil && one[0] != '\n' {
+		if _, err = io.ReadFull(g.in, one[:]); err == nil {
+			return fmt.Errorf("%w: %d is inside a row of %s", ErrOffset, offset, g.split)
+		} else if err == io.EOF {
+			err = nil
 		}
-		return fmt.Errorf("%w: %d is inside a row of %s", ErrOffset, offset, g.split)
-	}
-	if err == io.EOF {
+	} else if err == io.EOF {
 		return fmt.Errorf("%w: %d is beyond the end of %s", ErrOffset, offset, g.split)
 	}
 	if err != nil {

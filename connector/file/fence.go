@@ -121,7 +121,22 @@ func (p *part) peek() (h head, err error) {
 // raise begins a new turn and a new segment for f. If idle, nobody is in the middle of a write.
 func (p *part) raise(ctx context.Context, f operator.Fence, idle bool) (operator.Stored, error) {
 	p.forget()
-	turn, err := p.advance(ctx)
+	turn, err := p.advance()
+	if err != nil {
+		return operator.Stored{}, err
+	}
+	stored, err := p.raiseWith(ctx, turn, f, idle)
+	if err != nil {
+		there, e := exists(filepath.Join(p.turns(), turnName(turn)))
+		if e == nil && !there { // whatever failed, it is somebody else's affair by now
+			err = fmt.Errorf("%w: %w", errTurn, err)
+		}
+	}
+	return stored, err
+}
+
+func (p *part) raiseWith(ctx context.Context, turn uint64, f operator.Fence, idle bool) (operator.Stored, error) {
+	err := p.takePen(ctx, turn)
 	if err == nil {
 		err = p.dispossess(turn, idle)
 	}
@@ -136,12 +151,12 @@ func (p *part) raise(ctx context.Context, f operator.Fence, idle bool) (operator
 	if f.Incarnation < h.Incarnation || f.Generation < h.Generation { // it came in before the turn was taken
 		return operator.Stored{}, errTurn
 	}
+	raised := h.Number == 0 || f.Incarnation > h.Incarnation || f.Generation > h.Generation
 	h.Task, h.Incarnation, h.Generation, h.Turn = uint64(p.task), f.Incarnation, f.Generation, turn
-	raised := s.head.Number == 0 || f.Incarnation > s.head.Incarnation || f.Generation > s.head.Generation
 	switch {
 	case f.Restart != nil && raised:
 		err = p.restartHead(&h, &s, *f.Restart)
-	case f.Cut != nil && (s.head.Number == 0 || f.Generation > s.head.Generation):
+	case f.Cut != nil && (h.Number == 0 || f.Generation > s.head.Generation):
 		err = p.cutHead(&h, &s, f.Cut.Cursor)
 	default:
 		h.keep(&s)
@@ -157,6 +172,9 @@ func (p *part) raise(ctx context.Context, f operator.Fence, idle bool) (operator
 	}
 	if err != nil {
 		return operator.Stored{}, err
+	}
+	if holds, err := p.holds(turn); err != nil || !holds { // what was read is no longer what there is
+		return operator.Stored{}, errors.Join(errTurn, err)
 	}
 	return operator.Stored{Cursor: h.Cursor, Deltas: s.deltas}, nil
 }
@@ -230,11 +248,11 @@ func (p *part) begin(h *head) (err error) {
 	if err == nil {
 		err = p.disk.Link(temporary, name) // and not a rename: what is there already would be lost
 	}
-	if errors.Is(err, os.ErrExist) || errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("%w: %w", errTurn, err)
-	}
 	if err == nil {
 		err = p.disk.Remove(temporary)
+	}
+	if errors.Is(err, os.ErrExist) || errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("%w: %w", errTurn, err)
 	}
 	if err == nil && p.options.Sync {
 		err = p.disk.SyncDir(p.hidden)

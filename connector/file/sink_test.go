@@ -64,8 +64,8 @@ func (s script) write(from, to int) operator.StoreWrite {
 	return w
 }
 
-// covers checks that the deltas tell of every record in from..to.
-func covers(t require.TestingT, deltas [][]byte, from, to int) {
+// toldOf lists the records that the deltas tell of.
+func toldOf(t require.TestingT, deltas [][]byte) map[int]bool {
 	told := make(map[int]bool)
 	for _, d := range deltas {
 		var a, b int
@@ -75,6 +75,12 @@ func covers(t require.TestingT, deltas [][]byte, from, to int) {
 			told[n] = true
 		}
 	}
+	return told
+}
+
+// covers checks that the deltas tell of every record in from..to.
+func covers(t require.TestingT, deltas [][]byte, from, to int) {
+	told := toldOf(t, deltas)
 	for n := from; n < to; n++ {
 		require.True(t, told[n], "record %d is visible without determinants in %q", n, deltas)
 	}

@@ -91,41 +91,48 @@ func (p *part) firstTurn() error {
 	return nil
 }
 
-// advance takes the next turn. When it returns, no file of the part comes or goes any more but from the new pen, and the pen has marks for
-// all output files that a former holder may have open.
-func (p *part) advance(ctx context.Context) (uint64, error) {
+// advance takes the next turn, which still has the pen of the one before.
+func (p *part) advance() (uint64, error) {
 	before, err := p.present()
 	if err != nil {
 		return 0, err
 	}
 	turn := before + 1
-	to := filepath.Join(p.turns(), turnName(turn))
-	if err := p.disk.Rename(filepath.Join(p.turns(), turnName(before)), to); errors.Is(err, os.ErrNotExist) {
+	err = p.disk.Rename(filepath.Join(p.turns(), turnName(before)), filepath.Join(p.turns(), turnName(turn)))
+	if errors.Is(err, os.ErrNotExist) {
 		return 0, errTurn
-	} else if err != nil {
+	}
+	if err != nil {
 		return 0, fmt.Errorf("file: %w", err)
 	}
+	return turn, nil
+}
+
+// takePen replaces the pens of former turns. When it returns, no file of the part comes or goes any more but from the new pen, and that has
+// marks for all output files that a former holder may have open.
+func (p *part) takePen(ctx context.Context, turn uint64) error {
 	if err := p.disk.Mkdir(p.pen(turn)); err != nil {
-		return 0, fmt.Errorf("file: %w", err)
+		return fmt.Errorf("file: %w", err)
 	}
 	if p.options.Sync {
 		if err := p.disk.SyncDir(p.turns()); err != nil {
-			return 0, fmt.Errorf("file: %w", err)
+			return fmt.Errorf("file: %w", err)
 		}
 	}
+	to := filepath.Dir(p.pen(turn))
 	pens, err := numbered(to)
 	if err != nil {
-		return 0, err
+		return err
 	}
 	for _, n := range pens {
 		if n == turn {
 			continue
 		}
 		if err := p.clear(ctx, turn, filepath.Join(to, turnName(n))); err != nil {
-			return 0, err
+			return err
 		}
 	}
-	return turn, nil
+	return nil
 }
 
 // clear removes a former pen, and takes over its marks before. A former holder that still has a handle to it may add to it until it is gone.

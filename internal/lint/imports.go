@@ -50,6 +50,8 @@ var layers = []layer{
 		reason: "the step loop gets its links and its orders through interfaces of its own, so that one goroutine can simulate a cluster"},
 	{dir: "connector/parquet", may: []string{"connector/file", "operator"},
 		reason: "files are found by one kind of pattern, and a changed one is one error, whatever is in them"},
+	{dir: "connector/file", may: []string{"operator", "determinant", "internal/mutation"},
+		reason: "a connector is written against what users write with; this one is below those that read files of a format of their own"},
 	{dir: "connector", may: []string{"operator", "determinant", "internal/mutation"}, apart: true,
 		reason: "a connector is written against what users write with, and against no other connector: each brings its own dependency"},
 	{dir: "operator", may: []string{"timers", "determinant"},
