@@ -33,13 +33,13 @@ type Steps func(step, half func() error) error
 // CausalSink tests an implementation of operator.CausalSink and operator.CausalStore. place makes a place that is empty and
 // shared with no other; it is called for every test and every random sequence, and takes down with t.Cleanup what it set up.
 func CausalSink(t *testing.T, place func(t testing.TB) CausalPlace) {
+	s := &causalSuite{place: place, patience: patience}
 	for _, c := range causalCases {
 		t.Run(c.name, func(t *testing.T) {
-			p := place(t)
-			if c.faulty && p.Faulty == nil {
+			if c.faulty && place(t).Faulty == nil {
 				t.Skip("the place has no Faulty: nothing fails within a call")
 			}
-			c.run(t, &causalSuite{place: place, patience: patience})
+			c.run(t, s)
 		})
 	}
 }
@@ -66,4 +66,25 @@ func jsonRecord(n, g int) []byte {
 }
 
 // causalCases is every case, simple ones first.
-var causalCases = []causalCase{}
+var causalCases = []causalCase{
+	{name: "order", run: caseOrder},
+	{name: "large", run: caseLarge},
+	{name: "equal fence", run: caseEqualFence},
+	{name: "fence", run: caseFence},
+	{name: "contradiction", run: caseContradiction},
+	{name: "tasks", run: caseTasks},
+	{name: "close", run: caseClose},
+	{name: "identity", run: caseIdentity},
+	{name: "truncate", run: caseTruncate},
+	{name: "cut", run: caseCut},
+	{name: "cut to the start", run: caseCutToStart},
+	{name: "restart", run: caseRestart},
+	{name: "crash between calls", run: caseCrash},
+	{name: "lost answer", run: caseLostAnswer},
+	{name: "zombies", run: caseZombies},
+	{name: "reader", run: caseReader},
+	{name: "cancelled", run: caseCancelled},
+	{name: "crash in a step", faulty: true, run: caseCrashInStep},
+	{name: "failed step", faulty: true, run: caseFailedStep},
+	{name: "stopped", faulty: true, run: caseStopped},
+}

@@ -370,3 +370,6 @@ func differs(a, b []byte) int {
 	}
 	return -1
 }
+
+// partName names the files of a task.
+func partName(task int) string { return fmt.Sprintf("part-%05d", task) }
