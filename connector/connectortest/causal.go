@@ -87,4 +87,5 @@ var causalCases = []causalCase{
 	{name: "crash in a step", faulty: true, run: caseCrashInStep},
 	{name: "failed step", faulty: true, run: caseFailedStep},
 	{name: "stopped", faulty: true, run: caseStopped},
+	{name: "random", run: caseRandom},
 }

@@ -16,10 +16,13 @@ const (
 	lastWait  = 50 * time.Millisecond
 )
 
+// visibleIn bounds how long after a call has returned an outside reader may be without what it made visible.
+const visibleIn = 5 * time.Second
+
 // watch reads the output until it is what must be seen, and gives it.
 func (w *causalWorld) watch() []string {
 	w.t.Helper()
-	end := time.Now().Add(w.patience)
+	end := time.Now().Add(min(w.patience, visibleIn))
 	for wait := firstWait; ; wait = min(2*wait, lastWait) {
 		seen := w.place.Read(w.task)
 		problem, mayGrow := w.compare(seen)

@@ -144,32 +144,64 @@ type fault struct {
 	at    int // 0: never
 	when  moment
 	once  bool
+	told  bool // an error was put down to it
 }
 
 // do is a Steps.
 func (f *fault) do(step, half func() error) error {
 	f.mu.Lock()
 	f.steps++
-	n, at := f.steps, f.at
+	n, at, when, once := f.steps, f.at, f.when, f.once
 	f.mu.Unlock()
 	switch {
-	case at == 0 || n < at || f.once && n > at:
+	case at == 0 || n < at || once && n > at:
 		return step()
-	case n > at || f.when == before || f.when == halfway && half == nil:
+	case n > at || when == before || when == halfway && half == nil:
 		return errDied
-	case f.when == halfway:
+	case when == halfway:
 		return errors.Join(errDied, half())
 	}
 	return errors.Join(errDied, step())
 }
 
+// arm has one of the next steps fail, unless the process is dead.
+func (f *fault) arm(ahead int, when moment, once bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.at == 0 || f.once {
+		f.at, f.when, f.once, f.told = f.steps+ahead, when, once, false
+	}
+}
+
+// came tells whether the step that fails has come.
+func (f *fault) came() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.at > 0 && f.steps >= f.at
+}
+
+// excused tells whether a call of the process may have failed for its fault. One step that failed excuses one call.
+func (p *process) excused() bool {
+	if p.fault == nil || !p.fault.came() {
+		return false
+	}
+	p.fault.mu.Lock()
+	defer p.fault.mu.Unlock()
+	told := p.fault.told
+	p.fault.told = true
+	return !told || !p.fault.once
+}
+
+// dead tells whether all calls of the process fail.
+func (p *process) dead() bool { return p.fault != nil && !p.fault.once && p.fault.came() }
+
 func (f *fault) String() string { return fmt.Sprintf("a crash %v step %d", f.when, f.at) }
 
 // faulty starts a process whose steps may fail. The error is that of Open.
-func (w *causalWorld) faulty(do Steps) (*process, error) {
-	p, err := w.open(w.place.Faulty(do))
+func (w *causalWorld) faulty(f *fault) (*process, error) {
+	p, err := w.open(w.place.Faulty(f.do))
 	if err == nil {
-		p.dies = true
+		p.fault = f
 	}
 	return p, err
 }
@@ -177,16 +209,14 @@ func (w *causalWorld) faulty(do Steps) (*process, error) {
 // liveFaulty is live in a process of its own that dies at a fault. It tells whether it lived to the end.
 func (w *causalWorld) liveFaulty(f *fault, seed uint64) (done bool) {
 	w.t.Helper()
-	p, err := w.faulty(f.do)
+	p, err := w.faulty(f)
 	if err == nil {
 		err = w.live(p, rand.New(rand.NewPCG(seed, 1)), -1)
 	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if err != nil && f.steps < f.at {
+	if err != nil && !f.came() {
 		w.t.Fatalf("%v: it has not come yet, but: %v", f, err)
 	}
-	return f.steps < f.at
+	return !f.came()
 }
 
 // caseCrashInStep kills the process before, in the middle of and after each of its steps, and its successor at one of the steps
@@ -214,9 +244,9 @@ func caseFailedStep(t testing.TB, s *causalSuite) {
 			w := s.world(t)
 			f := &fault{at: at, when: when, once: true}
 			w.t = &during{TB: t, what: f}
-			p, err := w.faulty(f.do)
+			p, err := w.faulty(f)
 			if err != nil {
-				p, err = w.faulty(f.do)
+				p, err = w.faulty(f)
 			}
 			w.must(err)
 			if w.livesOn(p, f) {
@@ -232,7 +262,7 @@ func caseFailedStep(t testing.TB, s *causalSuite) {
 func (w *causalWorld) livesOn(p *process, f *fault) bool {
 	w.t.Helper()
 	err := w.live(p, rand.New(rand.NewPCG(1, 1)), -1)
-	if f.steps < f.at {
+	if !f.came() {
 		w.must(err)
 		return true
 	}

@@ -132,9 +132,15 @@ func caseRestart(t testing.TB, s *causalSuite) {
 	l = w.mustBegin(w.process()) // exactly once again
 	l.epoch()
 	l.mustWrite(upTo(l.at, 3))
+	w.finish()
+
+	w = s.world(t)
+	l = w.mustBegin(w.process())
+	l.epoch()
+	l.mustWrite(upTo(l.at, 3))
 	w.rollBack()
 	l = w.mustBegin(w.process())
-	l.mustWrite(upTo(l.at, 3))
+	l.mustWrite(upTo(l.at, 4))
 	w.repeat() // the generation's cut is done: it must not be done again
 	l = w.mustBegin(w.process())
 	l.mustWrite(upTo(l.at, 3))

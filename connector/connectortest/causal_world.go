@@ -15,6 +15,7 @@ import (
 // failer is what the suite needs of a test; a *rapid.T is one too.
 type failer interface {
 	Helper()
+	Logf(format string, args ...any)
 	Fatalf(format string, args ...any)
 	Cleanup(func())
 }
@@ -56,7 +57,7 @@ type causalWorld struct {
 // process is one process of the job: what it has opened.
 type process struct {
 	store operator.CausalStore
-	dies  bool // its calls may fail for no reason of their own
+	fault *fault // nil if none of its steps can fail
 }
 
 // life is an incarnation of the task in a process: it writes, until another replaces it.
@@ -152,8 +153,13 @@ func (w *causalWorld) begin(p *process) (*life, error) {
 		l.late = l.compose(upTo(l.at, 3))
 	}
 	w.incarnation++
-	w.writer = &life{w: w, p: p, incarnation: w.incarnation}
-	return w.writer, w.writer.again()
+	w.writer = nil
+	l := &life{w: w, p: p, incarnation: w.incarnation}
+	if err := l.again(); err != nil {
+		return nil, err
+	}
+	w.writer = l
+	return l, nil
 }
 
 // mustBegin is begin in a process in which nothing fails.
@@ -261,7 +267,7 @@ func (l *life) fenced(err error) {
 	if err == nil {
 		l.w.t.Fatalf("a Write of incarnation %d succeeded after a Fence for incarnation %d", l.incarnation, l.w.incarnation)
 	}
-	if !errors.Is(err, operator.ErrFenced) && !l.p.dies {
+	if !errors.Is(err, operator.ErrFenced) && !l.p.excused() {
 		l.w.t.Fatalf("a Write of incarnation %d after a Fence for incarnation %d must give ErrFenced: %v", l.incarnation,
 			l.w.incarnation, err)
 	}
