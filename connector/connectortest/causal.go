@@ -86,6 +86,7 @@ var causalCases = []causalCase{
 	{name: "cancelled", run: caseCancelled},
 	{name: "crash in a step", faulty: true, run: caseCrashInStep},
 	{name: "failed step", faulty: true, run: caseFailedStep},
+	{name: "torn", faulty: true, run: caseTorn},
 	{name: "stopped", faulty: true, run: caseStopped},
 	{name: "random", run: caseRandom},
 }

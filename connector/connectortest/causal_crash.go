@@ -1,6 +1,7 @@
 package connectortest
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -8,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/understudy-stream/understudy/determinant"
+	"github.com/understudy-stream/understudy/operator"
 )
 
 // Cases in which processes die, between calls and within them.
@@ -274,6 +276,38 @@ func (w *causalWorld) livesOn(p *process, f *fault) bool {
 		w.must(w.live(p, rand.New(rand.NewPCG(2, 1)), -1))
 	}
 	return false
+}
+
+// caseTorn tears a write. What is seen of it stays: its successor must not contradict it, and batches are cut elsewhere.
+func caseTorn(t testing.TB, s *causalSuite) {
+	for ahead := 1; ; ahead++ {
+		w := s.world(t)
+		f := &fault{}
+		w.t = &during{TB: t, what: f}
+		p, err := w.faulty(f)
+		w.must(err)
+		l := w.mustBegin(p)
+		l.mustWrite(upTo(l.at, 1))
+		f.arm(ahead, halfway, false)
+		if err := l.write(upTo(l.at, 4)); !f.came() {
+			w.must(err)
+			return
+		}
+		l = w.mustBegin(w.process())
+		if w.sure > 0 {
+			other := l.peek(upTo(l.at, 4))
+			other.Records[0] = w.out.record(0, 50)
+			if err := l.store(context.Background(), other); !errors.Is(err, operator.ErrContradiction) {
+				w.t.Fatalf("a write that differs from what a torn one has shown must give ErrContradiction: %v", err)
+			}
+			w.watch()
+			w.must(l.again())
+		}
+		for range epochRecords {
+			l.mustWrite(upTo(l.at, 1))
+		}
+		w.finish()
+	}
 }
 
 // during says in a failure what else has happened.

@@ -231,7 +231,7 @@ func (r *randomRun) cancelledWrite() {
 func (r *randomRun) closeOne() {
 	if len(r.processes) > 1 {
 		p := r.processes[r.choose("process", len(r.processes))]
-		err := p.store.Close()
+		err := p.close()
 		r.drop(p)
 		r.failed(p, err)
 	}

@@ -16,13 +16,19 @@ func (s *causalSuite) world(t testing.TB) *causalWorld { return newWorld(t, s, s
 
 // finish lets everything that was dropped or replaced come to its end, and a last life show that all is well.
 func (w *causalWorld) finish() {
+	const wake = 2
 	w.t.Helper()
 	p := w.process()
 	l := w.mustBegin(p)
 	for range 3 {
 		l.mustWrite(upTo(l.at, 4))
 	}
-	w.must(p.store.Close())
+	w.must(p.close())
+	for _, old := range w.replaced[max(0, len(w.replaced)-wake):] {
+		if !old.p.closed {
+			old.wakes()
+		}
+	}
 	w.look(w.process())
 }
 
@@ -228,11 +234,11 @@ func caseClose(t testing.TB, s *causalSuite) {
 	l := w.mustBegin(one)
 	l.mustWrite(upTo(l.at, 4))
 	w.look(two)
-	w.must(two.store.Close())
+	w.must(two.close())
 	l.mustWrite(upTo(l.at, 4)) // another open of the same task lives on
 	write := l.peek(upTo(l.at, 2))
-	w.must(one.store.Close())
-	_ = one.store.Close() // it must not panic
+	w.must(one.close())
+	_ = one.close() // it must not panic
 	if err := l.store(context.Background(), write); err == nil {
 		t.Fatalf("Write succeeded after Close")
 	}
@@ -269,7 +275,7 @@ func caseIdentity(t testing.TB, s *causalSuite) {
 				t.Fatalf("another job has fenced the store")
 			}
 		}
-		_ = p.store.Close()
+		_ = p.close()
 	}
 	w.finish()
 }

@@ -43,7 +43,8 @@ type causalWorld struct {
 
 	unordered bool // several lives wrote at a time: nobody knows the order of what they gave
 
-	writer      *life // nil before the first
+	writer      *life   // nil before the first, and between two
+	replaced    []*life // that may wake up
 	incarnation determinant.Incarnation
 	generation  determinant.Generation
 	committed   determinant.Epoch
@@ -56,8 +57,9 @@ type causalWorld struct {
 
 // process is one process of the job: what it has opened.
 type process struct {
-	store operator.CausalStore
-	fault *fault // nil if none of its steps can fail
+	store  operator.CausalStore
+	fault  *fault // nil if none of its steps can fail
+	closed bool
 }
 
 // life is an incarnation of the task in a process: it writes, until another replaces it.
@@ -90,10 +92,8 @@ func (w *causalWorld) call(f func(ctx context.Context) error) error {
 
 // open opens the store in a process that was just started.
 func (w *causalWorld) open(sink operator.CausalSink) (*process, error) {
-	if id, ok := sink.(operator.SinkIdentifier); ok {
-		if err := id.Identify(w.job); err != nil {
-			return nil, fmt.Errorf("Identify: %w", err)
-		}
+	if err := w.identify(sink); err != nil {
+		return nil, err
 	}
 	p := &process{}
 	err := w.call(func(ctx context.Context) (err error) {
@@ -105,6 +105,18 @@ func (w *causalWorld) open(sink operator.CausalSink) (*process, error) {
 	}
 	w.t.Cleanup(func() { _ = p.store.Close() }) // of a process that was dropped: whether that works says nothing
 	return p, nil
+}
+
+// identify tells the sink whose it is, if it asks.
+func (w *causalWorld) identify(sink operator.CausalSink) error {
+	id, ok := sink.(operator.SinkIdentifier)
+	if !ok {
+		return nil
+	}
+	if err := id.Identify(w.job); err != nil {
+		return fmt.Errorf("Identify: %w", err)
+	}
+	return nil
 }
 
 // process starts a process in which nothing fails.
@@ -149,17 +161,29 @@ func (w *causalWorld) look(p *process) {
 // begin lets a new incarnation take over in a process.
 func (w *causalWorld) begin(p *process) (*life, error) {
 	w.t.Helper()
-	if l := w.writer; l != nil && w.tries == nil {
-		l.late = l.compose(upTo(l.at, 3))
-	}
+	w.leave()
 	w.incarnation++
-	w.writer = nil
 	l := &life{w: w, p: p, incarnation: w.incarnation}
 	if err := l.again(); err != nil {
 		return nil, err
 	}
 	w.writer = l
 	return l, nil
+}
+
+// leave ends the writer's time. It does not know, and is about to write.
+func (w *causalWorld) leave() {
+	if l := w.writer; l != nil && w.tries == nil {
+		l.late = l.compose(upTo(l.at, 3))
+		w.replaced = append(w.replaced, l)
+	}
+	w.writer = nil
+}
+
+// close closes what a process has open.
+func (p *process) close() error {
+	p.closed = true
+	return p.store.Close()
 }
 
 // mustBegin is begin in a process in which nothing fails.
@@ -311,10 +335,7 @@ func (w *causalWorld) repeat() {
 }
 
 func (w *causalWorld) goBack() {
-	if l := w.writer; l != nil && w.tries == nil {
-		l.late = l.compose(upTo(l.at, 3))
-		w.writer = nil
-	}
+	w.leave()
 	w.kept = len(w.shown) - len(w.out.records(border(w.committed), w.at))
 	w.cutting, w.tried = true, false
 }

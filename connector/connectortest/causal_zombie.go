@@ -165,7 +165,9 @@ func caseCancelled(t testing.TB, s *causalSuite) {
 		}
 		return err != nil
 	}
-	store, err := w.place.Sink().Open(none, 0, sinkTasks)
+	sink := w.place.Sink()
+	w.must(w.identify(sink))
+	store, err := sink.Open(none, 0, sinkTasks)
 	if !check("Open", err) {
 		w.must(store.Close())
 	}
@@ -236,6 +238,7 @@ func (s *causalSuite) stop(t testing.TB, at int64, rollBack bool) bool {
 	go func() { result <- l.store(context.Background(), write) }()
 	select {
 	case err := <-result:
+		b.armed.Store(false)
 		w.must(err)
 		w.must(l.again())
 		w.finish()
