@@ -1,6 +1,7 @@
 package file
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -81,4 +82,55 @@ func wholeLines(t testing.TB, dir string, task int) []string {
 	require.NoError(t, err)
 	lines := strings.Split(string(data), "\n")
 	return lines[:len(lines)-1]
+}
+
+func TestSourceConforms(t *testing.T) {
+	var text strings.Builder
+	for n := range 60 {
+		fmt.Fprintf(&text, "{\"n\":%d,\"x\":%q}\n", n, strings.Repeat("x", n%11*3))
+	}
+	for name, o := range map[string]SourceOptions{
+		"whole":  {},
+		"splits": {SplitBytes: 200, BufferBytes: 64},
+	} {
+		t.Run("lines/"+name, func(t *testing.T) {
+			connectortest.Source(t, func(t testing.TB) connectortest.SourceInput[Line] {
+				plain := write(t, filepath.Join(t.TempDir(), "a.jsonl"), text.String())
+				return connectortest.SourceInput[Line]{
+					Source:     func() operator.Source[Line] { return Lines(plain).With(o) },
+					Records:    want(plain, text.String()),
+					BadSplits:  []string{split{File: plain, End: 1, Size: 1}.String(), split{File: plain + ".no"}.String()},
+					BadOffsets: []uint64{1, uint64(text.Len() + 1)},
+				}
+			})
+		})
+	}
+	t.Run("gzip", func(t *testing.T) {
+		connectortest.Source(t, func(t testing.TB) connectortest.SourceInput[Line] {
+			packed := write(t, filepath.Join(t.TempDir(), "a.gz"), zip(t, text.String()))
+			return connectortest.SourceInput[Line]{
+				Source:     func() operator.Source[Line] { return Lines(packed) },
+				Records:    want(packed, text.String()),
+				BadOffsets: []uint64{1, uint64(text.Len() + 1)},
+			}
+		})
+	})
+	t.Run("jsonl", func(t *testing.T) {
+		type record struct {
+			N int
+			X string
+		}
+		connectortest.Source(t, func(t testing.TB) connectortest.SourceInput[record] {
+			name := write(t, filepath.Join(t.TempDir(), "a.jsonl"), text.String())
+			in := connectortest.SourceInput[record]{
+				Source: func() operator.Source[record] {
+					return DecodedJSON[record](Lines(name).With(SourceOptions{SplitBytes: 300}))
+				},
+			}
+			for n := range 60 {
+				in.Records = append(in.Records, record{n, strings.Repeat("x", n%11*3)})
+			}
+			return in
+		})
+	})
 }
