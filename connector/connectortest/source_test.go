@@ -16,19 +16,19 @@ import (
 // queue is an input in memory that keeps every rule, but for those that a test switches off. An offset is ten times the number of
 // records before it.
 type queue struct {
-	off    map[string]bool
-	ends   bool
-	mu     sync.Mutex
-	splits [][]string
-	added  chan struct{} // closed and replaced when a record is added
-	shared int           // of a mutant: where all readers are
-	lists  int           // how many times the splits were listed
+	off     map[string]bool
+	ends    bool
+	mu      sync.Mutex
+	splits  [][]string
+	readers []*queueReader // open ones
+	shared  int            // of a mutant: where all readers are
+	lists   int            // how many times the splits were listed
 }
 
 const offsetStep = 10
 
 func newQueue(ends bool, off ...string) *queue {
-	q := &queue{off: map[string]bool{}, ends: ends, added: make(chan struct{})}
+	q := &queue{off: map[string]bool{}, ends: ends}
 	for _, o := range off {
 		q.off[o] = true
 	}
@@ -61,8 +61,11 @@ func (q *queue) add() string {
 	last := &q.splits[len(q.splits)-1]
 	v := fmt.Sprintf("added %d", len(*last))
 	*last = append(*last, v)
-	close(q.added)
-	q.added = make(chan struct{})
+	for _, r := range q.readers {
+		if !q.off["a wake-up comes"] {
+			r.signal()
+		}
+	}
 	return v
 }
 
@@ -111,11 +114,11 @@ func (s *queueSource) Open(ctx context.Context, split string, offset uint64) (op
 		at--
 	}
 	q.shared = at
-	r := &queueReader{q: q, split: i, at: at, ready: make(chan struct{}, 1), stop: make(chan struct{})}
+	r := &queueReader{q: q, split: i, at: at, ready: make(chan struct{}, 1)}
 	if q.off["a wake-up is kept"] {
 		r.ready = make(chan struct{}) // lost on whoever is not waiting just then
 	}
-	go r.wake()
+	q.readers = append(q.readers, r)
 	return r, ctx.Err()
 }
 
@@ -123,28 +126,10 @@ type queueReader struct {
 	q         *queue
 	split, at int
 	ready     chan struct{}
-	stop      chan struct{}
 	reads     int
-	closed    bool
 }
 
-// wake gives ready a value whenever a record was added, and once at the start: one may have been added before it began.
-func (r *queueReader) wake() {
-	for {
-		r.q.mu.Lock()
-		added := r.q.added
-		r.q.mu.Unlock()
-		if !r.q.off["a wake-up comes"] {
-			r.signal()
-		}
-		select {
-		case <-added:
-		case <-r.stop:
-			return
-		}
-	}
-}
-
+// signal says that a record was added. A value that nobody has taken yet is enough.
 func (r *queueReader) signal() {
 	select {
 	case r.ready <- struct{}{}:
@@ -202,15 +187,10 @@ func (r *queueReader) Next() (string, uint64, error) {
 }
 
 func (r *queueReader) Close() error {
-	if !r.closed {
-		r.closed = true
-		close(r.stop)
-	}
-	if r.q.off["readers are apart"] {
-		r.q.mu.Lock()
-		defer r.q.mu.Unlock()
-		r.q.shared = 0
-	}
+	r.q.mu.Lock()
+	defer r.q.mu.Unlock()
+	r.q.readers = slices.DeleteFunc(r.q.readers, func(o *queueReader) bool { return o == r })
+	r.q.shared = 0
 	return nil
 }
 
