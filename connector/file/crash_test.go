@@ -303,7 +303,7 @@ var everyCall = os.Getenv("UNDERSTUDY_EVERY_CALL") != ""
 func pointsOf(calls int) (points []int) {
 	step := 1
 	if !everyCall {
-		step += calls / 40
+		step += calls / 25
 	}
 	for at := 1; at <= calls; at += step {
 		points = append(points, at)

@@ -331,6 +331,9 @@ func (p *part) rotate(ctx context.Context, e determinant.Epoch) error {
 
 func (p *part) rotateLocked(ctx context.Context, e determinant.Epoch) error {
 	entered, err := p.enter(ctx)
+	if errors.Is(err, operator.ErrFenced) { // it is somebody else's affair by now
+		return nil
+	}
 	if err != nil || !entered {
 		return err
 	}
@@ -346,11 +349,11 @@ func (p *part) rotateLocked(ctx context.Context, e determinant.Epoch) error {
 	}
 	h.Committed = e
 	err = p.begin(&h)
-	if errors.Is(err, errTurn) {
-		err = fmt.Errorf("%w: task %d, at a checkpoint: %w", operator.ErrFenced, p.task, err)
-	}
 	if err == nil {
 		err = p.sweep(&h)
+	}
+	if errors.Is(err, errTurn) {
+		err = nil
 	}
 	err = errors.Join(err, out.release())
 	p.forget()

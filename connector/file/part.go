@@ -297,3 +297,6 @@ func (p *part) close() error {
 	p.forget()
 	return nil
 }
+
+// partName names the files of a task.
+func partName(task int) string { return fmt.Sprintf("part-%05d", task) }

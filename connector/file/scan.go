@@ -145,12 +145,13 @@ func (p *part) judge(s *snapshot, from int, alone bool) error {
 		}
 	}
 	for _, f := range s.steps[from:] {
-		if f.start <= s.cursor.Next && f.next >= s.cursor.Next && s.shows(f.pieces) {
-			for _, piece := range f.pieces {
-				s.streams[piece.Folder].position = piece.end()
-			}
+		if f.start <= s.cursor.Next && s.shows(f.pieces) {
 			s.cursor = f.end
 		}
+	}
+	positions, _ := s.places(s.cursor.Next)
+	for folder, t := range s.streams { //lint:sorted each by itself
+		t.position = positions[folder]
 	}
 	return nil
 }
@@ -225,27 +226,32 @@ func (p *part) scanFrames(s *snapshot, data []byte, at int, number uint64) error
 	}
 }
 
-// find gives where the streams stood at a cursor that a checkpoint names: all steps are of one execution, and some write or head ends
-// there, so that the highest place up to the cursor that is told of a stream is its place at the cursor.
+// find gives where the streams stood at a cursor that a checkpoint names.
 func (s *snapshot) find(c determinant.Cursor) (map[string]uint64, bool) {
-	if c.Next == 0 {
-		start := map[string]uint64{}
-		for folder := range s.streams {
-			start[folder] = 0
-		}
-		return start, true
+	if c.Next > 0 {
+		return s.places(c.Next)
 	}
+	start := map[string]uint64{}
+	for folder := range s.streams { //lint:sorted each by itself
+		start[folder] = 0
+	}
+	return start, true
+}
+
+// places gives where the streams stood before the element with that number, and whether some write or head ends there. All steps are of
+// one execution, so that the highest place up to the element that is told of a stream is its place there.
+func (s *snapshot) places(next determinant.Seq) (map[string]uint64, bool) {
 	ended := false
 	below, above := map[string]uint64{}, map[string]uint64{}
 	tell := func(folder string, at determinant.Seq, position uint64) {
-		if at <= c.Next {
+		if at <= next {
 			below[folder] = max(below[folder], position)
 		} else if p, ok := above[folder]; !ok || position < p {
 			above[folder] = position
 		}
 	}
 	for _, st := range s.steps {
-		ended = ended || st.next == c.Next
+		ended = ended || st.next == next
 		for _, place := range st.places {
 			tell(place.Folder, st.next, place.Position)
 		}

@@ -157,7 +157,7 @@ func (d *Directory) Open(ctx context.Context, task, n int) (operator.CausalStore
 	p := d.mu.parts[task]
 	if p == nil {
 		p = &part{
-			task: task, name: fmt.Sprintf("part-%05d", task), dir: d.dir, hidden: d.hidden(), disk: d.disk,
+			task: task, name: partName(task), dir: d.dir, hidden: d.hidden(), disk: d.disk,
 			options: d.options, now: d.now,
 		}
 		d.mu.parts[task] = p

@@ -13,6 +13,7 @@ import (
 	"github.com/parquet-go/parquet-go"
 	"github.com/stretchr/testify/require"
 
+	"github.com/understudy-stream/understudy/connector/connectortest"
 	"github.com/understudy-stream/understudy/connector/file"
 	"github.com/understudy-stream/understudy/operator"
 )
@@ -240,6 +241,26 @@ func TestDamage(t *testing.T) {
 		}
 	}
 	require.Greater(t, told, tried/2)
+}
+
+func TestConforms(t *testing.T) {
+	type row struct {
+		N int64  `parquet:"n"`
+		X string `parquet:"x"`
+	}
+	var rows []row
+	for n := range int64(25) {
+		rows = append(rows, row{n, fmt.Sprint("x", n)})
+	}
+	connectortest.Source(t, func(t testing.TB) connectortest.SourceInput[row] {
+		name := write(t, filepath.Join(t.TempDir(), "a.parquet"), encode(t, rows))
+		return connectortest.SourceInput[row]{
+			Source:     func() operator.Source[row] { return Rows[row](name).With(SourceOptions{BatchRows: 3}) },
+			Records:    rows,
+			BadSplits:  []string{split{name, 0, 10, 1, 1}.String(), split{name + ".no", 0, 10, 1, 1}.String()},
+			BadOffsets: []uint64{11},
+		}
+	})
 }
 
 func FuzzParseSplit(f *testing.F) {

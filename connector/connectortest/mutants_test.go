@@ -1,0 +1,147 @@
+package connectortest
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"runtime"
+	"sync"
+	"testing"
+	"time"
+)
+
+func TestMemoryConforms(t *testing.T) {
+	CausalSink(t, func(testing.TB) CausalPlace { return newMemory().place() })
+}
+
+// TestLogConforms has a place that can only be added to: after a cut it shows again what it has shown.
+func TestLogConforms(t *testing.T) {
+	CausalSink(t, func(testing.TB) CausalPlace {
+		m := newMemory()
+		m.log = true
+		return m.place()
+	})
+}
+
+// mutants are the rules of memory that can be switched off.
+var mutants = []string{
+	"tasks have outputs of their own",
+	"a place belongs to one job",
+	"a closed store refuses",
+	"a store is closed by itself",
+	"a cancelled call says why",
+	"a cancelled write does not come later",
+	"a checkpoint keeps what is ahead of it",
+	"a late checkpoint is harmless",
+	"a checkpoint lets go",
+	"a checkpoint told twice is harmless",
+	"a checkpoint leaves the output alone",
+	"a fence does not wait for a stopped writer",
+	"a lower fence is refused",
+	"an equal fence is no error",
+	"an equal fence leaves the writer alone",
+	"a restart is obeyed",
+	"a restart keeps what is shown",
+	"a restart forgets determinants",
+	"a cut is obeyed",
+	"a cut is done once",
+	"a cut comes before the answer",
+	"a cut cuts the output",
+	"a cut forgets determinants",
+	"deltas are the caller's",
+	"deltas come in order",
+	"all deltas come back",
+	"the cursor is behind the last write",
+	"determinants are stored first",
+	"determinants are stored",
+	"a failed write is not tried again blindly",
+	"a failed write leaves the store usable",
+	"a fence holds between processes",
+	"a fence is obeyed",
+	"a fence holds during a write",
+	"a fenced write stores nothing",
+	"the caller's bytes are copied",
+	"a gap is refused",
+	"an overlap is refused",
+	"the start is compared",
+	"what is torn is compared",
+	"what is torn is not shown again",
+	"records keep their order",
+	"no record is lost",
+	"a write without records counts",
+	"a fence is of one task",
+	"closing leaves the fence alone",
+	"the cursor is not ahead of what is seen",
+}
+
+// TestMutantsAreCaught switches off one rule at a time: some case must fail, and none may panic or hang.
+func TestMutantsAreCaught(t *testing.T) {
+	for _, rule := range mutants {
+		t.Run(rule, func(t *testing.T) {
+			s := &causalSuite{patience: 100 * time.Millisecond, place: func(testing.TB) CausalPlace { return newMemory(rule).place() }}
+			caught := 0
+			defer func() { t.Logf("noticed by %d of %d cases", caught, len(causalCases)) }()
+			for _, c := range causalCases {
+				run := c.run
+				if c.name == "random" {
+					run = seededRandom
+				}
+				if r := record(t, func(t testing.TB) { run(t, s) }); r.message != "" {
+					caught++
+					t.Logf("%s: %s", c.name, r.message)
+				}
+			}
+			if caught == 0 {
+				t.Errorf("no case notices that the rule is broken: %s", rule)
+			}
+		})
+	}
+}
+
+// seededRandom is caseRandom with seeds of its own: rapid has one test per process.
+func seededRandom(t testing.TB, s *causalSuite) {
+	for seed := range uint64(100) {
+		random := rand.New(rand.NewPCG(seed, 1))
+		choose := func(_ string, n int) int { return random.IntN(n) }
+		(&randomRun{w: newWorld(t, s, s.place(t), 0), choose: choose}).run()
+	}
+}
+
+// recorder is a test that notes that it has failed and says so to nobody.
+type recorder struct {
+	testing.TB
+	mu       sync.Mutex
+	message  string
+	cleanups []func()
+}
+
+// record runs a test to its end.
+func record(t testing.TB, f func(t testing.TB)) *recorder {
+	r := &recorder{TB: t}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		defer r.clean()
+		f(r)
+	}()
+	<-done
+	return r
+}
+
+func (r *recorder) clean() {
+	for i := len(r.cleanups) - 1; i >= 0; i-- {
+		r.cleanups[i]()
+	}
+}
+
+func (r *recorder) Cleanup(f func()) { r.cleanups = append(r.cleanups, f) }
+
+func (r *recorder) Logf(string, ...any) {}
+
+func (r *recorder) Fatalf(format string, args ...any) {
+	r.mu.Lock()
+	r.message = fmt.Sprintf(format, args...)
+	r.mu.Unlock()
+	runtime.Goexit()
+}
+
+func (r *recorder) Skip(...any) { runtime.Goexit() }
