@@ -263,6 +263,20 @@ func TestConforms(t *testing.T) {
 	})
 }
 
+func TestSourceURL(t *testing.T) {
+	glob, o, err := ParseSourceURL("file:///in/*.parquet?batch-rows=7")
+	require.NoError(t, err)
+	require.Equal(t, "/in/*.parquet", glob)
+	require.Equal(t, SourceOptions{BatchRows: 7}, o)
+	glob, _, err = ParseSourceURL("file:in/x?format=parquet")
+	require.NoError(t, err)
+	require.Equal(t, "in/x", glob)
+	for _, text := range []string{"file:x.csv", "file:x.parquet?batch-rows=0", "file:x.parquet?rows=1", "http:x.parquet", "file:%zz"} {
+		_, _, err := ParseSourceURL(text)
+		require.ErrorIs(t, err, file.ErrURL, text)
+	}
+}
+
 func FuzzParseSplit(f *testing.F) {
 	f.Add(split{"a \" b\n", 1, 2, 3, -4}.String())
 	f.Add(`"a" group 0 with 1 rows of 1 at 5`)
