@@ -74,6 +74,10 @@ generate-check:
 	before=$$(state); $(GO) generate ./...; \
 	[ "$$before" = "$$(state)" ] || { echo "generated files were stale"; git status --short; exit 1; }
 
+.PHONY: crash-file
+crash-file: ## the file sink dies, or is stopped, at every system call: some minutes
+	UNDERSTUDY_EVERY_CALL=1 $(GO) test ./connector/file -run 'Crash|Stopped|Conforms' -timeout 60m -count 1
+
 .PHONY: bench
 bench: ## benchmarks: PKG=./causal BENCH=Append
 	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem $(PKG)

@@ -71,10 +71,11 @@ func (h *stepHandle) Truncate(size int64) error {
 }
 
 func TestConforms(t *testing.T) {
-	for name, o := range map[string]SinkOptions{
-		"one file":      {},
-		"shared, rolls": {Shared: true, RollBytes: 100, Key: func([]byte) (string, error) { return "k", nil }},
-	} {
+	layouts := map[string]SinkOptions{"one file": {}}
+	if everyCall { // twice as many steps, each of which the suite has fail in three ways
+		layouts["shared, closed by size"] = SinkOptions{Shared: true, RollBytes: 100, Key: func([]byte) (string, error) { return "k", nil }}
+	}
+	for name, o := range layouts {
 		t.Run(name, func(t *testing.T) {
 			o.Patience = 5 * time.Millisecond
 			connectortest.CausalSink(t, func(t testing.TB) connectortest.CausalPlace {

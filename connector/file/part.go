@@ -133,7 +133,7 @@ func (p *part) join(records [][]byte) error {
 				folder, err = folderOf(key)
 			}
 			if err != nil {
-				return fmt.Errorf("file: the key of record %d of a write to %s: %w", i, p.title(""), err)
+				return fmt.Errorf("%w: record %d of a write to %s: %w", ErrKey, i, p.title(""), err)
 			}
 		}
 		n, ok := at[folder]

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -129,4 +130,27 @@ func BenchmarkSpeed(b *testing.B) {
 			b.ReportMetric(r.best.Seconds()/readers[0].best.Seconds(), r.name+"-ratio")
 		}
 	}
+}
+
+// BenchmarkCSV reads rows of five fields into a struct.
+func BenchmarkCSV(b *testing.B) {
+	type row struct {
+		ID    int64   `csv:"id"`
+		User  string  `csv:"user"`
+		Price float64 `csv:"price"`
+	}
+	var lines strings.Builder
+	lines.WriteString("id,user,price,a,b\n")
+	const rows = 20_000
+	for n := range rows {
+		fmt.Fprintf(&lines, "%d,u%d,%d.25,some text,\"quoted, text\"\n", n, n%100, n)
+	}
+	text := lines.String()
+	s := CSV[row](write(b, filepath.Join(b.TempDir(), "a.csv"), text))
+	b.SetBytes(int64(len(text)))
+	for b.Loop() {
+		all, _ := drain(b, openOnly(b, s, 0))
+		require.Len(b, all, rows)
+	}
+	b.ReportMetric(float64(rows*b.N)/b.Elapsed().Seconds(), "rows/s")
 }

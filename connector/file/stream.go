@@ -19,8 +19,8 @@ import (
 //
 // Invariant: a file begins where the one before it ends, at the start of a line, and only the last one grows.
 
-// ErrKey is returned for a key that is too long to name a folder.
-var ErrKey = permanent("file: the key is too long for the name of a folder")
+// ErrKey is returned for a record of which SinkOptions.Key makes nothing, or a key too long for the name of a folder.
+var ErrKey = permanent("file: the record has no key that can name a folder")
 
 const maxFolder = 200 // bytes; names that are made of it have 255 at most
 

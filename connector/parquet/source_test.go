@@ -43,10 +43,10 @@ func sales(n int) []sale {
 	return rows
 }
 
-// encode makes a file with ten rows in a row group.
+// encode makes a file with ten rows in a row group, unless the options say otherwise.
 func encode[T any](t require.TestingT, rows []T, o ...parquet.WriterOption) []byte {
 	var b bytes.Buffer
-	w := parquet.NewGenericWriter[T](&b, append(o, parquet.MaxRowsPerRowGroup(10))...)
+	w := parquet.NewGenericWriter[T](&b, append([]parquet.WriterOption{parquet.MaxRowsPerRowGroup(10)}, o...)...)
 	_, err := w.Write(rows)
 	require.NoError(t, err)
 	require.NoError(t, w.Close())
@@ -310,4 +310,22 @@ func ExampleRows() {
 	fmt.Println(next, v.Name, v.People)
 	// Output:
 	// 2 Rom 2746000
+}
+
+func BenchmarkRows(b *testing.B) {
+	const rows = 20_000
+	data := encode(b, sales(rows), parquet.MaxRowsPerRowGroup(5000))
+	name := write(b, filepath.Join(b.TempDir(), "a.parquet"), data)
+	s := Rows[sale](name)
+	splits, err := s.Splits(ctx)
+	require.NoError(b, err)
+	for b.Loop() {
+		n := 0
+		for _, split := range splits {
+			all, _ := drain(b, s, split, 0)
+			n += len(all)
+		}
+		require.Equal(b, rows, n)
+	}
+	b.ReportMetric(float64(rows*b.N)/b.Elapsed().Seconds(), "rows/s")
 }
