@@ -49,6 +49,15 @@ type TaskState struct {
 	Holders     []determinant.WorkerID  // who has the image, sorted
 	Ended       bool
 	External    *determinant.Cursor // position of the task's external output, if it has one: sinks are cut to it in a rollback
+	// Prepared names, by epoch, the transactions of a transactional sink that the checkpoint makes visible, as far as they were
+	// not when the task acknowledged it.
+	Prepared []Transaction `msgpack:",omitempty"`
+}
+
+// Transaction names output that an external system holds back until a checkpoint is complete.
+type Transaction struct {
+	Epoch  determinant.Epoch
+	Handle string
 }
 
 func (Start) command() byte    { return 1 }

@@ -15,6 +15,7 @@ var commands = []Command{
 	Complete{Epoch: 4, Tasks: []TaskState{
 		{Task: 0, Incarnation: 2, Log: 77, Holders: []determinant.WorkerID{1, 5}},
 		{Task: 1, Incarnation: 1, Ended: true, External: &determinant.Cursor{Next: 8, Epoch: 5, Bytes: 3, CRC: 1}},
+		{Task: 2, Incarnation: 1, External: &determinant.Cursor{Epoch: 5}, Prepared: []Transaction{{Epoch: 3, Handle: "a"}, {Epoch: 4}}},
 	}},
 }
 

@@ -359,7 +359,7 @@ func (c *Coordinator) taskStates() []TaskState {
 		slices.Sort(holders)
 		states[t] = TaskState{
 			Task: determinant.TaskID(t), Incarnation: p.Incarnation, Log: p.Log, Holders: slices.Compact(holders),
-			Ended: p.Ended, External: p.External,
+			Ended: p.Ended, External: p.External, Prepared: p.Prepared,
 		}
 	}
 	return states

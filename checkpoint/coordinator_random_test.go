@@ -31,7 +31,7 @@ type chaos struct {
 	mail      []Ack // acknowledgements under way
 
 	// The checker's own books.
-	acked     map[Ack]bool // delivered to the leader, with what does not matter set to zero
+	acked     map[ackKey]bool // delivered to the leader
 	triggered map[determinant.Epoch]bool
 	ended     map[determinant.Epoch]string // completed or abandoned, as far as it counted
 	spoiled   map[determinant.Epoch]bool   // under way when a task died in at-least-once
@@ -41,13 +41,22 @@ type chaos struct {
 
 const chaosTasks = 3
 
+// ackKey is what matters of an acknowledgement: of a primary's the worker does not.
+type ackKey struct {
+	Task        determinant.TaskID
+	Incarnation determinant.Incarnation
+	Epoch       determinant.Epoch
+	Worker      determinant.WorkerID
+	Primary     bool
+}
+
 func newChaos(pick func(int) int, m mutation.Set) *chaos {
 	c := &chaos{
 		pick:     pick,
 		config:   Config{Sources: []determinant.TaskID{0, 1}, Interval: 50, Timeout: 400, Retry: 100, Mutations: m},
 		state:    NewState(chaosTasks, determinant.Mode(pick(3)), determinant.Full),
 		standbys: make([][]determinant.WorkerID, chaosTasks), recover: make([]bool, chaosTasks),
-		acked: map[Ack]bool{}, triggered: map[determinant.Epoch]bool{}, ended: map[determinant.Epoch]string{}, spoiled: map[determinant.Epoch]bool{},
+		acked: map[ackKey]bool{}, triggered: map[determinant.Epoch]bool{}, ended: map[determinant.Epoch]string{}, spoiled: map[determinant.Epoch]bool{},
 	}
 	for i := range c.replicas {
 		c.replicas[i] = NewCoordinator(c.config, c.state)
@@ -147,11 +156,11 @@ func (c *chaos) checkComplete(cmd Complete, before *State) {
 		c.fail("completed %d, under way when a task died and recovery was not causal", cmd.Epoch)
 	}
 	for i, t := range cmd.Tasks {
-		if !c.acked[Ack{Task: t.Task, Incarnation: before.Incarnations[i], Epoch: cmd.Epoch, Primary: true}] {
+		if !c.acked[ackKey{Task: t.Task, Incarnation: before.Incarnations[i], Epoch: cmd.Epoch, Primary: true}] {
 			c.fail("completed %d without incarnation %d of task %d", cmd.Epoch, before.Incarnations[i], t.Task)
 		}
 		for _, w := range t.Holders {
-			if !c.acked[Ack{Task: t.Task, Incarnation: t.Incarnation, Epoch: cmd.Epoch, Worker: w}] {
+			if !c.acked[ackKey{Task: t.Task, Incarnation: t.Incarnation, Epoch: cmd.Epoch, Worker: w}] {
 				c.fail("completed %d: worker %d is named as a holder of task %d", cmd.Epoch, w, t.Task)
 			}
 		}
@@ -200,9 +209,9 @@ func (c *chaos) acknowledgements() {
 }
 
 func (c *chaos) deliver(a Ack) {
-	c.acked[Ack{Task: a.Task, Incarnation: a.Incarnation, Epoch: a.Epoch, Worker: a.Worker}] = true
+	c.acked[ackKey{Task: a.Task, Incarnation: a.Incarnation, Epoch: a.Epoch, Worker: a.Worker}] = true
 	if a.Primary {
-		c.acked[Ack{Task: a.Task, Incarnation: a.Incarnation, Epoch: a.Epoch, Primary: true}] = true
+		c.acked[ackKey{Task: a.Task, Incarnation: a.Incarnation, Epoch: a.Epoch, Primary: true}] = true
 	}
 	c.step(a)
 }

@@ -31,6 +31,7 @@ type Ack struct {
 	Log         determinant.LogOffset // Meta.Log
 	External    *determinant.Cursor   // of a task with an external output: the last of Meta.Outputs
 	Bytes       int64                 // length of the image
+	Prepared    []Transaction         // of a transactional sink: TaskState.Prepared
 }
 
 // Failed: Worker cannot take or keep that image.

@@ -278,7 +278,7 @@ func (w *Worker) completed(c *checkpoint.Complete) {
 		}
 		w.env.WakeTask(determinant.TaskID(t))
 		if h.sink != nil {
-			w.truncateStore(h, c.Epoch)
+			w.checkpointed(h, c.Epoch)
 		}
 	}
 	w.env.Disk(func() { w.fold(c) })

@@ -70,6 +70,8 @@ type Coordinator struct {
 	poisons    []poisoned                                   // by task
 	failures   []int                                        // by task
 	ended      []determinant.Incarnation                    // by task; the life that has ended its outputs, 0: none
+	shown      []determinant.Epoch                          // by task; what a transactional sink has made visible
+	last       determinant.Epoch                            // the job's last checkpoint, once it is complete; 0: not yet
 	unstored   map[determinant.WorkerID]int                 // images that a worker could not store since it stored one
 	divergence int
 	finished   bool
@@ -97,6 +99,7 @@ func NewCoordinator(job *Job, v View, recovery standby.State, points checkpoint.
 		poisons:  make([]poisoned, len(job.Tasks)),
 		failures: make([]int, len(job.Tasks)),
 		ended:    make([]determinant.Incarnation, len(job.Tasks)),
+		shown:    make([]determinant.Epoch, len(job.Tasks)),
 	}
 	c.unstored = map[determinant.WorkerID]int{}
 	for t := range c.holds {
@@ -184,6 +187,9 @@ func (c *Coordinator) Report(r Report) {
 		c.placed()
 	case r.Ended != nil:
 		c.taskEnded(r.Ended)
+	case r.Shown != nil:
+		c.shown[r.Shown.Task] = max(c.shown[r.Shown.Task], r.Shown.Epoch)
+		c.end()
 	case r.Checkpoint:
 		c.checkpoints(checkpoint.Request{})
 	}
@@ -198,6 +204,28 @@ func (c *Coordinator) taskEnded(e *Ended) {
 		}
 	}
 	c.checkpoints(checkpoint.Request{})
+}
+
+// checkpointDone takes word that the job's last checkpoint is complete.
+func (c *Coordinator) checkpointDone(e determinant.Epoch) {
+	c.last = e
+	c.end()
+}
+
+// end ends the job when its last checkpoint is complete and the last output can be seen.
+//
+// Invariant: a job is over only when its transactional sinks have committed all that they had prepared: nobody would do it after.
+func (c *Coordinator) end() {
+	if c.last == 0 || c.finished {
+		return
+	}
+	for t, spec := range c.job.Tasks {
+		if spec.Transactional && c.shown[t] < c.last && !c.opts.Mutations.Has(mutation.FinishBeforeCommit) {
+			c.waiting(fmt.Sprintf("task %d has still to commit its last output", t))
+			return
+		}
+	}
+	c.ledger.Propose(Entry{Finish: &Finish{Epoch: c.last}})
 }
 
 // recovery gives the decider an event and carries out what follows.
@@ -257,7 +285,7 @@ func (c *Coordinator) checkpoints(ev checkpoint.Event) {
 				c.env.Tell(w, Control{Poll: &e})
 			}
 		case checkpoint.Done:
-			c.ledger.Propose(Entry{Finish: &Finish{Epoch: e.Epoch}})
+			c.checkpointDone(e.Epoch)
 		}
 	}
 }

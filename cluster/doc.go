@@ -3,7 +3,8 @@
 //
 // A record's way through here: Worker.Write collects the sealed batches that a peer has subscribed to, and behind them the
 // delta of determinants; Worker.Receive merges the delta and delivers the batches to the tasks; Worker.Step runs a task's
-// next step; Worker.WriteSink hands output, with its determinants, to a causal sink's store.
+// next step; Worker.WriteSink hands output, with its determinants, to a causal sink's store, or without them to a transactional
+// one's, which shows it when its checkpoint is complete (transactions.go).
 //
 // A death's way: Worker or driver reports it; Coordinator asks standby.Decider, which proposes a Decision; once the ledger has
 // committed it, every worker applies it (Worker.Apply), fences, and answers with its copies of the logs; the promoted worker

@@ -122,6 +122,7 @@ type Report struct {
 	CaughtUp   *standby.CaughtUp
 	Holding    *standby.Holding
 	Ended      *Ended
+	Shown      *Shown
 	Checkpoint bool // wants a checkpoint soon, to free logs
 }
 
@@ -139,7 +140,7 @@ const (
 	FirstOutput              // something new left the task: a batch or write that goes beyond what the former life had sent
 	Aligned                  // not a phase: the task passed a barrier, Elements milliseconds after its checkpoint was started
 	Suppressed               // not a phase: Elements of replayed output were not sent again
-	Written                  // not a phase: Elements were written to a causal sink
+	Written                  // not a phase: Elements became visible in a sink
 )
 
 // String names the phase.
@@ -166,6 +167,12 @@ func answerOf(logs *causal.Store, job *Job, t determinant.TaskID, d determinant.
 		}
 	}
 	return own, past
+}
+
+// Shown says that a transactional sink's output of all epochs up to Epoch can be seen.
+type Shown struct {
+	Task  determinant.TaskID
+	Epoch determinant.Epoch
 }
 
 // Ended says that a task has ended its outputs: its input is processed.

@@ -258,18 +258,26 @@ func (w *Worker) store(h *hosted, p *pendingAck, meta checkpoint.Meta, tables []
 
 // sendAcks reports every acknowledgement that has nothing left to wait for.
 //
-// Invariant: a causal sink acknowledges a checkpoint only when everything before its barrier is stored outside, since nobody
-// replays it to the sink after truncation.
+// Invariant: a sink acknowledges a checkpoint only when everything before its barrier is stored outside, or prepared, since
+// nobody replays it to the sink after truncation.
 func (w *Worker) sendAcks(h *hosted) {
 	for _, p := range h.acks {
-		early := w.opts.Mutations.Has(mutation.SinkAcknowledgesEarly)
-		if p.sent || !p.stored || h.sink != nil && h.sink.stored < p.barrier && !early {
+		if p.sent || !p.stored || h.sink != nil && h.sink.stored < p.barrier && !w.acknowledgesEarly(h) {
 			continue
 		}
 		p.sent = true
 		ack := p.ack
+		if h.sink != nil && h.sink.held != nil {
+			ack.Prepared = h.sink.held.named(ack.Epoch, w.acknowledgesEarly(h))
+		}
 		w.report(Report{Ack: &ack})
 	}
+}
+
+// acknowledgesEarly tells whether a mutation has the task's sink acknowledge what is not outside.
+func (w *Worker) acknowledgesEarly(h *hosted) bool {
+	m := w.opts.Mutations
+	return m.Has(mutation.SinkAcknowledgesEarly) || m.Has(mutation.AckBeforePrepare) && h.sink.held != nil
 }
 
 // Sealed wakes the writer of the link to the consumer. Part of task.Host.

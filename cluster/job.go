@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"context"
 	"fmt"
 
 	"github.com/understudy-stream/understudy/determinant"
@@ -27,9 +28,11 @@ type TaskSpec struct {
 	Edges    [][]determinant.ChannelID
 	External bool
 	ExtID    determinant.ChannelID
+	// Transactional: the external output is held back until its checkpoint is complete, and no determinants are kept there.
+	Transactional bool // implies External
 }
 
-// ChannelSpec is one channel of a job. That of a causal sink ends outside: External.
+// ChannelSpec is one channel of a job. That of a sink ends outside: External.
 type ChannelSpec struct {
 	From, To determinant.TaskID
 	External bool
@@ -110,17 +113,20 @@ func (j *Job) outputs(t determinant.TaskID) int {
 	return n
 }
 
+// connectSink gives a task that ends in a sink its external channel, and tells the topology what is kept behind it.
 func (j *Job) connectSink(t *TaskSpec) {
 	v := &j.Plan.Vertices[t.Vertex]
-	if v.Sink == nil {
-		if len(t.Edges) == 0 {
-			j.Topology.Open = append(j.Topology.Open, t.ID)
-		}
-		return
+	if v.External() {
+		t.External, t.ExtID = true, determinant.ChannelID(len(j.Channels))
+		j.Channels = append(j.Channels, ChannelSpec{From: t.ID, External: true, Output: j.outputs(t.ID)})
 	}
-	t.External, t.ExtID = true, determinant.ChannelID(len(j.Channels))
-	j.Channels = append(j.Channels, ChannelSpec{From: t.ID, External: true, Output: j.outputs(t.ID)})
-	j.Topology.Sinks = append(j.Topology.Sinks, t.ID)
+	t.Transactional = v.Transactions != nil
+	switch {
+	case v.Sink != nil:
+		j.Topology.Sinks = append(j.Topology.Sinks, t.ID)
+	case len(t.Edges) == 0: // what a transactional sink has written since the checkpoint goes with the life that wrote it
+		j.Topology.Open = append(j.Topology.Open, t.ID)
+	}
 }
 
 // sources lists the tasks of source vertices.
@@ -185,4 +191,16 @@ func (j *Job) storeOrder(t determinant.TaskID, d determinant.Depth) []determinan
 		}
 	}
 	return j.pick(in)
+}
+
+// openSink opens the causal store of task t.
+func (j *Job) openSink(t determinant.TaskID) (operator.CausalStore, error) {
+	spec := &j.Tasks[t]
+	return j.Plan.Vertices[spec.Vertex].Sink(context.Background(), spec.Info.Index)
+}
+
+// openTransactions opens the transactional store of task t.
+func (j *Job) openTransactions(t determinant.TaskID) (operator.TransactionalStore, error) {
+	spec := &j.Tasks[t]
+	return j.Plan.Vertices[spec.Vertex].Transactions(context.Background(), spec.Info.Index)
 }

@@ -112,13 +112,21 @@ const (
 
 func drawnPlan(t *testing.T, v *valve, out string) *operator.Plan {
 	t.Helper()
+	return drawnTo(t, v, func(sums operator.Stream[drawn]) {
+		operator.To(sums, "output", file.Sink(out, file.SinkOptions{}), operator.WithCodec(operator.JSON[drawn]()))
+	})
+}
+
+// drawnTo is the job with another end.
+func drawnTo(t *testing.T, v *valve, end func(sums operator.Stream[drawn])) *operator.Plan {
+	t.Helper()
 	job := operator.NewJob("drawn")
 	draws := operator.Map(operator.Rebalanced(operator.From(job, "numbers", operator.Source[uint64](v))), "draw",
 		func(ctx operator.Context, n uint64) (drawn, error) {
 			return drawn{N: int64(n), Time: ctx.Now().UnixMilli(), Draw: ctx.Rand().Int64N(1000)}, nil
 		})
 	sums := operator.Process(operator.KeyBy(draws, drawnKey), "sum", func() operator.Processor[int64, drawn, drawn] { return &summing{} })
-	operator.To(sums, "output", file.Sink(out, file.SinkOptions{}), operator.WithCodec(operator.JSON[drawn]()))
+	end(sums)
 	plan, err := job.Plan(2)
 	require.NoError(t, err)
 	return plan
@@ -242,6 +250,12 @@ func (k *killer) checkpoint() {
 // drawnRun runs drawnPlan while drive is at it.
 func drawnRun(ctx context.Context, t *testing.T, v *valve, out string, o LocalOptions, drive func(k *killer)) (Summary, error) {
 	t.Helper()
+	return killRun(ctx, t, drawnPlan(t, v, out), v, out, o, drive)
+}
+
+// killRun runs a plan of drawnTo that shows its output in out.
+func killRun(ctx context.Context, t *testing.T, plan *operator.Plan, v *valve, out string, o LocalOptions, drive func(k *killer)) (Summary, error) {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	var driving sync.WaitGroup
@@ -249,7 +263,7 @@ func drawnRun(ctx context.Context, t *testing.T, v *valve, out string, o LocalOp
 		k := &killer{t: t, l: l, valve: v, out: out, ctx: ctx}
 		driving.Go(func() { drive(k) })
 	}
-	sum, err := RunLocal(ctx, drawnPlan(t, v, out), o)
+	sum, err := RunLocal(ctx, plan, o)
 	cancel()
 	driving.Wait()
 	return sum, err

@@ -342,15 +342,10 @@ func (l *Local) startWorker(dir int) (*localWorker, error) {
 	lw.worker = NewWorker(id, l.job, l.coord.View(), lw, Options{
 		Context: lw.ctx, Clock: l.opts.Clock, Entropy: entropy, State: state, Budget: budget, DeadLetter: l.opts.DeadLetter,
 		Calls:    func(t determinant.TaskID) task.Calls { return &calls{driver: lw.driver, task: t} },
-		OpenSink: l.openSink, LogBudget: l.opts.LogBudget, Mutations: l.opts.Mutations,
+		OpenSink: l.job.openSink, OpenTransactions: l.job.openTransactions, LogBudget: l.opts.LogBudget, Mutations: l.opts.Mutations,
 	})
 	l.mu.workers[dir] = lw
 	return lw, nil
-}
-
-func (l *Local) openSink(t determinant.TaskID) (operator.CausalStore, error) {
-	spec := &l.job.Tasks[t]
-	return l.job.Plan.Vertices[spec.Vertex].Sink(context.Background(), spec.Info.Index)
 }
 
 // run ticks until the job is over or ctx ends.

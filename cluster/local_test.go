@@ -12,6 +12,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/understudy-stream/understudy/checkpoint"
 	"github.com/understudy-stream/understudy/connector/file"
 	"github.com/understudy-stream/understudy/determinant"
 	"github.com/understudy-stream/understudy/operator"
@@ -130,4 +131,46 @@ func TestACancelledRunGoesOn(t *testing.T) {
 	require.NoError(t, err)
 	require.True(t, sum.Resumed)
 	requireExact(t, out, 2000)
+}
+
+// Whoever wants to know is told of each completed checkpoint, once, with the size of its images and how long it took.
+func TestCheckpointsAreToldOf(t *testing.T) {
+	dir := t.TempDir()
+	v := &valve{n: 1000}
+	var told []Checkpointed
+	o := LocalOptions{
+		StateDir: filepath.Join(dir, "state"), CheckpointInterval: 10 * time.Millisecond,
+		Checkpointed: func(c Checkpointed) { told = append(told, c) },
+	}
+	sum, err := drawnRun(t.Context(), t, v, filepath.Join(dir, "out"), o, func(k *killer) {
+		k.advance(500)
+		v.open(v.n)
+	})
+	require.NoError(t, err)
+	require.NotEmpty(t, told)
+	require.Len(t, told, sum.Checkpoints)
+	for i, c := range told {
+		require.Positive(t, c.Bytes)
+		require.Positive(t, c.Took)
+		require.True(t, i == 0 || c.Epoch > told[i-1].Epoch)
+	}
+}
+
+// An image counts once, however often it is acknowledged, and only for its own checkpoint.
+func TestCheckpointSizes(t *testing.T) {
+	var c checkpointSizes
+	now := time.UnixMilli(1000)
+	_, ok := c.entry(&Entry{Start: &checkpoint.Start{Epoch: 7}}, now)
+	require.False(t, ok)
+	for _, a := range []checkpoint.Ack{
+		{Task: 1, Epoch: 7, Primary: true, Bytes: 10}, {Task: 1, Epoch: 7, Primary: true, Bytes: 10}, {Task: 1, Epoch: 7, Bytes: 10},
+		{Task: 2, Epoch: 6, Primary: true, Bytes: 100}, {Task: 2, Epoch: 7, Primary: true, Bytes: 5},
+	} {
+		c.ack(&a)
+	}
+	got, ok := c.entry(&Entry{Complete: &checkpoint.Complete{Epoch: 7}}, now.Add(30*time.Millisecond))
+	require.True(t, ok)
+	require.Equal(t, Checkpointed{Epoch: 7, Bytes: 15, Took: 30 * time.Millisecond}, got)
+	_, ok = c.entry(&Entry{Complete: &checkpoint.Complete{Epoch: 8}}, now) // its start was not seen
+	require.False(t, ok)
 }

@@ -225,7 +225,7 @@ func (w *Worker) build(t determinant.TaskID, pr *promotion, log causal.Copy, own
 		h.starts = append(h.starts, o.End().Next)
 	}
 	if spec.External {
-		if h.sink, err = w.openSink(h, &v, pr.repeats); err != nil {
+		if h.sink, err = w.takeUpOutput(h, &v, pr.repeats); err != nil {
 			return nil, errors.Join(err, h.task.Close())
 		}
 	}
@@ -273,17 +273,23 @@ func (w *Worker) install(t determinant.TaskID, h *hosted) {
 func (w *Worker) causalStore(t determinant.TaskID) (operator.CausalStore, error) {
 	w.stores.Lock()
 	defer w.stores.Unlock()
-	if w.stores.closed {
-		return nil, errClosed
+	return openOnce(w.stores.closed, w.stores.open, t, w.opts.OpenSink)
+}
+
+// openOnce opens what an external system has for task t, unless it is open.
+func openOnce[S any](closed bool, opened map[determinant.TaskID]S, t determinant.TaskID, open func(determinant.TaskID) (S, error)) (S, error) {
+	var none S
+	if closed {
+		return none, errClosed
 	}
-	if s := w.stores.open[t]; s != nil {
+	if s, ok := opened[t]; ok {
 		return s, nil
 	}
-	s, err := w.opts.OpenSink(t)
+	s, err := open(t)
 	if err != nil {
-		return nil, err
+		return none, err
 	}
-	w.stores.open[t] = s
+	opened[t] = s
 	return s, nil
 }
 

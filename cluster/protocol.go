@@ -170,6 +170,8 @@ func (r *Report) names(task func(determinant.TaskID), worker func(determinant.Wo
 		worker(r.Holding.Worker)
 	case r.Ended != nil:
 		task(r.Ended.Task)
+	case r.Shown != nil:
+		task(r.Shown.Task)
 	}
 }
 

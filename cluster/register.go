@@ -20,6 +20,7 @@ type lastWords struct {
 	rollback *standby.RollbackWanted
 	caught   *standby.CaughtUp
 	ended    *Ended
+	shown    *Shown
 	kept     *checkpoint.Ack    // of the newest image that the worker keeps as a standby
 	unkept   *checkpoint.Failed // the newest image that it could not keep, until it has said so twice
 }
@@ -40,6 +41,10 @@ func (w *Worker) report(r Report) {
 		w.said.tasks[r.CaughtUp.Task].caught = r.CaughtUp
 	case r.Ended != nil:
 		w.said.tasks[r.Ended.Task].ended = r.Ended
+	case r.Shown != nil:
+		if last := w.said.tasks[r.Shown.Task].shown; last == nil || last.Epoch < r.Shown.Epoch {
+			w.said.tasks[r.Shown.Task].shown = r.Shown
+		}
 	case r.Ack != nil && !r.Ack.Primary:
 		w.said.tasks[r.Ack.Task].kept = r.Ack
 	case r.AckFailed != nil:
@@ -50,7 +55,7 @@ func (w *Worker) report(r Report) {
 }
 
 // Register tells a coordinator that begins to lead what it cannot know from the ledger: failures, recoveries that have
-// ended, rollbacks that are called for, tasks that have no more input, images that are kept here or could not be. It returns
+// ended, rollbacks that are called for, tasks that have no more input, transactions that were committed, images that are kept here or could not be. It returns
 // what the worker holds. What the ledger has settled meanwhile names a former life and changes nothing.
 func (w *Worker) Register() []standby.Held {
 	w.said.mu.Lock()
@@ -74,6 +79,9 @@ func (w *Worker) Register() []standby.Held {
 		}
 		if l.ended != nil {
 			w.env.Report(Report{Ended: l.ended})
+		}
+		if l.shown != nil {
+			w.env.Report(Report{Shown: l.shown})
 		}
 		if l.kept != nil {
 			w.env.Report(Report{Ack: l.kept}) // a primary's own are asked for by a poll

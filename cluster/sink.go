@@ -11,17 +11,27 @@ import (
 	"github.com/understudy-stream/understudy/operator"
 )
 
-// sink is the writing end of a task's causal store: one more neighbour, which holds determinants like a peer.
+// sink is the writing end of a task's external output. A causal store is one more neighbour, which holds determinants like a
+// peer; a transactional one holds the output back.
 type sink struct {
-	store   operator.CausalStore
+	store   operator.CausalStore // nil: held is there
+	held    *heldOutput          // nil: store is there
 	log     *inflightlog.Log
 	order   []determinant.TaskID    // logs that the store keeps, downstream first
 	depth   determinant.Depth       // within so many hops
 	cursor  []determinant.LogOffset // by task; what the store holds of each log
-	stored  determinant.Seq         // everything below is visible outside
+	stored  determinant.Seq         // everything below is visible outside, or held back and prepared as far as epochs have ended
 	shown   uint64                  // records visible outside since the job's start
 	writing bool
 	failed  bool
+}
+
+// takeUpOutput opens the external end of a task and takes up the output there. h is not running yet.
+func (w *Worker) takeUpOutput(h *hosted, v *View, repeats bool) (*sink, error) {
+	if w.job.Tasks[h.task.ID()].Transactional {
+		return w.openHeld(h, v)
+	}
+	return w.openSink(h, v, repeats)
 }
 
 // openSink fences the store for this incarnation and takes up where its output ends, or, for a life that repeats what former
@@ -57,17 +67,20 @@ func (w *Worker) openSink(h *hosted, v *View, repeats bool) (*sink, error) {
 	if err := s.log.Subscribe(stored.Cursor); err != nil {
 		return nil, fmt.Errorf("%w: %w", operator.ErrContradiction, err)
 	}
-	s.stored = stored.Cursor.Next
-	// Elements of the external channel are records, but for the barrier or skip that ends each epoch.
-	s.shown = uint64(s.stored) - min(uint64(s.stored), uint64(stored.Cursor.Epoch)-1)
+	s.stored, s.shown = stored.Cursor.Next, recordsBelow(stored.Cursor)
 	if start := s.log.End().Next; h.recovering.Load() && s.stored > start {
 		w.env.Observe(Observation{Task: t, Incarnation: h.inc, Phase: Suppressed, Elements: uint64(s.stored - start)})
 	}
 	return s, nil
 }
 
-// WriteSink writes what the sink task t has sealed to its store: the determinants that it depends on first. It returns
-// false if there was nothing to write or another call is writing.
+// recordsBelow counts the records of an external channel. Its other elements are the barrier or skip that ends each epoch.
+func recordsBelow(c determinant.Cursor) uint64 {
+	return uint64(c.Next) - min(uint64(c.Next), uint64(c.Epoch)-1)
+}
+
+// WriteSink writes what the sink task t has sealed to its store: the determinants that it depends on first. What a transactional
+// store gets is prepared where an epoch ends. It returns false if there was nothing to write or another call is writing.
 //
 // Invariant: no output is visible beyond its stored determinants.
 func (w *Worker) WriteSink(ctx context.Context, t determinant.TaskID) (bool, error) {
@@ -75,9 +88,13 @@ func (w *Worker) WriteSink(ctx context.Context, t determinant.TaskID) (bool, err
 	if h == nil || err != nil {
 		return false, err
 	}
-	err = h.sink.store.Write(ctx, h.inc, write)
-	if err == nil {
+	var ended *preparedEpoch
+	if held := h.sink.held; held != nil {
+		ended, err = held.write(ctx, h.inc, &write)
+	} else if err = h.sink.store.Write(ctx, h.inc, write); err == nil {
 		w.env.Observe(Observation{Task: t, Incarnation: h.inc, Phase: Written, Elements: uint64(len(write.Records))})
+	}
+	if err == nil {
 		h.sentSomething()
 	}
 	w.mu.Lock()
@@ -92,7 +109,11 @@ func (w *Worker) WriteSink(ctx context.Context, t determinant.TaskID) (bool, err
 		return false, fmt.Errorf("cluster: store of sink task %d: %w", t, err)
 	}
 	h.sink.stored = write.End.Next
-	h.sink.shown += uint64(len(write.Records))
+	if h.sink.held == nil {
+		h.sink.shown += uint64(len(write.Records))
+	} else if ended != nil {
+		h.sink.held.add(*ended)
+	}
 	h.sink.log.Grant(write.End.Next)
 	w.sendAcks(h)
 	w.env.WakeTask(t)
@@ -109,6 +130,9 @@ func (w *Worker) takeOutput(t determinant.TaskID) (*hosted, operator.StoreWrite,
 		return nil, write, nil
 	}
 	s, bytes := h.sink, 0
+	if s.held != nil && s.held.behind() >= maxUncommitted {
+		return nil, write, nil
+	}
 	for bytes < bytesPerStore {
 		b, err := s.log.Next(-1)
 		if err != nil {
@@ -133,10 +157,12 @@ func (w *Worker) takeOutput(t determinant.TaskID) (*hosted, operator.StoreWrite,
 	if bytes == 0 {
 		return nil, write, nil
 	}
-	if depth := w.sharing(); depth != s.depth {
-		s.order, s.depth = w.job.storeOrder(t, depth), depth
+	if s.held == nil {
+		if depth := w.sharing(); depth != s.depth {
+			s.order, s.depth = w.job.storeOrder(t, depth), depth
+		}
+		write.Delta = w.mu.logs.Delta(nil, s.order, s.cursor)
 	}
-	write.Delta = w.mu.logs.Delta(nil, s.order, s.cursor)
 	s.writing = true
 	return h, write, nil
 }
@@ -157,7 +183,16 @@ func appendRecords(records [][]byte, b *inflightlog.Batch) ([][]byte, error) {
 	return records, nil
 }
 
-// truncateStore tells the store of what a committed checkpoint covers. w.mu is held.
+// checkpointed lets a sink's store know of a committed checkpoint. w.mu is held.
+func (w *Worker) checkpointed(h *hosted, e determinant.Epoch) {
+	if h.sink.held != nil {
+		w.commitHeld(h, e)
+		return
+	}
+	w.truncateStore(h, e)
+}
+
+// truncateStore tells a causal store what a committed checkpoint covers. w.mu is held.
 func (w *Worker) truncateStore(h *hosted, e determinant.Epoch) {
 	offsets, store, t := w.mu.view.offsets(), h.sink.store, h.task.ID()
 	w.env.Background(func() {

@@ -12,7 +12,7 @@ import (
 // Summary is what a run did.
 type Summary struct {
 	RecordsIn         uint64     `json:"records_in"`  // taken by sources since the job's start
-	RecordsOut        uint64     `json:"records_out"` // written to causal sinks in this run
+	RecordsOut        uint64     `json:"records_out"` // that became visible in sinks in this run
 	Kills             int        `json:"kills"`
 	TaskKills         int        `json:"task_kills"`
 	WorkerKills       int        `json:"worker_kills"`

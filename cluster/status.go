@@ -112,5 +112,5 @@ type TaskMetrics struct {
 	BusyMillis   int64                   `json:"busy_ms"`            // how long its present step has taken; user code that hangs shows here
 	Replaying    bool                    `json:"replaying"`
 	Source       bool                    `json:"source"`
-	Written      uint64                  `json:"written"` // records visible in its causal sink since the job's start
+	Written      uint64                  `json:"written"` // records visible in its sink since the job's start
 }

@@ -67,6 +67,7 @@ func newBench(t testing.TB, job *Job, id determinant.WorkerID, mode determinant.
 			}
 			return b.store[id], nil
 		},
+		OpenTransactions: job.openTransactions,
 	})
 	t.Cleanup(func() {
 		require.NoError(t, b.w.Close())

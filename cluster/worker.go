@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -47,22 +48,23 @@ type Environment interface {
 
 // Options are a worker's.
 type Options struct {
-	Context     context.Context // of synchronous external calls; nil: never ends
-	Clock       func() int64    // milliseconds since the Unix epoch
-	Entropy     func() uint64   // seeds for user randomness
-	Calls       func(t determinant.TaskID) task.Calls
-	State       *checkpoint.Store
-	Budget      *inflightlog.Budget
-	DeadLetter  func(task.Poison) error // nil: no record is ever set aside
-	OpenSink    func(t determinant.TaskID) (operator.CausalStore, error)
-	Window      int
-	MaxElements int
-	MaxUnsent   int
-	LogBudget   int64 // bytes of determinants beyond which sources stop; 0 means no bound
-	Slice       int
-	Pick        func(n int) int
-	Probe       task.Probe // nil outside the simulator
-	Mutations   mutation.Set
+	Context          context.Context // of synchronous external calls; nil: never ends
+	Clock            func() int64    // milliseconds since the Unix epoch
+	Entropy          func() uint64   // seeds for user randomness
+	Calls            func(t determinant.TaskID) task.Calls
+	State            *checkpoint.Store
+	Budget           *inflightlog.Budget
+	DeadLetter       func(task.Poison) error // nil: no record is ever set aside
+	OpenSink         func(t determinant.TaskID) (operator.CausalStore, error)
+	OpenTransactions func(t determinant.TaskID) (operator.TransactionalStore, error) // may be nil if no sink is transactional
+	Window           int
+	MaxElements      int
+	MaxUnsent        int
+	LogBudget        int64 // bytes of determinants beyond which sources stop; 0 means no bound
+	Slice            int
+	Pick             func(n int) int
+	Probe            task.Probe // nil outside the simulator
+	Mutations        mutation.Set
 }
 
 // Worker hosts tasks and standbys. Its methods may be called from any goroutine.
@@ -86,6 +88,7 @@ type Worker struct {
 		sync.Mutex
 		closed bool
 		open   map[determinant.TaskID]operator.CausalStore
+		held   map[determinant.TaskID]operator.TransactionalStore
 	}
 
 	mu struct {
@@ -152,6 +155,7 @@ func NewWorker(id determinant.WorkerID, job *Job, v View, env Environment, o Opt
 	w.mu.promos = make([]*promotion, n)
 	w.mu.fallen = make([]determinant.Incarnation, n)
 	w.stores.open = map[determinant.TaskID]operator.CausalStore{}
+	w.stores.held = map[determinant.TaskID]operator.TransactionalStore{}
 	w.committed.Store(uint64(w.mu.view.committed()))
 	if v.Complete != nil {
 		for _, t := range v.Complete.Tasks {
@@ -195,16 +199,17 @@ func (w *Worker) Close() error {
 	}
 	w.mu.Unlock()
 	w.stores.Lock()
-	stores := w.stores.open
-	w.stores.open, w.stores.closed = nil, true
+	open, held := w.stores.open, w.stores.held
+	w.stores.open, w.stores.held, w.stores.closed = nil, nil, true
 	w.stores.Unlock()
-	var first error
-	for _, s := range stores { //lint:sorted closing order does not matter
-		if err := s.Close(); err != nil && first == nil {
-			first = err
-		}
+	var errs []error
+	for _, s := range open { //lint:sorted closing order does not matter
+		errs = append(errs, s.Close())
 	}
-	return first
+	for _, s := range held { //lint:sorted closing order does not matter
+		errs = append(errs, s.Close())
+	}
+	return errors.Join(errs...)
 }
 
 // Kill drops one task as if it had died alone, and says so to the coordinator. It returns false if the task is not here.

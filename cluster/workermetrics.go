@@ -15,7 +15,7 @@ import (
 // What a worker process measures. Counters of tasks go on over their lives; those of links and fences begin with the process.
 var (
 	taskRecords      = newFamily("task_records_total", "Records that a task has taken since the job's start.", "task")
-	taskWritten      = newFamily("sink_records_total", "Records of a task that are visible in its causal sink since the job's start.", "task")
+	taskWritten      = newFamily("sink_records_total", "Records of a task that are visible in its sink since the job's start.", "task")
 	taskLog          = newFamily("task_determinant_bytes_total", "Bytes of determinants that a task has recorded since the job's start.", "task")
 	taskBackpressure = newFamily("task_backpressured", "1 while a task waits for a consumer to take its output.", "task")
 	taskBusy         = newFamily("task_step_seconds", "How long the present step of a task has taken; user code that hangs shows here.", "task")

@@ -201,7 +201,7 @@ func (l *life) build(w *welcome) error {
 		Context: l.ctx, Clock: l.clock, Entropy: entropy, State: state, DeadLetter: o.DeadLetter, LogBudget: o.LogBudget,
 		Budget:   inflightlog.NewBudget(o.InflightMemory, o.InflightDisk, o.InflightReserve, files),
 		Calls:    func(t determinant.TaskID) task.Calls { return &calls{driver: l.driver, task: t} },
-		OpenSink: n.openSink,
+		OpenSink: n.job.openSink, OpenTransactions: n.job.openTransactions,
 	})
 	l.applied.Store(w.View.Index)
 	l.mesh = transport.NewMesh(transport.MeshOptions{
@@ -212,11 +212,6 @@ func (l *life) build(w *welcome) error {
 }
 
 func wallClock() int64 { return time.Now().UnixMilli() }
-
-func (n *workerNode) openSink(t determinant.TaskID) (operator.CausalStore, error) {
-	spec := &n.job.Tasks[t]
-	return n.job.Plan.Vertices[spec.Vertex].Sink(context.Background(), spec.Info.Index)
-}
 
 // close drops everything that the life has. Nothing that it has under way becomes visible any more.
 func (l *life) close() error {

@@ -81,7 +81,7 @@ type Runtime interface {
 	Issue(requestHash uint64, do func(context.Context) ([]byte, error))
 	// Output is the i-th outgoing edge of the vertex, in the order of Plan.Edges.
 	Output(i int) Output
-	// External is the channel to the vertex's causal sink; nil if it has none.
+	// External is the channel to the vertex's sink; nil if it has none.
 	External() Output
 }
 

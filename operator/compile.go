@@ -145,16 +145,29 @@ func (g *vertexGraph) vertex() Vertex {
 		if n.atLeastOnce {
 			v.AtLeastOnce = append(v.AtLeastOnce, n.name)
 		}
-		if sink := n.sink; sink != nil {
-			if s, ok := sink.(SinkIdentifier); ok {
-				v.Identify = s.Identify
-			}
-			v.Sink = func(ctx context.Context, task int) (CausalStore, error) { return sink.Open(ctx, task, g.parallelism) }
-		}
+		g.sinkOf(n, &v)
 	}
 	v.Name = strings.Join(names, " -> ")
 	v.New = func(rt Runtime) (Chain, error) { return newInstance(g, rt) }
 	return v
+}
+
+// sinkOf tells the vertex what n ends it in, if it does.
+func (g *vertexGraph) sinkOf(n *node, v *Vertex) {
+	var sink any
+	if causal := n.sink; causal != nil {
+		sink = causal
+		v.Sink = func(ctx context.Context, task int) (CausalStore, error) { return causal.Open(ctx, task, g.parallelism) }
+	}
+	if held := n.transactional; held != nil {
+		sink = held
+		v.Transactions = func(ctx context.Context, task int) (TransactionalStore, error) {
+			return held.OpenTransactions(ctx, task, g.parallelism)
+		}
+	}
+	if s, ok := sink.(SinkIdentifier); ok {
+		v.Identify = s.Identify
+	}
 }
 
 // shape hashes what a checkpoint depends on: operators and their kinds, parallelism, edges and partitions.

@@ -99,7 +99,7 @@ func newFakeRuntime(p *Plan, vertex, fanout int) *fakeRuntime {
 			rt.outputs = append(rt.outputs, &fakeOutput{name: name, fanout: n, print: text, trace: trace})
 		}
 	}
-	if v.Sink != nil {
+	if v.External() {
 		rt.external = &fakeOutput{name: "sink", fanout: 1, print: func(b []byte) string { return string(b) }, trace: trace}
 	}
 	return rt

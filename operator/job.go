@@ -46,20 +46,21 @@ type KeyedStream[K comparable, T any] struct {
 // node is one operator of the job's graph, with its types erased: build and the inputs' functions are closures made where the
 // types were known.
 type node struct {
-	job         *Job
-	index       int
-	kind        string
-	detail      string // part of the plan's shape
-	name        string
-	parallelism int // 0: the plan's default
-	inputs      []input
-	ports       []port
-	head        bool // starts a vertex of its own whatever its input is
-	atLeastOnce bool
-	source      sourceSplits
-	inputOf     func(split string) string
-	sink        CausalSink
-	checks      []func() error // asked at Plan time
+	job           *Job
+	index         int
+	kind          string
+	detail        string // part of the plan's shape
+	name          string
+	parallelism   int // 0: the plan's default
+	inputs        []input
+	ports         []port
+	head          bool // starts a vertex of its own whatever its input is
+	atLeastOnce   bool
+	source        sourceSplits
+	inputOf       func(split string) string
+	sink          CausalSink
+	transactional TransactionalSink
+	checks        []func() error // asked at Plan time
 	// build makes one task's instance of the operator. outs has a collector per port.
 	build func(b *builder, s *site, outs []any) (built, error)
 }

@@ -33,6 +33,9 @@ type Vertex struct {
 	InputOf func(split string) string
 	// Sink opens the causal store of one task of a vertex that ends in a causal sink; nil for others.
 	Sink func(ctx context.Context, task int) (CausalStore, error)
+	// Transactions opens those of one task of a vertex that ends in a transactional sink; nil for others.
+	// Invariant: not both Sink and Transactions.
+	Transactions func(ctx context.Context, task int) (TransactionalStore, error)
 	// Identify tells the sink whose it is, before it is opened; nil if it does not ask.
 	Identify func(job string) error
 	// AtLeastOnce names the operators of the vertex whose effects may be seen twice after a failure.
@@ -40,6 +43,9 @@ type Vertex struct {
 	// New builds one task's instance.
 	New func(rt Runtime) (Chain, error)
 }
+
+// External tells whether the vertex ends in a sink that has an external output.
+func (v *Vertex) External() bool { return v.Sink != nil || v.Transactions != nil }
 
 // Edge joins two vertices.
 type Edge struct {

@@ -3,6 +3,7 @@ package operator
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -193,4 +194,33 @@ func TestUserErrorsAndPanics(t *testing.T) {
 	err := h.chain.Record(0, []byte{0xc1}, 0, false)
 	require.ErrorIs(t, err, ErrEncoding)
 	require.ErrorContains(t, err, `operator: "first": decoding its input`)
+}
+
+// heldLines is a transactional sink of text that belongs to one job.
+type heldLines struct{ job *string }
+
+func (s heldLines) OpenTransactions(_ context.Context, task, n int) (TransactionalStore, error) {
+	return nil, fmt.Errorf("task %d of %d", task, n)
+}
+func (heldLines) Lines()                      {}
+func (s heldLines) Identify(job string) error { *s.job = job; return nil }
+
+// A vertex that ends in a transactional sink opens its transactions, and no causal store. Its records are text if the sink says so.
+func TestToTransactional(t *testing.T) {
+	job, owner := NewJob("held"), ""
+	ToTransactional(numbers(job, "in"), "out", heldLines{&owner})
+	plan, err := job.Plan(1)
+	require.NoError(t, err)
+	v := &plan.Vertices[0]
+	require.True(t, v.External())
+	require.Nil(t, v.Sink)
+	_, err = v.Transactions(context.Background(), 0)
+	require.EqualError(t, err, "task 0 of 1")
+	require.NoError(t, v.Identify("mine"))
+	require.Equal(t, "mine", owner)
+
+	missing := NewJob("held")
+	ToTransactional(numbers(missing, "in"), "out", nil)
+	_, err = missing.Plan(1)
+	require.ErrorContains(t, err, "its sink")
 }

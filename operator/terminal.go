@@ -6,24 +6,37 @@ import "errors"
 // stream's codec for others, unless
 // [WithCodec] gives another, such as [JSON].
 func To[T any](s Stream[T], name string, sink CausalSink, o ...Option) {
-	j, opts := jobOf(s, "To", name), collect(o)
+	j := jobOf(s, "To", name)
 	j.require(sink != nil, "To", name, "its sink")
+	terminal(j, s, &node{kind: "To", name: name, sink: sink}, sink, collect(o))
+}
+
+// ToTransactional ends a stream in a transactional sink, which shows every record exactly once, when the checkpoint of its epoch is
+// committed. Records are encoded by JSON for a sink with a method Lines, as a [LineSink] has it, by the stream's codec for
+// others, unless [WithCodec] gives another.
+func ToTransactional[T any](s Stream[T], name string, sink TransactionalSink, o ...Option) {
+	j := jobOf(s, "ToTransactional", name)
+	j.require(sink != nil, "ToTransactional", name, "its sink")
+	terminal(j, s, &node{kind: "ToTransactional", name: name, transactional: sink}, sink, collect(o))
+}
+
+// terminal adds an operator that hands what comes to the runtime's external output.
+func terminal[T any](j *Job, s Stream[T], n *node, sink any, opts *options) {
 	fallback := inherit(s.codec)
-	if _, text := sink.(LineSink); text {
+	if _, text := sink.(interface{ Lines() }); text {
 		fallback = func() codecRef[T] { return codecRef[T]{codec: JSON[T]()} }
 	}
 	codec := codecFor(opts, fallback)
-	j.add(&node{
-		kind: "To", name: name, inputs: []input{inputOf(s)}, sink: sink, checks: []func() error{codec.check()},
-		build: func(b *builder, at *site, _ []any) (built, error) {
-			out := b.rt.External()
-			if out == nil {
-				return built{}, errors.New("the runtime has no external output")
-			}
-			op := &external[T]{pass: pass{at, discard[T]{}}, codec: codec.codec, out: out}
-			return built{op: op, entries: []any{op}}, nil
-		},
-	}, opts)
+	n.inputs, n.checks = []input{inputOf(s)}, []func() error{codec.check()}
+	n.build = func(b *builder, at *site, _ []any) (built, error) {
+		out := b.rt.External()
+		if out == nil {
+			return built{}, errors.New("the runtime has no external output")
+		}
+		op := &external[T]{pass: pass{at, discard[T]{}}, codec: codec.codec, out: out}
+		return built{op: op, entries: []any{op}}, nil
+	}
+	j.add(n, opts)
 }
 
 type external[T any] struct {

@@ -107,8 +107,11 @@ const none = -1
 // hops. If not, why names the longest offender.
 //
 // The longest path counts, although determinants travel on the shortest: what the live task at the end took over the
-// long way was chosen by tasks that never saw the determinants of a task more than d hops above them. A failed path that
-// ends in an open sink leads nowhere: nobody that lives depends on it.
+// long way was chosen by tasks that never saw the determinants of a task more than d hops above them.
+//
+// A failed path to an open sink counts as far as that sink, although nobody depends on it there. A worker that once had a task of
+// the path may hold choices of its upper end without those that they were made on, which cannot be repeated then. And a sink that
+// recovers goes on with what it has taken in its new life.
 func (t *Topology) Recoverable(failed []bool, d determinant.Depth) (ok bool, why string) {
 	return t.recoverable(failed, d, longer)
 }
@@ -133,11 +136,15 @@ type path struct {
 	hops  int // none if there is no such way
 	to    determinant.TaskID
 	store bool // it ends in the causal store of task to
+	open  bool // it ends in the open sink to, which failed itself
 }
 
 func (p path) ends() string {
-	if p.store {
+	switch {
+	case p.store:
 		return fmt.Sprintf("the store of sink %d", p.to)
+	case p.open:
+		return fmt.Sprintf("open sink %d", p.to)
 	}
 	return fmt.Sprintf("live task %d", p.to)
 }
@@ -151,8 +158,11 @@ func (t *Topology) paths(failed []bool, prefer func(a, b int) bool) []path {
 	sink := members(t.Tasks, t.Sinks)
 	for _, id := range t.Order() {
 		best := path{hops: none}
-		if sink[id] {
+		switch {
+		case sink[id]:
 			best = path{hops: 1, to: id, store: true}
+		case len(t.Down[id]) == 0:
+			best = path{to: id, open: true}
 		}
 		for _, to := range t.Down[id] {
 			next := path{hops: 1, to: to}

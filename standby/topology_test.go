@@ -45,6 +45,9 @@ func walk(t *Topology, failed []bool, at determinant.TaskID, hops int, arrive fu
 	if slices.Contains(t.Sinks, at) {
 		arrive(hops + 1)
 	}
+	if slices.Contains(t.Open, at) {
+		arrive(hops)
+	}
 	for _, to := range t.Down[at] {
 		if failed[to] {
 			walk(t, failed, to, hops+1, arrive)

@@ -87,7 +87,7 @@ func newRig(t tester, v vertex, change ...func(*Config)) *rig {
 	spec := v.plan.Vertices[v.index]
 	r.cfg = Config{
 		ID: determinant.TaskID(v.index), Incarnation: 1, Info: operator.TaskInfo{Vertex: spec.Name, Parallelism: 1},
-		Inputs: v.inputs, Edges: v.edges, External: spec.Sink != nil, ExternalID: 99, New: spec.New, Depth: determinant.Full,
+		Inputs: v.inputs, Edges: v.edges, External: spec.External(), ExternalID: 99, New: spec.New, Depth: determinant.Full,
 		Clock: func() int64 { return r.now }, Entropy: outside, Calls: r.calls, Host: r.host, Context: context.Background(),
 	}
 	for _, c := range change {

@@ -20,7 +20,7 @@ func (t *Task) Task() operator.TaskInfo { return t.cfg.Info }
 // Output is the i-th outgoing edge.
 func (t *Task) Output(i int) operator.Output { return t.outputs[i] }
 
-// External is the channel to the causal sink, or nil.
+// External is the channel to the sink, or nil.
 func (t *Task) External() operator.Output {
 	if t.ext == nil {
 		return nil

@@ -36,7 +36,7 @@ type Config struct {
 	Info        operator.TaskInfo
 	Inputs      []Input
 	Edges       [][]determinant.ChannelID // per outgoing edge, its channels
-	External    bool                      // has a causal sink: one more output channel, the last
+	External    bool                      // has a sink: one more output channel, the last
 	ExternalID  determinant.ChannelID
 	New         func(operator.Runtime) (operator.Chain, error)
 	Splits      []string // of a source, in order

@@ -2,14 +2,12 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
-	"os/signal"
+	"slices"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -37,74 +35,104 @@ func newBenchProcessCommand() *cobra.Command {
 	}
 }
 
+// recoveryCommand is `bench recovery`.
+type recoveryCommand struct {
+	options            bench.RecoveryOptions
+	experiment, format string
+	report             string
+}
+
 func newBenchRecoveryCommand() *cobra.Command {
-	o := bench.RecoveryOptions{}
-	experiment, format := string(bench.Single), "text"
+	c := &recoveryCommand{}
+	o := &c.options
 	cmd := &cobra.Command{
 		Use:   "recovery",
 		Short: "Kill workers by kill -9 under load, and measure what a reader of the output sees",
-		Long: `Run three stateful maps, each behind a shuffle (the experiment of the Clonos paper), on worker processes at half of what goes
-through without pacing, kill workers by kill -9, and read the output from outside as it grows.
+		Long: `Run a job on worker processes at half of what goes through without pacing, kill workers by kill -9, and read the output from outside as
+it grows. Latency counts from when a record was due, so that a stall shows in all records that came due meanwhile.
 
-Experiments: single (one worker after the other, --kills times), row (three in a row, each while the one before is being recovered),
-together (three at once; wants four workers).
+Experiments with three stateful maps, each behind a shuffle (as in the Clonos paper): single (one worker after the other, --kills times),
+row (three in a row, each while the one before is being recovered), together (three at once; wants four workers). Experiments with a
+query of Nexmark, whose rows are compared with those of a plain program: q3 and q8 (one worker after the other, --kills times).
+The state of q3 is made by letting as many events pass before, which takes a while; that of q8 by letting event time pass faster.
 
-Exit codes: 0 measured, and nothing lost or doubled, 1 records were lost or doubled, or the job failed, 2 unusable arguments.
+Exit codes: 0 measured, and nothing lost or doubled, 1 records were lost or doubled, or the job failed, 2 unusable arguments, 130
+interrupted.
 
 ` + bench.Definition + ".",
 		Example: `  understudy bench recovery --kills 30
-  understudy bench recovery --experiment together --workers 4 --state-mb 100 -o json`,
+  understudy bench recovery --experiment together --workers 4 --state-mb 100 -o json
+  understudy bench recovery --experiment q3 --kills 10 --report q3.html`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) > 0 {
 				return usageError(fmt.Errorf("unexpected argument %q", args[0]))
 			}
-			o.Experiment = bench.Experiment(experiment)
-			switch {
-			case o.Experiment != bench.Single && o.Experiment != bench.Row && o.Experiment != bench.Together:
-				return usageError(fmt.Errorf("--experiment %q: want single, row or together", experiment))
-			case format != "text" && format != "json":
-				return usageError(fmt.Errorf("--format %q: want text or json", format))
-			case o.Kills < 1 || o.Workers < 2 || o.Parallelism < 1:
-				return usageError(errors.New("want at least one kill, two workers and one task per operator"))
-			case o.Experiment == bench.Together && o.Workers < 4:
-				return usageError(errors.New("three workers at once: want --workers 4 or more"))
-			}
-			return nil
+			return usageErrorOrNil(c.check())
 		},
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
+			ctx, stop := console.Terminable(cmd.Context())
 			defer stop()
 			if o.Seed == 0 {
 				o.Seed = uint64(time.Now().UnixNano())
 			}
 			o.Log = func(text string, args ...any) { fmt.Fprintf(cmd.ErrOrStderr(), text+"\n", args...) }
-			return measureRecovery(ctx, cmd.OutOrStdout(), o, format)
+			return c.measure(ctx, cmd.OutOrStdout())
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&experiment, "experiment", experiment, "single, row or together")
-	f.IntVar(&o.Kills, "kills", 30, "kills of the experiment single")
+	f.StringVar(&c.experiment, "experiment", string(bench.Single), "single, row, together, q3 or q8")
+	f.IntVar(&o.Kills, "kills", 30, "kills of the experiments single, q3 and q8")
 	f.IntVar(&o.Workers, "workers", 3, "worker processes")
 	f.IntVar(&o.Parallelism, "parallelism", 4, "tasks per operator")
 	f.Uint64Var(&o.Rate, "rate", 0, "records per second (default: half of what goes through without pacing)")
-	f.IntVar(&o.StateMB, "state-mb", 3, "state of all maps together, MB")
+	f.IntVar(&o.StateMB, "state-mb", 3, "state of all tasks together, MB")
 	f.DurationVar(&o.Interval, "checkpoint-interval", time.Second, "time between checkpoints")
+	f.DurationVar(&o.Before, "before", 8*time.Second, "how long the job runs under load before the first kill")
+	f.DurationVar(&o.After, "after", 6*time.Second, "how long it runs after the last")
 	f.Uint64Var(&o.Seed, "seed", 0, "seed of the kills (default: random)")
-	f.StringVarP(&format, "format", "o", format, "text or json")
+	f.StringVar(&c.report, "report", "", "file for a report with plots, HTML")
+	f.StringVarP(&c.format, "format", "o", "text", "text or json")
 	return cmd
 }
 
-// measureRecovery runs an experiment in a temporary directory and prints what it measured.
-func measureRecovery(ctx context.Context, w io.Writer, o bench.RecoveryOptions, format string) (err error) {
+func (c *recoveryCommand) check() error {
+	o := &c.options
+	o.Experiment = bench.Experiment(c.experiment)
+	switch {
+	case !slices.Contains(bench.Experiments(), o.Experiment):
+		return fmt.Errorf("--experiment %q: want one of %v", c.experiment, bench.Experiments())
+	case c.format != "text" && c.format != "json":
+		return fmt.Errorf("--format %q: want text or json", c.format)
+	case o.Kills < 1 || o.Workers < 2 || o.Parallelism < 1:
+		return errors.New("want at least one kill, two workers and one task per operator")
+	case o.Experiment == bench.Together && o.Workers < 4:
+		return errors.New("three workers at once: want --workers 4 or more")
+	case o.Before <= 0 || o.After < 0:
+		return errors.New("want some time --before the first kill, and no negative one --after the last")
+	case o.StateMB < 1:
+		return fmt.Errorf("--state-mb %d: want 1 or more", o.StateMB)
+	case o.Experiment == bench.Q8 && o.StateMB > bench.MaxStateMBOfQ8:
+		return fmt.Errorf("--state-mb %d: a window of q8 can hold %d at most", o.StateMB, bench.MaxStateMBOfQ8)
+	}
+	return nil
+}
+
+// measure runs an experiment in a temporary directory and prints what it measured.
+func (c *recoveryCommand) measure(ctx context.Context, w io.Writer) (err error) {
+	o := c.options
 	if o.Dir, err = os.MkdirTemp("", "understudy-bench-"); err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(o.Dir)) }()
 	r, err := bench.Recover(ctx, o)
+	if errors.Is(err, context.Canceled) {
+		return &exitError{code: console.ExitInterrupted, err: errors.New("interrupted: nothing was measured")}
+	}
 	if err != nil {
 		return err
 	}
-	if err := writeRecovery(w, &r, format); err != nil {
+	page := r.Page()
+	if err := errors.Join(writeReport(c.report, &page), writeRecovery(w, &r, c.format)); err != nil {
 		return err
 	}
 	if r.Lost+r.Duplicates > 0 {
@@ -115,9 +143,7 @@ func measureRecovery(ctx context.Context, w io.Writer, o bench.RecoveryOptions, 
 
 func writeRecovery(w io.Writer, r *bench.Recovery, format string) error {
 	if format == "json" {
-		enc := json.NewEncoder(w)
-		enc.SetEscapeHTML(false)
-		return enc.Encode(r)
+		return printObject(w, r)
 	}
 	var b strings.Builder
 	fmt.Fprintf(&b, "experiment %s: %d kills, %d records at %d/s", r.Experiment, r.Kills, r.Records, r.Rate)

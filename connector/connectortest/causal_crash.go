@@ -49,9 +49,9 @@ func (w *causalWorld) live(p *process, random *rand.Rand, calls int) error {
 			continue
 		}
 		if err = spend(); err == nil {
-			err = l.write(upTo(l.at, determinant.Seq(1+random.IntN(4))))
+			err = l.write(l.upTo(determinant.Seq(1 + random.IntN(4))))
 		}
-		if e := epochAt(l.at) - 1; err == nil && e > w.committed {
+		if e := w.out.epochAt(l.at) - 1; err == nil && e > w.committed {
 			if err = spend(); err == nil {
 				err = w.commit(p, e)
 			}
@@ -94,7 +94,7 @@ func caseLostAnswer(t testing.TB, s *causalSuite) {
 		l.at = before // as far as the writer knows
 	}
 	for i := range 9 {
-		lost(upTo(l.at, determinant.Seq(1+i%3)))
+		lost(l.upTo(determinant.Seq(1 + i%3)))
 		switch i % 3 {
 		case 0:
 			w.must(l.again())
@@ -104,16 +104,16 @@ func caseLostAnswer(t testing.TB, s *causalSuite) {
 			l = w.mustBegin(w.process())
 			p = l.p
 		}
-		l.mustWrite(upTo(l.at, 2))
+		l.mustWrite(l.upTo(2))
 	}
-	w.must(w.commit(p, epochAt(l.at)-1))
-	lost(upTo(l.at, 2))
+	w.must(w.commit(p, w.out.epochAt(l.at)-1))
+	lost(l.upTo(2))
 	w.rollBack()
 	l = w.mustBegin(p)
 	if got := w.raiseLost(p); got != nil { // the answer to a Fence was lost
 		t.Fatalf("%v", got)
 	}
-	l.mustWrite(upTo(l.at, 2))
+	l.mustWrite(l.upTo(2))
 	w.finish()
 }
 
@@ -270,7 +270,7 @@ func (w *causalWorld) livesOn(p *process, f *fault) bool {
 	}
 	if err != nil && f.at%2 == 0 && w.writer != nil {
 		w.must(w.writer.again())
-		w.must(w.writer.write(upTo(w.writer.at, 2)))
+		w.must(w.writer.write(w.writer.upTo(2)))
 	}
 	if err != nil {
 		w.must(w.live(p, rand.New(rand.NewPCG(2, 1)), -1))
@@ -287,15 +287,15 @@ func caseTorn(t testing.TB, s *causalSuite) {
 		p, err := w.faulty(f)
 		w.must(err)
 		l := w.mustBegin(p)
-		l.mustWrite(upTo(l.at, 1))
+		l.mustWrite(l.upTo(1))
 		f.arm(ahead, halfway, false)
-		if err := l.write(upTo(l.at, 4)); !f.came() {
+		if err := l.write(l.upTo(4)); !f.came() {
 			w.must(err)
 			return
 		}
 		l = w.mustBegin(w.process())
 		if w.sure > 0 {
-			other := l.peek(upTo(l.at, 4))
+			other := l.peek(l.upTo(4))
 			other.Records[0] = w.out.record(0, 50)
 			if err := l.store(context.Background(), other); !errors.Is(err, operator.ErrContradiction) {
 				w.t.Fatalf("a write that differs from what a torn one has shown must give ErrContradiction: %v", err)
@@ -304,7 +304,7 @@ func caseTorn(t testing.TB, s *causalSuite) {
 			w.must(l.again())
 		}
 		for range epochRecords {
-			l.mustWrite(upTo(l.at, 1))
+			l.mustWrite(l.upTo(1))
 		}
 		w.finish()
 	}

@@ -14,9 +14,9 @@ import (
 // the next epoch: a task upstream was ahead.
 func (l *life) epoch() determinant.Epoch {
 	l.w.t.Helper()
-	e := epochAt(l.at)
-	for l.at < border(e) {
-		l.mustWrite(min(upTo(l.at, 4), max(border(e)-1, l.at+1)))
+	e := l.w.out.epochAt(l.at)
+	for l.at < l.w.out.border(e) {
+		l.mustWrite(min(l.upTo(4), max(l.w.out.border(e)-1, l.at+1)))
 	}
 	l.w.must(l.w.commit(l.p, e))
 	return e
@@ -33,7 +33,7 @@ func caseTruncate(t testing.TB, s *causalSuite) {
 		e := l.epoch()
 		w.watch()
 		w.look(other)
-		l.mustWrite(upTo(l.at, 2))
+		l.mustWrite(l.upTo(2))
 		w.must(w.truncate(p, e)) // once more
 		w.must(w.truncate(other, e))
 		if e > 3 {
@@ -63,27 +63,27 @@ func caseCut(t testing.TB, s *causalSuite) {
 	l := w.mustBegin(p)
 	l.epoch()
 	l.epoch()
-	l.mustWrite(upTo(l.at, 4))
+	l.mustWrite(l.upTo(4))
 	old := l
 
 	w.rollBack()
 	l = w.mustBegin(other)
 	old.wakes()
 	w.look(p)
-	l.mustWrite(upTo(l.at, 4))
+	l.mustWrite(l.upTo(4))
 	w.look(p) // a cut that was done is not done again
 	w.look(w.process())
 	l = w.mustBegin(p)
-	l.mustWrite(upTo(l.at, 3))
+	l.mustWrite(l.upTo(3))
 	l = w.mustBegin(w.process())
 	l.epoch()
-	l.mustWrite(upTo(l.at, 2))
+	l.mustWrite(l.upTo(2))
 
 	w.rollBack() // with nothing written since the border but what goes away
 	l = w.mustBegin(w.process())
 	w.rollBack() // and with nothing at all
 	l = w.mustBegin(w.process())
-	l.mustWrite(upTo(l.at, 4))
+	l.mustWrite(l.upTo(4))
 	old.wakes()
 	w.finish()
 }
@@ -93,18 +93,18 @@ func caseCutToStart(t testing.TB, s *causalSuite) {
 	w := s.world(t)
 	l := w.mustBegin(w.process())
 	for range 3 {
-		l.mustWrite(upTo(l.at, 4))
+		l.mustWrite(l.upTo(4))
 	}
 	w.rollBack()
 	l = w.mustBegin(w.process())
-	l.mustWrite(upTo(l.at, 4))
+	l.mustWrite(l.upTo(4))
 	w.look(w.process())
 	w.rollBack()
 	w.incarnation++
 	w.look(w.process()) // somebody who reads does it
 	l = w.mustBegin(w.process())
 	l.epoch()
-	l.mustWrite(upTo(l.at, 4))
+	l.mustWrite(l.upTo(4))
 	w.finish()
 	new := s.world(t) // a store that nobody has written to can be cut too
 	new.rollBack()
@@ -117,33 +117,33 @@ func caseRestart(t testing.TB, s *causalSuite) {
 	w := s.world(t)
 	w.repeat()
 	l := w.mustBegin(w.process())
-	l.mustWrite(upTo(l.at, 3))
+	l.mustWrite(l.upTo(3))
 	old := l
 	w.repeat() // from the start
 	l = w.mustBegin(w.process())
 	old.wakes()
-	l.mustWrite(upTo(l.at, 4))
+	l.mustWrite(l.upTo(4))
 	w.look(w.process()) // the same incarnation without Restart: nothing is repeated
 	l.epoch()
 	l.epoch()
-	l.mustWrite(upTo(l.at, 3))
+	l.mustWrite(l.upTo(3))
 	w.repeat()
 	l = w.mustBegin(l.p)
-	l.mustWrite(upTo(l.at, 2))
+	l.mustWrite(l.upTo(2))
 	l = w.mustBegin(w.process()) // exactly once again
 	l.epoch()
-	l.mustWrite(upTo(l.at, 3))
+	l.mustWrite(l.upTo(3))
 	w.finish()
 
 	w = s.world(t)
 	l = w.mustBegin(w.process())
 	l.epoch()
-	l.mustWrite(upTo(l.at, 3))
+	l.mustWrite(l.upTo(3))
 	w.rollBack()
 	l = w.mustBegin(w.process())
-	l.mustWrite(upTo(l.at, 4))
+	l.mustWrite(l.upTo(4))
 	w.repeat() // the generation's cut is done: it must not be done again
 	l = w.mustBegin(w.process())
-	l.mustWrite(upTo(l.at, 3))
+	l.mustWrite(l.upTo(3))
 	w.finish()
 }

@@ -11,7 +11,7 @@ import (
 )
 
 const (
-	epochRecords  = 5                // of the suite's outputs
+	epochRecords  = 5                // in an epoch of most outputs
 	epochElements = epochRecords + 1 // and the barrier
 	logTasks      = 3                // tasks whose determinants the output depends on: the sink's own and two upstream
 	upstream      = 2                // the task that is ahead of the sink
@@ -31,12 +31,13 @@ type offsets [logTasks]determinant.LogOffset
 // far the logs are on which they depend. A rollback makes other choices from a checkpoint on.
 type output struct {
 	record   func(n, g int) []byte
+	epoch    determinant.Seq      // elements in each, the barrier included
 	choices  int                  // how many times other choices were made
 	elements [][]byte             // nil for the barrier that ends an epoch
 	cursors  []determinant.Cursor // before each element, and at the end
 	needs    []offsets            // needs[s] must be stored before the first s elements are seen
 	logs     *causal.Store
-	random   *rand.Rand // of determinants
+	random   *rand.ChaCha8 // of determinants
 }
 
 func newOutput(record func(n, g int) []byte) *output {
@@ -44,28 +45,28 @@ func newOutput(record func(n, g int) []byte) *output {
 		record = jsonRecord
 	}
 	o := &output{
-		record: record, cursors: []determinant.Cursor{{Epoch: 1}}, needs: make([]offsets, 1),
-		logs: causal.NewStore(logTasks), random: rand.New(rand.NewPCG(1, 2)),
+		record: record, epoch: epochElements, cursors: []determinant.Cursor{{Epoch: 1}}, needs: make([]offsets, 1),
+		logs: causal.NewStore(logTasks), random: rand.NewChaCha8([32]byte{}),
 	}
 	o.log(upstream, aheadBytes)
 	return o
 }
 
 // border is the position after the barrier of epoch e.
-func border(e determinant.Epoch) determinant.Seq { return determinant.Seq(e) * epochElements }
+func (o *output) border(e determinant.Epoch) determinant.Seq { return determinant.Seq(e) * o.epoch }
 
 // epochAt is the epoch in which element s is.
-func epochAt(s determinant.Seq) determinant.Epoch { return determinant.Epoch(s/epochElements) + 1 }
+func (o *output) epochAt(s determinant.Seq) determinant.Epoch {
+	return determinant.Epoch(s/o.epoch) + 1
+}
 
 // upTo is n elements after s, or the end of its epoch if that comes first: no write goes beyond.
-func upTo(s, n determinant.Seq) determinant.Seq { return min(s+n, border(epochAt(s))) }
+func (o *output) upTo(s, n determinant.Seq) determinant.Seq { return min(s+n, o.border(o.epochAt(s))) }
 
 // log adds determinants to a task's log.
 func (o *output) log(t determinant.TaskID, n int) {
 	p := make([]byte, n)
-	for i := range p {
-		p[i] = byte(o.random.Uint32())
-	}
+	_, _ = o.random.Read(p) // it never fails
 	o.logs.Log(t).Append(p)
 }
 
@@ -75,10 +76,10 @@ func (o *output) produce(n determinant.Seq) {
 		at := o.cursors[s]
 		at.Next++
 		var record []byte
-		if at.Next%epochElements == 0 {
+		if at.Next%o.epoch == 0 {
 			at = determinant.Cursor{Next: at.Next, Epoch: at.Epoch + 1}
 		} else {
-			record = o.record(int(s)-int(s/epochElements), o.choices)
+			record = o.record(int(s)-int(s/o.epoch), o.choices)
 			at.Bytes += uint64(len(record)) + 2
 			at.CRC = crc32.Update(at.CRC, crc32.MakeTable(crc32.Castagnoli), record)
 		}
@@ -112,18 +113,18 @@ func (o *output) after(n int) determinant.Seq {
 	if n == 0 {
 		return 0
 	}
-	return determinant.Seq(n + (n-1)/epochRecords)
+	return determinant.Seq(n + (n-1)/int(o.epoch-1))
 }
 
 // commit lets go of what a committed checkpoint covers.
 func (o *output) commit(e determinant.Epoch) {
-	at := o.needs[border(e)]
+	at := o.needs[o.border(e)]
 	o.logs.Truncate(at[:])
 }
 
 // rollBack goes back to the end of epoch e. What comes from there on is other output.
 func (o *output) rollBack(e determinant.Epoch) {
-	s := border(e)
+	s := o.border(e)
 	o.elements, o.cursors, o.needs = o.elements[:s], o.cursors[:s+1], o.needs[:s+1]
 	o.logs.Cut(o.needs[s][:])
 	o.choices++
@@ -133,7 +134,7 @@ func (o *output) rollBack(e determinant.Epoch) {
 // anew goes back to the end of epoch e like a life that has lost its predecessor's determinants and makes other choices.
 func (o *output) anew(e determinant.Epoch) error {
 	o.rollBack(e)
-	needs := &o.needs[border(e)]
+	needs := &o.needs[o.border(e)]
 	for t := range needs {
 		base, ok := needs[t].Anew(1)
 		if !ok {

@@ -132,7 +132,7 @@ func (r *randomRun) write() {
 		return
 	}
 	l := r.writer
-	if r.failed(l.p, l.write(upTo(l.at, determinant.Seq(r.choose("elements", epochElements+1))))) {
+	if r.failed(l.p, l.write(l.upTo(determinant.Seq(r.choose("elements", epochElements+1))))) {
 		r.afterFailure(l)
 	}
 }
@@ -168,7 +168,7 @@ func (r *randomRun) lostAnswer() {
 		return
 	}
 	l := r.writer
-	if r.failed(l.p, l.write(upTo(l.at, 3))) {
+	if r.failed(l.p, l.write(l.upTo(3))) {
 		r.writer = nil
 		return
 	}
@@ -186,7 +186,7 @@ func (r *randomRun) commit() {
 	if r.writer != nil && r.choose("by the writer", 2) == 0 {
 		p = r.writer.p
 	}
-	r.failed(p, r.w.commit(p, max(r.w.committed, epochAt(r.w.at)-1)))
+	r.failed(p, r.w.commit(p, max(r.w.committed, r.w.out.epochAt(r.w.at)-1)))
 }
 
 // rollBack goes back to the last checkpoint. Once output was repeated, it says less which of the two is cut.
@@ -217,7 +217,7 @@ func (r *randomRun) cancelledWrite() {
 	} else {
 		go cancel()
 	}
-	l, to := r.writer, upTo(r.writer.at, 3)
+	l, to := r.writer, r.writer.upTo(3)
 	err := l.send(ctx, l.compose(to), to)
 	cancel()
 	if errors.Is(err, context.Canceled) {

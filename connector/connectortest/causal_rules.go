@@ -21,7 +21,7 @@ func (w *causalWorld) finish() {
 	p := w.process()
 	l := w.mustBegin(p)
 	for range 3 {
-		l.mustWrite(upTo(l.at, 4))
+		l.mustWrite(l.upTo(4))
 	}
 	w.must(p.close())
 	for _, old := range w.replaced[max(0, len(w.replaced)-wake):] {
@@ -41,40 +41,34 @@ func caseOrder(t testing.TB, s *causalSuite) {
 	l := w.mustBegin(w.process())
 	for n := determinant.Seq(1); n <= epochElements; n++ {
 		for range 3 {
-			l.mustWrite(upTo(l.at, n))
+			l.mustWrite(l.upTo(n))
 		}
 	}
-	l.mustWrite(upTo(l.at, epochElements))
-	l.mustWrite(upTo(l.at, epochRecords)) // the barrier is left: a write without records
-	l.mustWrite(upTo(l.at, 1))
+	l.mustWrite(l.upTo(epochElements))
+	l.mustWrite(l.upTo(epochRecords)) // the barrier is left: a write without records
+	l.mustWrite(l.upTo(1))
 	l.mustWrite(l.at) // determinants alone, or nothing at all
 	w.look(w.process())
 	w.finish()
 }
 
-// caseLarge writes what piles up while the system outside cannot be reached.
+// caseLarge writes what piles up while the system outside cannot be reached: as many records as the engine puts into one write, and
+// more determinants than it would ever have otherwise.
 func caseLarge(t testing.TB, s *causalSuite) {
-	const records, bytes = 256 << 10, 2 << 20
-	place := s.place(t)
-	record := place.Record
-	if record == nil {
-		record = jsonRecord
-	}
-	place.Record = func(n, g int) []byte { return record(n, g) }
-	w := newWorld(t, s, place, 0)
+	const records, determinants = 256 << 10, 2 << 20 // bytes
+	w := s.world(t)
+	w.out.epoch = 10_000
 	l := w.mustBegin(w.process())
-	l.mustWrite(upTo(l.at, 2))
-	w.out.log(1, bytes)
-	l.mustWrite(upTo(l.at, 2))
+	l.mustWrite(l.upTo(2))
+	w.out.log(1, determinants)
+	l.mustWrite(l.upTo(2))
 	w.look(w.process())
-	for size := 0; size < records; {
-		to := l.at + 60*epochElements
-		w.out.produce(to)
-		for _, e := range w.out.elements[l.at:to] {
-			size += len(e)
-		}
-		l.mustWrite(to)
+	to := l.at
+	for size := 0; size < records && to < l.upTo(w.out.epoch); to++ {
+		w.out.produce(to + 1)
+		size += len(w.out.elements[to])
 	}
+	l.mustWrite(to)
 	w.finish()
 }
 
@@ -87,14 +81,14 @@ func caseEqualFence(t testing.TB, s *causalSuite) {
 	w.incarnation--
 	l := w.mustBegin(mine)
 	for range 8 {
-		l.mustWrite(upTo(l.at, 4))
+		l.mustWrite(l.upTo(4))
 		w.look(mine)
 		w.look(other)
 		w.look(other)
-		l.mustWrite(upTo(l.at, 1))
+		l.mustWrite(l.upTo(1))
 	}
 	w.look(w.process())
-	l.mustWrite(upTo(l.at, 2))
+	l.mustWrite(l.upTo(2))
 	w.finish()
 }
 
@@ -112,12 +106,12 @@ func caseFence(t testing.TB, s *causalSuite) {
 		for _, o := range old {
 			o.wakes()
 		}
-		l.mustWrite(upTo(l.at, 4))
+		l.mustWrite(l.upTo(4))
 		for _, o := range old {
 			o.wakes()
 			w.refuses(o.p, operator.Fence{Incarnation: o.incarnation})
 		}
-		l.mustWrite(upTo(l.at, 4))
+		l.mustWrite(l.upTo(4))
 		old = append(old, l)
 	}
 	w.incarnation++
@@ -143,10 +137,10 @@ func caseContradiction(t testing.TB, s *causalSuite) {
 	w := s.world(t)
 	p := w.process()
 	l := w.mustBegin(p)
-	l.mustWrite(upTo(l.at, 3))
+	l.mustWrite(l.upTo(3))
 	wrong := func(what string, change func(write *operator.StoreWrite)) {
 		t.Helper()
-		write := l.peek(upTo(l.at, 2))
+		write := l.peek(l.upTo(2))
 		change(&write)
 		if err := l.store(context.Background(), write); !errors.Is(err, operator.ErrContradiction) {
 			t.Fatalf("a write %s must give ErrContradiction: %v", what, err)
@@ -156,15 +150,15 @@ func caseContradiction(t testing.TB, s *causalSuite) {
 	}
 	wrong("that begins at the same element, other bytes", func(write *operator.StoreWrite) { write.Start.Bytes++ })
 	wrong("that begins at the same element, another checksum", func(write *operator.StoreWrite) { write.Start.CRC ^= 1 })
-	l.mustWrite(upTo(l.at, 1))
-	gap := l.peek(upTo(l.at, 2))
+	l.mustWrite(l.upTo(1))
+	gap := l.peek(l.upTo(2))
 	gap.Start.Next, gap.End.Next = gap.Start.Next+1, gap.End.Next+1
 	if err := l.store(context.Background(), gap); err == nil {
 		t.Fatalf("a write succeeded that begins one element behind the end of the output")
 	}
 	w.watch()
 	w.must(l.again())
-	again := l.peek(upTo(l.at, 1))
+	again := l.peek(l.upTo(1))
 	again.Start = w.out.cursors[l.at-1]
 	again.Records = append([][]byte{[]byte(w.shown[len(w.shown)-1])}, again.Records...)
 	if err := l.store(context.Background(), again); err == nil {
@@ -172,7 +166,7 @@ func caseContradiction(t testing.TB, s *causalSuite) {
 	}
 	w.watch()
 	w.must(l.again())
-	l.mustWrite(upTo(l.at, 1))
+	l.mustWrite(l.upTo(1))
 	w.finish()
 }
 
@@ -199,7 +193,7 @@ func caseTasks(t testing.TB, s *causalSuite) {
 	}
 	for round := range 6 {
 		for task, w := range worlds {
-			lives[task].mustWrite(upTo(lives[task].at, determinant.Seq(1+task)))
+			lives[task].mustWrite(lives[task].upTo(determinant.Seq(1 + task)))
 			switch {
 			case round == 2 && task == 1:
 				lives[task] = w.mustBegin(lives[task].p)
@@ -232,11 +226,11 @@ func caseClose(t testing.TB, s *causalSuite) {
 	two, err := w.open(sink)
 	w.must(err)
 	l := w.mustBegin(one)
-	l.mustWrite(upTo(l.at, 4))
+	l.mustWrite(l.upTo(4))
 	w.look(two)
 	w.must(two.close())
-	l.mustWrite(upTo(l.at, 4)) // another open of the same task lives on
-	write := l.peek(upTo(l.at, 2))
+	l.mustWrite(l.upTo(4)) // another open of the same task lives on
+	write := l.peek(l.upTo(2))
 	w.must(one.close())
 	_ = one.close() // it must not panic
 	if err := l.store(context.Background(), write); err == nil {
@@ -250,7 +244,7 @@ func caseClose(t testing.TB, s *causalSuite) {
 	again, err := w.open(sink)
 	w.must(err)
 	l = w.mustBegin(again)
-	l.mustWrite(upTo(l.at, 4))
+	l.mustWrite(l.upTo(4))
 	w.finish()
 }
 
@@ -262,7 +256,7 @@ func caseIdentity(t testing.TB, s *causalSuite) {
 	}
 	p := w.process()
 	l := w.mustBegin(p)
-	l.mustWrite(upTo(l.at, 4))
+	l.mustWrite(l.upTo(4))
 	for range 2 { // while the first runs, and after
 		other := newWorld(t, s, w.place, 0)
 		other.job = "another job"

@@ -174,7 +174,7 @@ func (w *causalWorld) begin(p *process) (*life, error) {
 // leave ends the writer's time. It does not know, and is about to write.
 func (w *causalWorld) leave() {
 	if l := w.writer; l != nil && w.tries == nil {
-		l.late = l.compose(upTo(l.at, 3))
+		l.late = l.compose(l.upTo(3))
 		w.replaced = append(w.replaced, l)
 	}
 	w.writer = nil
@@ -202,6 +202,9 @@ func (l *life) again() (err error) {
 	}
 	return err
 }
+
+// upTo is n elements behind what the life has written, or the end of the epoch.
+func (l *life) upTo(n determinant.Seq) determinant.Seq { return l.w.out.upTo(l.at, n) }
 
 // compose makes the write of the elements up to a position, and of all determinants there are.
 func (l *life) compose(to determinant.Seq) operator.StoreWrite {
@@ -308,7 +311,7 @@ func (w *causalWorld) commit(p *process, e determinant.Epoch) error {
 
 // truncate tells the store of a checkpoint.
 func (w *causalWorld) truncate(p *process, e determinant.Epoch) error {
-	at := slices.Clone(w.out.needs[border(e)][:])
+	at := slices.Clone(w.out.needs[w.out.border(e)][:])
 	return w.call(func(ctx context.Context) error {
 		if err := p.store.Truncate(ctx, e, at); err != nil {
 			return fmt.Errorf("Truncate to epoch %d: %w", e, err)
@@ -322,20 +325,20 @@ func (w *causalWorld) rollBack() {
 	w.goBack()
 	w.out.rollBack(w.committed)
 	w.generation++
-	at := w.out.needs[border(w.committed)]
-	w.cut = &operator.Cut{Cursor: w.out.cursors[border(w.committed)], Logs: slices.Clone(at[:])}
+	at := w.out.needs[w.out.border(w.committed)]
+	w.cut = &operator.Cut{Cursor: w.out.cursors[w.out.border(w.committed)], Logs: slices.Clone(at[:])}
 }
 
 // repeat decides that the next life makes choices of its own from the last checkpoint on, at least once.
 func (w *causalWorld) repeat() {
 	w.goBack()
 	w.must(w.out.anew(w.committed))
-	at := w.out.cursors[border(w.committed)]
+	at := w.out.cursors[w.out.border(w.committed)]
 	w.restart = &at
 }
 
 func (w *causalWorld) goBack() {
 	w.leave()
-	w.kept = len(w.shown) - len(w.out.records(border(w.committed), w.at))
+	w.kept = len(w.shown) - len(w.out.records(w.out.border(w.committed), w.at))
 	w.cutting, w.tried = true, false
 }

@@ -43,8 +43,8 @@ func caseZombies(t testing.TB, s *causalSuite) {
 		}
 		w.incarnation, w.unordered = incarnations+1, true
 		w.out.produce(at + 2)
-		w.shown, w.at, w.tries = w.out.records(0, at), at, []determinant.Seq{upTo(at, 2)}
-		w.beyond = w.out.records(at, upTo(at, 2))
+		w.shown, w.at, w.tries = w.out.records(0, at), at, []determinant.Seq{w.out.upTo(at, 2)}
+		w.beyond = w.out.records(at, w.out.upTo(at, 2))
 		w.finish()
 	}
 }
@@ -55,7 +55,7 @@ func (l *life) writeOn(writes, atLeast int, going chan<- struct{}) error {
 		if i == atLeast {
 			close(going)
 		}
-		to := upTo(l.at, 2)
+		to := l.upTo(2)
 		err := l.store(context.Background(), l.compose(to))
 		if errors.Is(err, operator.ErrFenced) && i >= atLeast {
 			return nil
@@ -105,7 +105,7 @@ func caseReader(t testing.TB, s *causalSuite) {
 	go func() {
 		var err error
 		for err == nil && !done.Load() && l.at < elements {
-			to := upTo(l.at, 3)
+			to := l.upTo(3)
 			if err = l.store(context.Background(), l.compose(to)); err == nil {
 				l.at = to
 			}
@@ -155,7 +155,7 @@ func caseCancelled(t testing.TB, s *causalSuite) {
 	w := s.world(t)
 	p := w.process()
 	l := w.mustBegin(p)
-	l.mustWrite(upTo(l.at, 3))
+	l.mustWrite(l.upTo(3))
 	none, cancel := context.WithCancel(context.Background())
 	cancel()
 	check := func(what string, err error) bool {
@@ -178,7 +178,7 @@ func caseCancelled(t testing.TB, s *causalSuite) {
 		} else {
 			go cancel()
 		}
-		to := upTo(l.at, 2)
+		to := l.upTo(2)
 		if check("Write", l.send(ctx, l.compose(to), to)) {
 			w.must(l.again())
 		}
@@ -188,7 +188,7 @@ func caseCancelled(t testing.TB, s *causalSuite) {
 		check("Fence", err)
 		cancel()
 		l = w.mustBegin(p)
-		l.mustWrite(upTo(l.at, 1))
+		l.mustWrite(l.upTo(1))
 	}
 	w.finish()
 }
@@ -228,10 +228,10 @@ func (s *causalSuite) stop(t testing.TB, at int64, rollBack bool) bool {
 	w.must(err)
 	l := w.mustBegin(p)
 	l.epoch()
-	l.mustWrite(upTo(l.at, 1))
+	l.mustWrite(l.upTo(1))
 
 	b.armed.Store(true)
-	to := upTo(l.at, 3)
+	to := l.upTo(3)
 	write := l.compose(to)
 	w.given, w.tries, w.beyond = append(w.given, bytes.Clone(write.Delta)), append(w.tries, to), w.out.records(l.at, to)
 	result := make(chan error, 1)
@@ -250,16 +250,16 @@ func (s *causalSuite) stop(t testing.TB, at int64, rollBack bool) bool {
 	}
 	next := w.mustBegin(w.process())
 	done := !rollBack && next.at == to
-	next.mustWrite(upTo(next.at, 2))
+	next.mustWrite(next.upTo(2))
 	next = w.mustBegin(w.process())
-	next.mustWrite(upTo(next.at, 2))
+	next.mustWrite(next.upTo(2))
 	release()
 	if err := <-result; err != nil || !done {
 		l.fenced(err)
 	}
 	w.watch()
 	l.fenced(l.store(context.Background(), operator.StoreWrite{Start: write.End, End: write.End}))
-	next.mustWrite(upTo(next.at, 2))
+	next.mustWrite(next.upTo(2))
 	w.look(p)
 	w.mustBegin(p)
 	w.finish()

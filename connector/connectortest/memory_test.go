@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"github.com/understudy-stream/understudy/determinant"
 	"github.com/understudy-stream/understudy/operator"
@@ -94,9 +95,9 @@ type memorySink struct {
 	m      *memory
 	do     Steps
 	job    string
-	fenced determinant.Incarnation // of a mutant
-	broken bool                    // of a mutant
-	closed bool                    // of a mutant
+	fenced determinant.Incarnation // of a mutant; guarded by the part
+	broken atomic.Bool             // of a mutant
+	closed atomic.Bool             // of a mutant
 }
 
 func (s *memorySink) Identify(job string) error { s.job = job; return nil }
@@ -126,11 +127,12 @@ func (s *memorySink) step(step, half func() error) error {
 type memoryStore struct {
 	s      *memorySink
 	p      *part
-	closed bool
+	closed atomic.Bool
 }
 
 func (s *memoryStore) Close() error {
-	s.closed, s.s.closed = true, true
+	s.closed.Store(true)
+	s.s.closed.Store(true)
 	if s.s.m.off["closing leaves the fence alone"] {
 		s.p.Lock()
 		defer s.p.Unlock()
@@ -142,10 +144,10 @@ func (s *memoryStore) Close() error {
 // usable is looked at before every call.
 func (s *memoryStore) usable(ctx context.Context) error {
 	off := s.s.m.off
-	if s.closed && !off["a closed store refuses"] || s.s.closed && off["a store is closed by itself"] {
+	if s.closed.Load() && !off["a closed store refuses"] || s.s.closed.Load() && off["a store is closed by itself"] {
 		return errors.New("closed")
 	}
-	if s.s.broken {
+	if s.s.broken.Load() {
 		return errors.New("broken")
 	}
 	if ctx.Err() != nil && off["a cancelled call says why"] {

@@ -10,6 +10,9 @@ import (
 	"github.com/understudy-stream/understudy/operator"
 )
 
+// nowhere is where a write begins that takes no notice of what is shown, in a mutant.
+const nowhere = -1
+
 var errGap = errors.New("the write does not begin where the output ends")
 
 // enter and leave let one write in at a time, for a mutant.
@@ -54,15 +57,17 @@ func (s *memoryStore) Write(ctx context.Context, incarnation determinant.Incarna
 	}
 	steps := []func() error{cover, show}
 	if off["determinants are stored first"] {
+		s.p.Lock()
 		_, from = s.p.end()
+		s.p.Unlock()
 		slices.Reverse(steps)
 	}
 	for _, step := range steps {
 		if err := step(); err != nil {
 			if off["a failed write is not tried again blindly"] && !errors.Is(err, operator.ErrFenced) && from > 0 {
-				return s.show(incarnation, &w, len(s.p.shown), len(w.Records))
+				return s.show(incarnation, &w, nowhere, len(w.Records))
 			}
-			s.s.broken = off["a failed write leaves the store usable"]
+			s.s.broken.Store(off["a failed write leaves the store usable"])
 			return err
 		}
 	}
@@ -149,7 +154,7 @@ func (s *memoryStore) follows(cursor determinant.Cursor, position int, w *operat
 	case w.Start != cursor && w.Start.Next == cursor.Next && !off["the start is compared"]:
 		return operator.ErrContradiction
 	}
-	for i, torn := range p.shown[position:] {
+	for i, torn := range p.shown[min(position, len(p.shown)):] {
 		if i < len(w.Records) && string(w.Records[i]) != torn && !off["what is torn is compared"] {
 			return operator.ErrContradiction
 		}
@@ -167,8 +172,8 @@ func (s *memoryStore) show(incarnation determinant.Incarnation, w *operator.Stor
 			return err
 		}
 	}
-	already := len(p.shown) - from
-	if off["what is torn is not shown again"] {
+	already := max(0, len(p.shown)-from)
+	if off["what is torn is not shown again"] || from == nowhere {
 		already = 0
 	}
 	records := slices.Clone(w.Records)

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"runtime"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -73,26 +74,29 @@ var mutants = []string{
 	"the cursor is not ahead of what is seen",
 }
 
-// TestMutantsAreCaught switches off one rule at a time: some case must fail, and none may panic or hang.
+// aliases are the mutants that share memory with their caller: no case runs them from several goroutines, which would be a data race.
+var aliases = []string{"the caller's bytes are copied", "deltas are the caller's"}
+
+// TestMutantsAreCaught switches off one rule at a time: some case must fail, and none may panic or hang. What says so for all
+// rules at once, that nothing fails as long as none is broken, is TestMemoryConforms.
 func TestMutantsAreCaught(t *testing.T) {
 	for _, rule := range mutants {
 		t.Run(rule, func(t *testing.T) {
-			s := &causalSuite{patience: 100 * time.Millisecond, place: func(testing.TB) CausalPlace { return newMemory(rule).place() }}
-			caught := 0
-			defer func() { t.Logf("noticed by %d of %d cases", caught, len(causalCases)) }()
+			s := &causalSuite{patience: 300 * time.Millisecond, place: func(testing.TB) CausalPlace { return newMemory(rule).place() }}
 			for _, c := range causalCases {
+				if slices.Contains(aliases, rule) && slices.Contains([]string{"zombies", "reader", "stopped", "cancelled"}, c.name) {
+					continue
+				}
 				run := c.run
 				if c.name == "random" {
 					run = seededRandom
 				}
 				if r := record(t, func(t testing.TB) { run(t, s) }); r.message != "" {
-					caught++
 					t.Logf("%s: %s", c.name, r.message)
+					return
 				}
 			}
-			if caught == 0 {
-				t.Errorf("no case notices that the rule is broken: %s", rule)
-			}
+			t.Errorf("no case notices that the rule is broken: %s", rule)
 		})
 	}
 }

@@ -15,8 +15,9 @@ type Baseline struct {
 	WorstQuery     string             `json:"worst_query"`
 	Ratios         map[string]float64 `json:"ratio"` // by query
 	MedianCPURatio float64            `json:"median_cpu_ratio"`
-	CPURatios      map[string]float64 `json:"cpu_ratio"` // of events per second of computing
-	Complete       bool               `json:"complete"`  // false: interrupted; the figures are about the queries that were finished
+	CPURatios      map[string]float64 `json:"cpu_ratio"`              // of events per second of computing
+	MedianLeastCPU float64            `json:"median_least_cpu_ratio"` // the same, of the run of each kind that computed least
+	Complete       bool               `json:"complete"`               // false: interrupted; the figures are about the queries that were finished
 	Repeats        int                `json:"repeats"`
 	Parallelism    int                `json:"parallelism"`
 	Workers        int                `json:"workers"`
@@ -34,6 +35,7 @@ type QueryBaseline struct {
 	Events   uint64  `json:"events"` // of each run
 	Ratio    Spread  `json:"ratio"`
 	CPURatio Spread  `json:"cpu_ratio"`
+	LeastCPU float64 `json:"least_cpu_ratio"` // of the runs of both that computed least
 	Plain    []Trial `json:"plain"`
 	Engine   []Trial `json:"engine"`
 }
@@ -110,22 +112,24 @@ func (o *CompareOptions) baseline(ctx context.Context, rng *rand.Rand, query str
 		}
 	}
 	r.Ratio, r.CPURatio = ratios(r.Engine, r.Plain, throughput), ratios(r.Engine, r.Plain, speedByCPU)
-	o.Log("%-5s %8d events  plain %8.0f/s  engine %8.0f/s  ratio %.3f (%.3f to %.3f)  by CPU %.3f", query, r.Events,
-		spread(r.Plain, throughput).Median, spread(r.Engine, throughput).Median, r.Ratio.Median, r.Ratio.Min, r.Ratio.Max, r.CPURatio.Median)
+	r.LeastCPU = leastCPU(r.Plain) / leastCPU(r.Engine)
+	o.Log("%-5s %8d events  plain %8.0f/s  engine %8.0f/s  ratio %.3f (%.3f to %.3f)  by CPU %.3f, least %.3f", query, r.Events,
+		spread(r.Plain, throughput).Median, spread(r.Engine, throughput).Median, r.Ratio.Median, r.Ratio.Min, r.Ratio.Max, r.CPURatio.Median, r.LeastCPU)
 	return r, nil
 }
 
 // conclude works out the figures about all queries.
 func (r *Baseline) conclude() {
 	r.Ratios, r.CPURatios = map[string]float64{}, map[string]float64{}
-	var all, cpu []float64
+	var all, cpu, least []float64
 	for i := range r.Queries {
 		q := &r.Queries[i]
 		r.Ratios[q.Query], r.CPURatios[q.Query] = rounded(q.Ratio.Median), rounded(q.CPURatio.Median)
 		all, cpu = append(all, q.Ratio.Median), append(cpu, q.CPURatio.Median)
+		least = append(least, q.LeastCPU)
 		if i == 0 || q.Ratio.Median < r.WorstRatio {
 			r.WorstRatio, r.WorstQuery = q.Ratio.Median, q.Query
 		}
 	}
-	r.MedianRatio, r.MedianCPURatio = median(all), median(cpu)
+	r.MedianRatio, r.MedianCPURatio, r.MedianLeastCPU = median(all), median(cpu), median(least)
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"runtime"
 	"slices"
 )
 
@@ -26,12 +27,12 @@ const (
 	growAtMost = 400     // times fewEvents
 )
 
-// eventsFor says how many events a run takes so that it lasts about as long as it should.
+// eventsFor says how many events a run takes so that it lasts about as long as it should, if nothing else computes on the machine.
 func (o *CompareOptions) eventsFor(t *Trial) uint64 {
 	if o.Events > 0 {
 		return o.Events
 	}
-	n := uint64(t.EventsPerSecond*o.Seconds) / roundedTo * roundedTo
+	n := uint64(o.Seconds*1e9*float64(runtime.GOMAXPROCS(0))/t.CPUNanos) / roundedTo * roundedTo
 	return min(max(n, leastRun), growAtMost*fewEvents)
 }
 
@@ -102,6 +103,11 @@ func throughput(t *Trial) float64 { return t.EventsPerSecond }
 
 // speedByCPU is how many events a second of computing would do: a throughput that other programs on the machine disturb less.
 func speedByCPU(t *Trial) float64 { return 1e9 / t.CPUNanos }
+
+// leastCPU is how much computing an event took in the trial that took least. What else the machine does only adds to that.
+func leastCPU(trials []Trial) float64 {
+	return spread(trials, func(t *Trial) float64 { return t.CPUNanos }).Min
+}
 
 // spread is that of one figure of trials.
 func spread(trials []Trial, figure func(*Trial) float64) Spread {

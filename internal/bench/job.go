@@ -9,6 +9,7 @@ import (
 
 	"github.com/understudy-stream/understudy"
 	"github.com/understudy-stream/understudy/connector/file"
+	"github.com/understudy-stream/understudy/internal/nexmark"
 	"github.com/understudy-stream/understudy/operator"
 )
 
@@ -23,6 +24,11 @@ type Spec struct {
 	IntervalMS  int64  // of checkpoints
 	Mode        understudy.Mode
 	Dir         string // output and state are below
+
+	// Of a query of Nexmark, instead of three stateful maps:
+	Query     Experiment // empty: three maps
+	EventRate uint64     // events per second of event time
+	Start     int64      // when event 0 is due, milliseconds since the Unix epoch
 }
 
 // counting is a stateful map: it counts the records of each key and adds the count to what the record carries.
@@ -53,12 +59,36 @@ func (c *counting) Process(_ operator.KeyedContext[uint64], t tick, emit func(ti
 // Timer implements operator.Processor.
 func (c *counting) Timer(operator.KeyedContext[uint64], operator.Timer, func(tick)) error { return nil }
 
-// Job is the experiment of the Clonos paper (SIGMOD 2021, section 7): a chain of three stateful maps, with a shuffle before each.
-func (s *Spec) Job() *operator.Job {
+// Job is one of the experiments of the Clonos paper (SIGMOD 2021, section 7).
+func (s *Spec) Job() (*operator.Job, error) {
 	name := "three-maps"
+	if s.Query != "" {
+		name = string(s.Query)
+	}
 	if s.Rate == 0 {
 		name += "-unpaced" // the parent runs both, and a child finds the one that it is for by its name
 	}
+	if s.Query == "" {
+		return s.threeMaps(name), nil
+	}
+	return nexmark.Build(string(s.Query), nexmark.Options{
+		Name: name, Sink: file.Sink(s.output(), file.SinkOptions{}),
+		Source: nexmark.SourceOptions{
+			Events: s.Records, Rate: s.Rate, Start: s.Start, EventRate: s.EventRate, Splits: s.Parallelism,
+		},
+	})
+}
+
+// sinkName is how the operator is named that writes the output.
+func (s *Spec) sinkName() string {
+	if s.Query == "" {
+		return "visible"
+	}
+	return "output"
+}
+
+// threeMaps is a chain of three stateful maps, with a shuffle before each.
+func (s *Spec) threeMaps(name string) *operator.Job {
 	job := operator.NewJob(name)
 	stream := operator.From(job, "ticks", operator.Source[tick](&ticks{count: s.Records, rate: s.Rate, parts: s.Parallelism}),
 		operator.WithCodec[tick](tickCodec{}))
@@ -88,8 +118,12 @@ func (s *Spec) Run(ctx context.Context, p understudy.Processes) (understudy.Clus
 	if err != nil {
 		return understudy.ClusterSummary{}, err
 	}
+	job, err := s.Job()
+	if err != nil {
+		return understudy.ClusterSummary{}, err
+	}
 	p.Args = []string{"bench", "process", string(text)}
-	return understudy.RunCluster(ctx, s.Job(), understudy.Options{
+	return understudy.RunCluster(ctx, job, understudy.Options{
 		Parallelism: s.Parallelism, Workers: s.Workers, Mode: s.Mode, StateDir: s.Dir + "/state", Processes: p,
 		CheckpointInterval: milliseconds(s.IntervalMS),
 	})

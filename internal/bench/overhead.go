@@ -15,6 +15,7 @@ type Overhead struct {
 	MedianCPULossFull       float64            `json:"median_cpu_loss_full"`         // the same, of events per second of computing
 	WorstCPULossFull        float64            `json:"worst_cpu_loss_full"`
 	WorstCPUQuery           string             `json:"worst_cpu_query"`
+	MedianLeastCPULossFull  float64            `json:"median_least_cpu_loss_full"`   // the same, of the run of each kind that computed least
 	DeterminantBytes        map[string]float64 `json:"determinant_bytes_per_record"` // per event, by query, at full depth
 	Complete                bool               `json:"complete"`                     // false: interrupted; the figures are about the queries that were finished
 	Repeats                 int                `json:"repeats"`
@@ -33,6 +34,7 @@ type QueryOverhead struct {
 	Events        uint64      `json:"events"` // of each run
 	LossFull      float64     `json:"loss_full"`
 	LossFullCPU   float64     `json:"cpu_loss_full"`
+	LossFullLeast float64     `json:"least_cpu_loss_full"`
 	VsAtLeastOnce Spread      `json:"ratio_full_vs_at_least_once"`
 	Arms          []ArmResult `json:"arms"`
 }
@@ -41,8 +43,9 @@ type QueryOverhead struct {
 type ArmResult struct {
 	Arm      string  `json:"arm"`
 	Speed    Spread  `json:"events_per_second"`
-	Ratio    Spread  `json:"ratio"`     // of the throughput to that of none in the same repeat
-	CPURatio Spread  `json:"cpu_ratio"` // of events per second of computing
+	Ratio    Spread  `json:"ratio"`           // of the throughput to that of none in the same repeat
+	CPURatio Spread  `json:"cpu_ratio"`       // of events per second of computing
+	LeastCPU float64 `json:"least_cpu_ratio"` // of the runs of both that computed least
 	Trials   []Trial `json:"trials"`
 }
 
@@ -96,9 +99,9 @@ func (o *CompareOptions) overhead(ctx context.Context, rng *rand.Rand, query str
 	}
 	r.conclude(arms, trials)
 	last := r.arm(ExactlyOnce)
-	o.Log("%-5s %8d events  none %8.0f/s  at-least-once %.3f  depth 1 %.3f  2 %.3f  full %.3f (%.3f to %.3f)  by CPU %.3f", query, r.Events,
+	o.Log("%-5s %8d events  none %8.0f/s  at-least-once %.3f  depth 1 %.3f  2 %.3f  full %.3f (%.3f to %.3f)  by CPU %.3f, least %.3f", query, r.Events,
 		r.Arms[0].Speed.Median, r.Arms[1].Ratio.Median, r.Arms[2].Ratio.Median, r.Arms[3].Ratio.Median, last.Ratio.Median,
-		last.Ratio.Min, last.Ratio.Max, last.CPURatio.Median)
+		last.Ratio.Min, last.Ratio.Max, last.CPURatio.Median, last.LeastCPU)
 	return r, nil
 }
 
@@ -108,10 +111,12 @@ func (r *QueryOverhead) conclude(arms []Arm, trials [][]Trial) {
 		r.Arms = append(r.Arms, ArmResult{
 			Arm: arm.Name, Speed: spread(trials[i], throughput), Trials: trials[i],
 			Ratio: ratios(trials[i], trials[0], throughput), CPURatio: ratios(trials[i], trials[0], speedByCPU),
+			LeastCPU: leastCPU(trials[0]) / leastCPU(trials[i]),
 		})
 	}
 	full, once := r.arm(ExactlyOnce), r.arm(AtLeastOnce)
 	r.LossFull, r.LossFullCPU = 1-full.Ratio.Median, 1-full.CPURatio.Median
+	r.LossFullLeast = 1 - full.LeastCPU
 	r.VsAtLeastOnce = ratios(full.Trials, once.Trials, throughput)
 }
 
@@ -124,11 +129,12 @@ func (r *QueryOverhead) arm(a Arm) *ArmResult {
 // conclude works out the figures about all queries.
 func (r *Overhead) conclude() {
 	r.DeterminantBytes = map[string]float64{}
-	var loss, cpu, once []float64
+	var loss, cpu, least, once []float64
 	for i := range r.Queries {
 		q := &r.Queries[i]
 		r.DeterminantBytes[q.Query] = rounded(spread(q.arm(ExactlyOnce).Trials, func(t *Trial) float64 { return t.DeterminantBytes }).Median)
 		loss, cpu, once = append(loss, q.LossFull), append(cpu, q.LossFullCPU), append(once, 1-q.VsAtLeastOnce.Median)
+		least = append(least, q.LossFullLeast)
 		if i == 0 || q.LossFull > r.WorstLossFull {
 			r.WorstLossFull, r.WorstQuery = q.LossFull, q.Query
 		}
@@ -137,6 +143,7 @@ func (r *Overhead) conclude() {
 		}
 	}
 	r.MedianLossFull, r.MedianCPULossFull, r.MedianLossVsAtLeastOnce = median(loss), median(cpu), median(once)
+	r.MedianLeastCPULossFull = median(least)
 }
 
 // Typical has the medians of what exactly-once at full depth keeps: determinants, output, checkpoints.

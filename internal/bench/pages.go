@@ -2,6 +2,7 @@ package bench
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/understudy-stream/understudy/internal/bench/report"
 )
@@ -112,4 +113,56 @@ func (r *Baseline) Page() report.Page {
 		[]string{"throughput", "by CPU"}, rows, 1)}
 	p.Tables = []report.Table{table}
 	return p
+}
+
+// Page shows what was measured.
+func (r *Recovery) Page() report.Page {
+	p := report.Page{
+		Title: fmt.Sprintf("Recovery: %s", r.Experiment),
+		Lead: []string{
+			fmt.Sprintf("%d kills by kill -9, %d records at %d per second. Lost %d, doubled %d.", r.Kills, r.Records, r.Rate, r.Lost, r.Duplicates),
+			"Latency is counted from when a record was due, whatever held its source up, to when a reader of the output saw it.",
+			Definition + ".",
+		},
+		Facts: append(r.Machine.facts(),
+			report.Fact{Name: "State", Value: fmt.Sprintf("%d MB asked for, %.1f MB in the largest checkpoint", r.StateMB, float64(r.CheckpointBytes)/1e6)},
+			report.Fact{Name: "First new output of a partition that died", Value: milliText(r.FirstOutputP50) + " in the median, " + milliText(r.FirstOutputP99) + " p99"},
+			report.Fact{Name: "Longest gap of the others", Value: milliText(r.NoOutputMax)},
+			report.Fact{Name: "Latency before", Value: milliText(r.LatencyBefore) + " in the median"},
+			report.Fact{Name: "Latency in the 100 s after", Value: milliText(r.LatencyP50) + " in the median, " + milliText(r.LatencyP99) + " p99"},
+			report.Fact{Name: "Back to normal after", Value: milliText(r.BackToNormal)},
+		),
+	}
+	p50, p99 := report.Curve{Name: "median"}, report.Curve{Name: "p99"}
+	for _, c := range r.curve {
+		p50.X, p50.Y = append(p50.X, c.at), append(p50.Y, c.p50)
+		p99.X, p99.Y = append(p99.X, c.at), append(p99.Y, c.p99)
+	}
+	var marks []report.Mark
+	table := report.Table{Title: "Kills", Heads: []string{"at, s", "processes", "partitions that died", "first new output, ms", "longest gap of others, ms"}}
+	for _, k := range r.PerKill {
+		marks = append(marks, report.Mark{X: k.At})
+		table.Rows = append(table.Rows, []string{
+			fmt.Sprintf("%.1f", k.At), strings.Join(k.Processes, ", "), strings.Join(k.Partitions, ", "), listed(k.FirstOutput), fmt.Sprintf("%.1f", k.Unaffected),
+		})
+	}
+	p.Figures = []report.Figure{report.Times("Latency by when a record was due", "Dashed lines are kills.", "seconds since the first record was due",
+		"ms", []report.Curve{p50, p99}, marks)}
+	p.Tables = []report.Table{table}
+	return p
+}
+
+func listed(values []float64) string {
+	var all []string
+	for _, v := range values {
+		all = append(all, fmt.Sprintf("%.0f", v))
+	}
+	return strings.Join(all, ", ")
+}
+
+func milliText(ms float64) string {
+	if ms < 0 {
+		return "not measured"
+	}
+	return fmt.Sprintf("%.1f ms", ms)
 }

@@ -1,13 +1,10 @@
 package bench
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"slices"
-	"strings"
 	"time"
 
 	"github.com/understudy-stream/understudy"
@@ -17,26 +14,35 @@ import (
 // Experiment is a way of killing.
 type Experiment string
 
-// The experiments: one worker at a time, again and again; three workers in a row, each while the one before is being recovered;
-// three at once.
+// The experiments. With three stateful maps: one worker at a time, again and again; three workers in a row, each while the one before is
+// being recovered; three at once. With a query of Nexmark: one worker at a time, again and again.
 const (
 	Single   Experiment = "single"
 	Row      Experiment = "row"
 	Together Experiment = "together"
+	Q3       Experiment = "q3"
+	Q8       Experiment = "q8"
 )
+
+// Experiments lists them.
+func Experiments() []Experiment { return []Experiment{Single, Row, Together, Q3, Q8} }
 
 // RecoveryOptions are those of an experiment.
 type RecoveryOptions struct {
 	Experiment  Experiment
-	Kills       int // of Single
+	Kills       int // of Single, Q3 and Q8
 	Workers     int
 	Parallelism int
 	Rate        uint64 // records per second; 0: half of what a run without pacing gives
-	StateMB     int
-	Interval    time.Duration // of checkpoints
-	Seed        uint64
-	Dir         string // must be empty
-	Log         func(format string, args ...any)
+	// StateMB is how much state there is, about. Q3's is that of the events that have been before the pace begins, so much takes a
+	// while to come; Q8's is what is in a window of event time, so it sets how fast that passes, up to MaxStateMBOfQ8.
+	StateMB  int
+	Interval time.Duration // of checkpoints
+	// Before and After are how long the job runs under load before the first kill and after the last.
+	Before, After time.Duration
+	Seed          uint64
+	Dir           string // must be empty
+	Log           func(format string, args ...any)
 }
 
 // Recovery is what an experiment measured. Times are milliseconds; -1 where there is nothing to measure.
@@ -48,7 +54,7 @@ type Recovery struct {
 	FirstOutputP50  float64    `json:"first_output_ms_p50"` // from kill -9 to the first new line of a partition whose task died
 	FirstOutputP99  float64    `json:"first_output_ms_p99"`
 	NoticedP50      float64    `json:"noticed_ms_p50"`
-	NoOutputMax     float64    `json:"no_output_ms_max_unaffected"` // the longest gap of a partition that lost no task
+	NoOutputMax     float64    `json:"no_output_ms_max_unaffected"` // the longest gap of a partition that lost no task, while it had something to show
 	LatencyP50      float64    `json:"latency_ms_p50_100s"`         // from due to visible, in the 100 s after the first kill
 	LatencyP99      float64    `json:"latency_ms_p99_100s"`
 	LatencyBefore   float64    `json:"latency_ms_p50_before"`
@@ -62,6 +68,9 @@ type Recovery struct {
 	StateMB         int        `json:"state_mb"`
 	CheckpointBytes int64      `json:"checkpoint_bytes"`
 	PerKill         []KillTime `json:"per_kill"`
+	Machine         Machine    `json:"machine"`
+
+	curve []instant
 }
 
 // KillTime is one kill, as seen from outside.
@@ -77,25 +86,47 @@ type KillTime struct {
 const Definition = "back to normal: from the last kill until the rolling median over 1 s of the latency from due to visible is within 10% of (or 1 ms from) the median before the first kill, and stays so for 1 s"
 
 const (
-	calibration = 3_000_000 // records
-	warmUp      = 8 * time.Second
+	calibration = 3_000_000       // records
 	spacing     = 3 * time.Second // between kills of Single, plus up to one checkpoint interval
 	inARow      = 300 * time.Millisecond
-	coolDown    = 6 * time.Second
 	around      = 2500 * time.Millisecond // after a kill, in which gaps are looked for
 	reportAfter = 100 * time.Second
 	slack       = 1.2 // more records than the plan needs
 	finestGap   = 5 * time.Millisecond
+	untilStart  = 1500 * time.Millisecond // from the start of the processes to when the first record is due
+	upToDate    = 2 * time.Second         // behind what is due: statuses come late
 )
+
+// What the state of the queries comes to, as measured: bytes in checkpoints.
+const (
+	q3BytesPerEvent = 0.37 // that there has been
+	q8BytesPerRate  = 11.0 // per event and second of event time
+	// MaxStateMBOfQ8 is the state at the fastest event time that the generator knows.
+	MaxStateMBOfQ8 = 11
+	fastestTime    = 1_000_000 // events per second of event time
+)
+
+// spec is the job of an experiment, and how many events come before the pace begins.
+func (o *RecoveryOptions) spec() (s Spec, history uint64) {
+	s = Spec{Parallelism: o.Parallelism, Workers: o.Workers, IntervalMS: o.Interval.Milliseconds()}
+	switch o.Experiment {
+	case Q3:
+		s.Query = Q3
+		history = uint64(float64(o.StateMB) * 1e6 / q3BytesPerEvent)
+	case Q8:
+		s.Query = Q8
+		s.EventRate = min(uint64(float64(o.StateMB)*1e6/q8BytesPerRate), fastestTime)
+	default:
+		s.Keys, s.StateBytes = 10_000, o.StateMB*1_000_000/3/10_000
+	}
+	return s, history
+}
 
 // Recover runs an experiment.
 func Recover(ctx context.Context, o RecoveryOptions) (Recovery, error) {
-	r := Recovery{Experiment: o.Experiment, Rate: o.Rate, StateMB: o.StateMB, BackToNormal: -1, NoOutputMax: -1}
-	spec := Spec{
-		Parallelism: o.Parallelism, Workers: o.Workers, Keys: 10_000, IntervalMS: o.Interval.Milliseconds(),
-		StateBytes: o.StateMB * 1_000_000 / 3 / 10_000,
-	}
-	if r.Rate == 0 {
+	r := Recovery{Experiment: o.Experiment, Rate: o.Rate, StateMB: o.StateMB, BackToNormal: -1, NoOutputMax: -1, Machine: ThisMachine()}
+	spec, history := o.spec()
+	if r.Rate == 0 || history > 0 {
 		full := spec
 		full.Records, full.Dir = calibration, o.Dir+"/full"
 		o.Log("measuring how much goes through without pacing (%d records)", full.Records)
@@ -104,19 +135,27 @@ func Recover(ctx context.Context, o RecoveryOptions) (Recovery, error) {
 			return r, fmt.Errorf("bench: without pacing: %w", err)
 		}
 		r.FullRate = uint64(float64(full.Records) / sum.Seconds)
+	}
+	switch {
+	case r.Rate == 0:
 		r.Rate = r.FullRate / 2
+	case history > 0 && r.Rate >= r.FullRate:
+		return r, fmt.Errorf("bench: %d records per second are due, but only %d go through: the job would never catch up", r.Rate, r.FullRate)
 	}
 	schedule := o.schedule()
-	length := schedule[len(schedule)-1].after + coolDown + 2*time.Second
+	length := schedule[len(schedule)-1].after + o.After + 2*time.Second
 	spec.Rate, spec.Dir = r.Rate, o.Dir+"/paced"
 	spec.Records = uint64(length.Seconds() * float64(r.Rate) * slack)
+	if history > 0 { // while what has been before comes, at full speed, more comes due
+		spec.Records += history + uint64(float64(history)*float64(r.Rate)/float64(r.FullRate-r.Rate))
+	}
 	r.Records = spec.Records
-	o.Log("%d records at %d per second, %d kills", spec.Records, r.Rate, len(schedule))
-	sum, w, err := paced(ctx, &spec, schedule, &r)
+	o.Log("%d records at %d per second, %d of them before the pace begins, %d kills", spec.Records, r.Rate, history, len(schedule))
+	sum, w, err := paced(ctx, &spec, history, schedule, &r)
 	if err != nil {
 		return r, err
 	}
-	r.measure(&sum, w)
+	r.measure(&sum, w, spec.sinkName())
 	return r, nil
 }
 
@@ -128,7 +167,7 @@ type appointment struct {
 
 func (o *RecoveryOptions) schedule() []appointment {
 	rng := rand.New(rand.NewPCG(o.Seed, o.Seed))
-	at := warmUp
+	at := o.Before
 	name := func(i int) string { return fmt.Sprintf("worker-%d", i%o.Workers) }
 	var s []appointment
 	switch o.Experiment {
@@ -147,14 +186,30 @@ func (o *RecoveryOptions) schedule() []appointment {
 	return s
 }
 
-// paced runs the job, watches its output and kills by the schedule.
-func paced(ctx context.Context, s *Spec, schedule []appointment, r *Recovery) (understudy.ClusterSummary, *watcher, error) {
+// paced runs the job, watches its output and kills by the schedule, from when the job has caught up with what is due.
+func paced(ctx context.Context, s *Spec, history uint64, schedule []appointment, r *Recovery) (understudy.ClusterSummary, *watcher, error) {
+	expect, read := s.Records, tickLine
+	var g *golden
+	if s.Query != "" {
+		var err error
+		if g, err = newGolden(ctx, s); err != nil {
+			return understudy.ClusterSummary{}, nil, err
+		}
+		expect, read = uint64(len(g.rows)), g.read
+	}
+	past := time.Duration(float64(history) / float64(s.Rate) * float64(time.Second))
+	start := time.Now().Add(untilStart)
+	if g != nil {
+		s.Start = start.Add(-past).UnixMilli()
+		g.start = s.Start
+	}
 	kill := make(chan cluster.Target)
 	running := make(chan struct{})
 	began := false
 	p := understudy.Processes{Kill: kill, Status: func(st understudy.Status) {
 		r.CheckpointBytes = max(r.CheckpointBytes, st.Checkpoint.Bytes)
-		if !began && st.Summary.RecordsOut > 0 {
+		due := history + uint64(max(0, time.Since(start)-upToDate).Seconds()*float64(s.Rate))
+		if !began && st.Summary.RecordsOut > 0 && st.Summary.RecordsIn >= due {
 			began = true
 			close(running)
 		}
@@ -165,7 +220,7 @@ func paced(ctx context.Context, s *Spec, schedule []appointment, r *Recovery) (u
 		defer close(done)
 		follow(killing, schedule, running, kill)
 	}()
-	w := watch(s.output(), s.Records)
+	w := watch(s.output(), expect, read)
 	sum, err := s.Run(ctx, p)
 	stop()
 	<-done
@@ -196,106 +251,4 @@ func follow(ctx context.Context, schedule []appointment, running <-chan struct{}
 			}
 		}
 	}
-}
-
-// measure works out the figures from what was seen.
-func (r *Recovery) measure(sum *understudy.ClusterSummary, w *watcher) {
-	r.TasksRestarted, r.TasksLost, r.Rollbacks = sum.TasksRestarted, sum.TasksLost, sum.Rollbacks
-	r.Lost, r.Duplicates = w.lost(), w.duplicates+w.strange
-	slices.SortFunc(w.lines, func(a, b visible) int { return cmp.Compare(a.at, b.at) })
-	if len(w.lines) == 0 || len(sum.Acts) == 0 {
-		return
-	}
-	var noticed, first []float64
-	zero := w.lines[0].due
-	for i, act := range sum.Acts {
-		k := KillTime{At: float64(act.At-zero) / 1e6, Processes: act.Processes, Partitions: []string{}, FirstOutput: []float64{}}
-		dead := map[string]bool{}
-		for j := range sum.Recoveries {
-			rec := &sum.Recoveries[j]
-			if rec.Act != i || rec.Moved {
-				continue
-			}
-			noticed = append(noticed, rec.Noticed)
-			if at := strings.LastIndexByte(rec.Name, '['); strings.Contains(rec.Name, "visible") && at > 0 {
-				var index int
-				if _, err := fmt.Sscanf(rec.Name[at:], "[%d]", &index); err == nil {
-					dead[fmt.Sprintf("part-%05d.jsonl", index)] = true
-				}
-			}
-		}
-		for _, p := range w.parts {
-			longest, end := p.gap(act.At, act.At+around.Microseconds())
-			if !dead[p.name] {
-				k.Unaffected = max(k.Unaffected, float64(longest)/1000)
-				continue
-			}
-			after := 0.0
-			if longest > finestGap.Microseconds() {
-				after = float64(end-act.At) / 1000
-			}
-			k.Partitions, k.FirstOutput = append(k.Partitions, p.name), append(k.FirstOutput, after)
-			first = append(first, after)
-		}
-		r.NoOutputMax = max(r.NoOutputMax, k.Unaffected)
-		r.PerKill = append(r.PerKill, k)
-	}
-	r.Kills = len(sum.Acts)
-	r.FirstOutputP50, r.FirstOutputP99 = quantile(first, 0.5), quantile(first, 0.99)
-	r.NoticedP50 = quantile(noticed, 0.5)
-	r.latencies(w.lines, sum.Acts[0].At, sum.Acts[len(sum.Acts)-1].At)
-}
-
-// latencies works out the figures about latency from due to visible.
-func (r *Recovery) latencies(lines []visible, firstKill, lastKill int64) {
-	var before, after []float64
-	for _, l := range lines {
-		switch late := float64(l.at-l.due) / 1000; {
-		case l.at < firstKill && l.at > firstKill-int64(5e6):
-			before = append(before, late)
-		case l.at >= firstKill && l.at < firstKill+reportAfter.Microseconds():
-			after = append(after, late)
-		}
-	}
-	r.LatencyBefore, r.LatencyP50, r.LatencyP99 = quantile(before, 0.5), quantile(after, 0.5), quantile(after, 0.99)
-	r.BackToNormal = backToNormal(lines, lastKill, r.LatencyBefore)
-}
-
-const (
-	rollingStep   = 50 * time.Millisecond
-	rollingWindow = time.Second
-	within        = 1.1
-	orMillis      = 1.0
-)
-
-// backToNormal is Definition.
-func backToNormal(lines []visible, kill int64, before float64) float64 {
-	limit := max(before*within, before+orMillis)
-	calm := int64(-1)
-	for at := kill; at < lines[len(lines)-1].at; at += rollingStep.Microseconds() {
-		from, _ := slices.BinarySearchFunc(lines, at-rollingWindow.Microseconds(), func(l visible, t int64) int { return cmp.Compare(l.at, t) })
-		to, _ := slices.BinarySearchFunc(lines, at, func(l visible, t int64) int { return cmp.Compare(l.at, t) })
-		var window []float64
-		for _, l := range lines[from:to] {
-			window = append(window, float64(l.at-l.due)/1000)
-		}
-		switch {
-		case len(window) == 0 || quantile(window, 0.5) > limit:
-			calm = -1
-		case calm < 0:
-			calm = at
-		case at-calm >= rollingWindow.Microseconds():
-			return float64(calm-kill) / 1000
-		}
-	}
-	return -1
-}
-
-// quantile is the q-th quantile of values, -1 of none. It sorts them.
-func quantile(values []float64, q float64) float64 {
-	if len(values) == 0 {
-		return -1
-	}
-	slices.Sort(values)
-	return values[min(len(values)-1, int(q*float64(len(values))))]
 }

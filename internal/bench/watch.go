@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"math/bits"
 	"os"
 	"path/filepath"
@@ -24,6 +25,7 @@ const (
 // growth says that lines of a partition became visible.
 type growth struct {
 	at    int64 // microseconds
+	due   int64 // of the line that was due first
 	lines int
 }
 
@@ -35,7 +37,8 @@ type visible struct {
 // watcher reads the output as it grows, as an outside reader does, and remembers when it saw what.
 type watcher struct {
 	dir    string
-	expect uint64
+	expect uint64                                             // so many different lines
+	read   func(line []byte) (n uint64, due int64, err error) // which one a line is, below expect unless it is strange, and when it was due
 	parts  map[string]*part
 	seen   []uint64 // a bit per record
 	stop   chan struct{}
@@ -56,8 +59,8 @@ type part struct {
 	grown  []growth
 }
 
-func watch(dir string, expect uint64) *watcher {
-	w := &watcher{dir: dir, expect: expect, parts: map[string]*part{}, seen: make([]uint64, expect/64+1), stop: make(chan struct{})}
+func watch(dir string, expect uint64, read func([]byte) (uint64, int64, error)) *watcher {
+	w := &watcher{dir: dir, expect: expect, read: read, parts: map[string]*part{}, seen: make([]uint64, expect/64+1), stop: make(chan struct{})}
 	w.done.Go(w.run)
 	return w
 }
@@ -98,14 +101,14 @@ func (w *watcher) look(buf []byte) error {
 			p = &part{name: filepath.Base(name)}
 			w.parts[name] = p
 		}
-		if err := w.read(name, p, buf); err != nil {
+		if err := w.grow(name, p, buf); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (w *watcher) read(name string, p *part, buf []byte) error {
+func (w *watcher) grow(name string, p *part, buf []byte) error {
 	f, err := os.Open(name)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil
@@ -114,14 +117,11 @@ func (w *watcher) read(name string, p *part, buf []byte) error {
 		return err
 	}
 	defer f.Close() //nolint:errcheck // it was only read
-	lines := 0
-	now := time.Now().UnixMicro()
+	g := growth{at: time.Now().UnixMicro(), due: math.MaxInt64}
 	for {
 		n, err := f.ReadAt(buf, p.offset)
 		p.offset += int64(n)
-		read, perr := w.take(p, buf[:n], now)
-		lines += read
-		if perr != nil {
+		if perr := w.take(p, buf[:n], &g); perr != nil {
 			return perr
 		}
 		if errors.Is(err, io.EOF) || n < len(buf) {
@@ -131,13 +131,13 @@ func (w *watcher) read(name string, p *part, buf []byte) error {
 			return err
 		}
 	}
-	if lines > 0 {
-		p.grown = append(p.grown, growth{at: now, lines: lines})
+	if g.lines > 0 {
+		p.grown = append(p.grown, g)
 	}
 	return nil
 }
 
-func (w *watcher) take(p *part, text []byte, now int64) (lines int, err error) {
+func (w *watcher) take(p *part, text []byte, g *growth) error {
 	if len(p.rest) > 0 {
 		text = append(p.rest, text...)
 	}
@@ -146,23 +146,32 @@ func (w *watcher) take(p *part, text []byte, now int64) (lines int, err error) {
 		if end < 0 {
 			break
 		}
-		if err := w.line(text[:end], now); err != nil {
-			return lines, fmt.Errorf("bench: %s: %w", p.name, err)
+		if err := w.line(text[:end], g); err != nil {
+			return fmt.Errorf("bench: %s: %w", p.name, err)
 		}
 		text = text[end+1:]
-		lines++
 	}
 	p.rest = append([]byte(nil), text...)
-	return lines, nil
+	return nil
 }
 
-func (w *watcher) line(text []byte, now int64) error {
+// tickLine reads a line of three-maps: number and due time.
+func tickLine(text []byte) (n uint64, due int64, err error) {
 	number, dueText, ok := bytes.Cut(text, []byte(" "))
-	n, err := strconv.ParseUint(string(number), 10, 64)
+	n, err = strconv.ParseUint(string(number), 10, 64)
 	due, derr := strconv.ParseInt(string(dueText), 10, 64)
 	if err = errors.Join(err, derr); err != nil || !ok {
-		return fmt.Errorf("line %q", text)
+		return 0, 0, fmt.Errorf("line %q", text)
 	}
+	return n, due, nil
+}
+
+func (w *watcher) line(text []byte, g *growth) error {
+	n, due, err := w.read(text)
+	if err != nil {
+		return err
+	}
+	g.lines++
 	if n >= w.expect {
 		w.strange++
 		return nil
@@ -173,7 +182,8 @@ func (w *watcher) line(text []byte, now int64) error {
 		w.seen[n/64] |= bit
 		w.count++
 	}
-	w.lines = append(w.lines, visible{at: now, due: due})
+	g.due = min(g.due, due)
+	w.lines = append(w.lines, visible{at: g.at, due: due})
 	return nil
 }
 
@@ -186,12 +196,14 @@ func (w *watcher) lost() uint64 {
 	return w.expect - uint64(seen)
 }
 
-// gap finds the longest time between two growths of a partition that overlaps [from, until], and when it ended.
+// gap finds the longest time between two growths of a partition that overlaps [from, until], and when it ended. It counts only from when
+// something was due: nothing can be seen of a partition that has nothing to show.
 func (p *part) gap(from, until int64) (longest, end int64) {
 	i, _ := slices.BinarySearchFunc(p.grown, from, func(g growth, at int64) int { return int(g.at - at) })
 	for i = max(i, 1); i < len(p.grown) && p.grown[i-1].at < until; i++ {
-		if d := p.grown[i].at - p.grown[i-1].at; d > longest {
-			longest, end = d, p.grown[i].at
+		g := &p.grown[i]
+		if d := g.at - max(p.grown[i-1].at, g.due); d > longest {
+			longest, end = d, g.at
 		}
 	}
 	return longest, end

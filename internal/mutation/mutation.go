@@ -49,6 +49,12 @@ const (
 	FallenStartAgain
 	EarlySubscriptionDropped
 	RegisterRepeatsNothing
+	CommitBeforeComplete
+	PrepareLeftOut
+	AbortLeftOut
+	AckBeforePrepare
+	CommitNotRepeated
+	FinishBeforeCommit
 	end
 )
 
@@ -62,6 +68,7 @@ var names = [...]string{
 	"collection-misses-one-worker", "promotion-without-commit", "relink-keeps-cursor",
 	"stores-not-read", "generation-unchecked", "fallen-start-again", "early-subscription-dropped",
 	"register-repeats-nothing",
+	"commit-before-complete", "prepare-left-out", "abort-left-out", "ack-before-prepare", "commit-not-repeated", "finish-before-commit",
 }
 
 // Has tells whether any of m is in the set.

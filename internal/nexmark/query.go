@@ -1,6 +1,7 @@
 package nexmark
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -52,6 +53,8 @@ func Queries() []Query { return slices.Clone(queries) }
 
 // Options are what a query needs besides its name.
 type Options struct {
+	// Name is that of the job. Default: "nexmark-" and the query's name.
+	Name   string
 	Source SourceOptions
 	// Sink takes the rows, as JSON objects.
 	Sink operator.CausalSink
@@ -83,7 +86,7 @@ func (o *Options) EnsureDefaults() {
 	}
 }
 
-// Build makes the job "nexmark-" and the query's name.
+// Build makes the job of a query.
 func Build(query string, o Options) (*operator.Job, error) {
 	i := slices.IndexFunc(queries, func(q Query) bool { return q.Name == query })
 	if i < 0 {
@@ -100,7 +103,7 @@ func Build(query string, o Options) (*operator.Job, error) {
 		return nil, err
 	}
 	source.opened, source.used = o.Opened, o.Used
-	job := operator.NewJob("nexmark-" + query)
+	job := operator.NewJob(cmp.Or(o.Name, "nexmark-"+query))
 	queries[i].build(source.From(job, "events"), &o)
 	return job, nil
 }

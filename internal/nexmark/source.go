@@ -43,7 +43,7 @@ func (s *Source) From(job *operator.Job, name string) operator.Stream[Event] {
 	return operator.Timestamps(events, name+" time", func(e Event) time.Time { return time.UnixMilli(e.Time()) }, disorder, tasks)
 }
 
-// Splits implements operator.Source. A paced source counts from now on.
+// Splits implements operator.Source. A paced source counts from now on, unless the options say from when.
 func (s *Source) Splits(context.Context) ([]string, error) {
 	o := &s.options
 	one := split{
@@ -53,7 +53,9 @@ func (s *Source) Splits(context.Context) ([]string, error) {
 		one.Events = math.MaxInt64
 	}
 	if one.Rate > 0 {
-		one.Start = s.clock().UnixMilli()
+		if one.Start = o.Start; one.Start == 0 {
+			one.Start = s.clock().UnixMilli()
+		}
 	}
 	var splits []string
 	for ; one.Part < one.Of; one.Part++ {

@@ -104,6 +104,7 @@ func TestSourceOptions(t *testing.T) {
 		"1000001 events":       {EventRate: 1000001},
 		"no multiple of 953":   {Group: 1906},
 		"need a rate":          {Pacing: WallPacing},
+		"the start -5":         {Start: -5, Rate: 1},
 		"pacing 7":             {Pacing: 7},
 		"2000000000 events":    {Rate: 2e9},
 		"70000 splits":         {Splits: 70000},
@@ -242,4 +243,39 @@ func FuzzParseSplit(f *testing.F) {
 			require.True(t, err == io.EOF || err == operator.ErrNotReady)
 		}
 	})
+}
+
+// What came due before the job began comes at once.
+func TestStartInThePast(t *testing.T) {
+	s, err := NewSource(SourceOptions{Events: 1000, Rate: 1000, Start: 1700000000000})
+	require.NoError(t, err)
+	now := time.UnixMilli(1700000000300)
+	s.clock = func() time.Time { return now }
+	splits, err := s.Splits(context.Background())
+	require.NoError(t, err)
+	r, err := s.Open(context.Background(), splits[0], 0)
+	require.NoError(t, err)
+	defer r.Close()
+	events, err := drain(t, r)
+	require.ErrorIs(t, err, operator.ErrNotReady)
+	require.Len(t, events, 301)
+}
+
+// Whoever measures is told when each split is opened and when it is used up.
+func TestSplitsTellOfTheirUse(t *testing.T) {
+	s, splits := open(t, SourceOptions{Events: 200, Splits: 2})
+	var opened, used int
+	s.opened, s.used = func() { opened++ }, func() { used++ }
+	for i, split := range splits {
+		r, err := s.Open(context.Background(), split, 0)
+		require.NoError(t, err)
+		require.Equal(t, i+1, opened)
+		require.Equal(t, i, used)
+		_, err = drain(t, r)
+		require.ErrorIs(t, err, io.EOF)
+		_, _, err = r.Next()
+		require.ErrorIs(t, err, io.EOF)
+		require.Equal(t, i+1, used)
+		require.NoError(t, r.Close())
+	}
 }

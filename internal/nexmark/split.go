@@ -39,6 +39,9 @@ type SourceOptions struct {
 	// Rate is how many events are given per second. 0: as fast as they are taken. A source that was held up gives what is
 	// due meanwhile at once, so that it does not hide how long its consumers stood still.
 	Rate uint64
+	// Start is the moment from which a source with a Rate counts, in milliseconds since the Unix epoch: event n is due n/Rate
+	// seconds later. 0: when the job begins. One that has passed makes the source give at once what has come due since.
+	Start int64
 	// Pacing is EventPacing unless it is said otherwise. WallPacing needs a Rate.
 	Pacing Pacing
 	// Splits is how many parts the stream has, each of which a task of its own reads. Default 1. Every part has persons,
@@ -70,6 +73,8 @@ func (o *SourceOptions) Validate() error {
 		return fmt.Errorf("nexmark: %d splits: want 1 to %d", o.Splits, math.MaxUint16)
 	case o.Rate > maxPace:
 		return fmt.Errorf("nexmark: %d events per second: want at most %d", o.Rate, int(maxPace))
+	case o.Start < 0:
+		return fmt.Errorf("nexmark: the start %d is before 1970", o.Start)
 	case o.Pacing > WallPacing:
 		return fmt.Errorf("nexmark: pacing %d is unknown", o.Pacing)
 	case o.Pacing == WallPacing && o.Rate == 0:

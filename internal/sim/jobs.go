@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"math/rand/v2"
 	"slices"
 	"time"
 
@@ -45,6 +46,8 @@ type jobBuilder struct {
 	world *World
 	job   *operator.Job
 	want  []uint64
+	// transactions says which sinks are transactional.
+	transactions *rand.Rand
 }
 
 type stream = operator.Stream[record]
@@ -90,6 +93,10 @@ func (b *jobBuilder) counted(s stream, name string, n int) stream {
 }
 
 func (b *jobBuilder) sink(s stream, name string, n int) {
+	if b.transactions.IntN(100) < b.world.opts.Transactional {
+		operator.ToTransactional(operator.Rebalanced(s), name, &heldSink{world: b.world, name: name}, par(n))
+		return
+	}
 	operator.To(operator.Rebalanced(s), name, &sink{world: b.world, name: name}, par(n))
 }
 

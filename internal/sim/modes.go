@@ -135,6 +135,11 @@ func (m *modes) completed(e *checkpoint.Complete) {
 	for _, t := range m.world.job.Topology.Sinks {
 		m.from[t] = m.world.stores[t].shownAt(*e.Tasks[t].External)
 	}
+	for t, s := range m.world.held {
+		if s != nil {
+			m.from[t] = s.upTo(e.Epoch)
+		}
+	}
 }
 
 // adopts tells whether a task may now take over the numbering of a producer that began anew.
@@ -153,11 +158,9 @@ func (m *modes) check() {
 		return
 	}
 	seen := map[uint64]bool{}
-	for t, s := range w.stores {
-		if s == nil {
-			continue
-		}
-		for _, l := range s.lines[m.from[t]:] {
+	for t := range w.job.Tasks {
+		lines := w.visible(t)
+		for _, l := range lines[min(m.from[t], len(lines)):] {
 			r, err := recordCodec{}.Decode(l.bytes)
 			if err != nil {
 				w.violate("lines", "store of task %d: %v", t, err)

@@ -87,6 +87,9 @@ func mutantOptions(m mutation.Set, seed uint64) Options {
 		o.Kinds, o.Faults, o.Standbys = FailDisk, 4, -1
 	case mutation.RegisterRepeatsNothing:
 		o.Kinds, o.Faults = KillTask|ChangeLeader|ChangeWhileDeciding, 8
+	case mutation.CommitBeforeComplete, mutation.PrepareLeftOut, mutation.AbortLeftOut, mutation.AckBeforePrepare,
+		mutation.CommitNotRepeated, mutation.FinishBeforeCommit:
+		o.Transactional, o.Kinds, o.Faults = 100, sinkTrouble, 8
 	}
 	return o
 }

@@ -30,6 +30,7 @@ type process struct {
 	cutOffUntil int  // it reaches no coordinator before this step
 	pausedUntil int
 	diskUntil   int
+	diskBusy    bool // a disk job is under way: the world goes on in the middle of it
 
 	inbox []arrival // entries of the ledger, in order
 	disk  []func()  // run in order
@@ -75,7 +76,8 @@ func (p *process) open(id determinant.WorkerID, view cluster.View) bool {
 		Clock: func() int64 { return w.now + p.skew }, Entropy: w.rng.Uint64, State: p.state,
 		Calls:  func(determinant.TaskID) task.Calls { return p },
 		Budget: w.newBudget(), LogBudget: w.plan.logBudget, DeadLetter: w.deadLetter(), OpenSink: w.openSink,
-		Window: w.plan.window, MaxElements: w.plan.elements, MaxUnsent: w.plan.unsent, Slice: w.plan.slice,
+		OpenTransactions: p.openTransactions,
+		Window:           w.plan.window, MaxElements: w.plan.elements, MaxUnsent: w.plan.unsent, Slice: w.plan.slice,
 		Pick: w.rng.IntN, Probe: &probe{p}, Mutations: mutations,
 	})
 	if w.opts.Interleave {

@@ -17,6 +17,7 @@ import (
 func (w *World) checkEnd() {
 	w.checks.sweep()
 	w.checkIDs()
+	w.checkSettled()
 	w.modes.check()
 	if !w.modes.left {
 		w.checkTime()
@@ -27,13 +28,10 @@ func (w *World) checkEnd() {
 // checkIDs counts the visible records by hand.
 func (w *World) checkIDs() {
 	seen := map[uint64]int{}
-	for _, s := range w.stores {
-		if s == nil {
-			continue
-		}
-		for _, l := range s.lines {
+	for t := range w.job.Tasks {
+		for _, l := range w.visible(t) {
 			if r, err := (recordCodec{}).Decode(l.bytes); err != nil {
-				w.violate("lines", "store of task %d: %v", s.task, err)
+				w.violate("lines", "store of task %d: %v", t, err)
 			} else if r.ID < derived {
 				seen[r.ID]++
 			}
@@ -93,8 +91,8 @@ func (w *World) replay() {
 				w.violate("replay", "task %d: %v", id, err)
 				return
 			}
-			if s := w.stores[id]; s != nil {
-				w.compare(s, outputs[spec.ExtID])
+			if spec.External {
+				w.compare(id, outputs[spec.ExtID])
 			}
 		}
 	}
@@ -162,14 +160,15 @@ func (w *World) replayTask(id determinant.TaskID, outputs map[determinant.Channe
 }
 
 // compare compares what a store shows with what the replay gave.
-func (w *World) compare(s *store, batches []*inflightlog.Batch) {
+func (w *World) compare(t int, batches []*inflightlog.Batch) {
+	lines := w.visible(t)
 	var want [][]byte
 	var e inflightlog.Element
 	for _, b := range batches {
 		for at := 0; at < len(b.Payload); {
 			n, err := inflightlog.Decode(b.Payload[at:], &e)
 			if err != nil {
-				w.violate("replay", "store of task %d: %v", s.task, err)
+				w.violate("replay", "store of task %d: %v", t, err)
 				return
 			}
 			if e.Kind == inflightlog.Record {
@@ -178,16 +177,16 @@ func (w *World) compare(s *store, batches []*inflightlog.Batch) {
 			at += n
 		}
 	}
-	for i := range max(len(want), len(s.lines)) {
+	for i := range max(len(want), len(lines)) {
 		switch {
 		case i >= len(want):
-			w.violate("output", "store of task %d: line %d is %s, the execution has %d", s.task, i, show(s.lines[i].bytes), len(want))
+			w.violate("output", "store of task %d: line %d is %s, the execution has %d", t, i, show(lines[i].bytes), len(want))
 			return
-		case i >= len(s.lines):
-			w.violate("output", "store of task %d: line %d should be %s, there are %d", s.task, i, show(want[i]), len(s.lines))
+		case i >= len(lines):
+			w.violate("output", "store of task %d: line %d should be %s, there are %d", t, i, show(want[i]), len(lines))
 			return
-		case !bytes.Equal(want[i], s.lines[i].bytes):
-			w.violate("output", "store of task %d: line %d is %s, should be %s", s.task, i, show(s.lines[i].bytes), show(want[i]))
+		case !bytes.Equal(want[i], lines[i].bytes):
+			w.violate("output", "store of task %d: line %d is %s, should be %s", t, i, show(lines[i].bytes), show(want[i]))
 			return
 		}
 	}

@@ -111,7 +111,7 @@ func (w *World) writeSink() {
 	if p == nil || w.inside {
 		return
 	}
-	sinks := w.job.Topology.Sinks
+	sinks := w.sinks()
 	t := sinks[w.rng.IntN(len(sinks))]
 	w.writing = p
 	_, err := p.worker.WriteSink(context.Background(), t)
@@ -121,8 +121,19 @@ func (w *World) writeSink() {
 	}
 }
 
-// meanwhile lets the world go on in the middle of a store's write.
-func (w *World) meanwhile(s *store) {
+// sinks lists the tasks that have an external output.
+func (w *World) sinks() []determinant.TaskID {
+	var ids []determinant.TaskID
+	for _, t := range w.job.Tasks {
+		if t.External {
+			ids = append(ids, t.ID)
+		}
+	}
+	return ids
+}
+
+// meanwhile lets the world go on in the middle of a call of a store.
+func (w *World) meanwhile(t determinant.TaskID) {
 	if w.inside || !w.chance(6) {
 		return
 	}
@@ -131,7 +142,7 @@ func (w *World) meanwhile(s *store) {
 	if w.chance(5) {
 		n = w.rng.IntN(600)
 	}
-	w.trace("store of task %d is slow", s.task)
+	w.trace("store of task %d is slow", t)
 	writer := w.writing
 	for range n {
 		w.tick()
@@ -163,10 +174,12 @@ func (w *World) applyEntry() {
 }
 
 func (w *World) diskJob() {
-	if p := w.pickProcess(); p != nil && len(p.disk) > 0 && p.diskUntil <= w.step {
+	if p := w.pickProcess(); p != nil && len(p.disk) > 0 && p.diskUntil <= w.step && !p.diskBusy {
 		job := p.disk[0]
 		p.disk = p.disk[1:]
+		p.diskBusy = true
 		job()
+		p.diskBusy = false
 	}
 }
 

@@ -59,7 +59,7 @@ func runSeed(t *testing.T, seed uint64) Result {
 	return r
 }
 
-// optionsOf says what a seed runs: mostly exactly-once at full depth.
+// optionsOf says what a seed runs: mostly exactly-once at full depth, and with transactional sinks in one of four.
 func optionsOf(seed uint64) Options {
 	o := Options{Seed: seed, Kinds: FaultKind(*kinds), Depth: determinant.Full}
 	switch seed % 20 {
@@ -71,6 +71,9 @@ func optionsOf(seed uint64) Options {
 		o.Mode = determinant.AtLeastOnce
 	case 17:
 		o.Mode = determinant.GlobalRollback
+	}
+	if seed/20%4 == 1 {
+		o.Transactional = 70
 	}
 	if *mode != "" {
 		var err error

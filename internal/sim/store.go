@@ -131,7 +131,7 @@ func (s *store) Write(_ context.Context, inc determinant.Incarnation, w operator
 		return err
 	}
 	writer := s.world.writing
-	s.world.meanwhile(s)
+	s.world.meanwhile(s.task)
 	if inc < s.fence && !unfenced {
 		s.world.result.Refused++
 		return operator.ErrFenced

@@ -17,19 +17,21 @@ import (
 
 // Options say which run it is. The zero value, but for the seed, is an exactly-once job with faults.
 type Options struct {
-	Seed      uint64
-	Shape     string // a job's name; empty: the seed chooses
-	Mode      determinant.Mode
-	Depth     determinant.Depth // 0: full
-	Workers   int               // 0: the seed chooses
-	Standbys  int               // per task; 0: the seed chooses
-	Faults    int               // 0: the seed chooses; negative: none
-	Kinds     FaultKind         // which faults; 0: all
-	Switches  int               // changes of mode and depth that are asked for
-	Drains    int               // workers that are drained for maintenance
-	Balance   int64             // after so many virtual milliseconds without failures tasks move to even them out; 0: never
-	Mutations mutation.Set
-	Trace     io.Writer // nil: no trace
+	Seed     uint64
+	Shape    string // a job's name; empty: the seed chooses
+	Mode     determinant.Mode
+	Depth    determinant.Depth // 0: full
+	Workers  int               // 0: the seed chooses
+	Standbys int               // per task; 0: the seed chooses
+	Faults   int               // 0: the seed chooses; negative: none
+	Kinds    FaultKind         // which faults; 0: all
+	Switches int               // changes of mode and depth that are asked for
+	Drains   int               // workers that are drained for maintenance
+	Balance  int64             // after so many virtual milliseconds without failures tasks move to even them out; 0: never
+	// Transactional is how many in a hundred sinks are transactional.
+	Transactional int
+	Mutations     mutation.Set
+	Trace         io.Writer // nil: no trace
 	// Script, if set, runs after every step instead of the seed's faults, until it returns true.
 	Script func(w *World) (done bool)
 	// NoCheckpoints leaves out the periodic checkpoints. The job cannot end; the run ends when the script is done and Settle
@@ -63,6 +65,8 @@ type Result struct {
 	Moved       int // tasks that were handed over without a failure
 	Switches    int // epochs of another mode or depth than the one before
 	Loose       int // tasks that were recovered without determinants
+	Committed   int // transactions that became visible
+	Aborted     int // transactions that were dropped
 	Violation   *Violation
 }
 
@@ -84,13 +88,17 @@ func (r *Result) add(o Result) {
 	r.Moved += o.Moved
 	r.Switches += o.Switches
 	r.Loose += o.Loose
+	r.Committed += o.Committed
+	r.Aborted += o.Aborted
 }
 
 // String gives the counts.
 func (r Result) String() string {
 	return fmt.Sprintf("%d steps, %d faults, %d decisions, %d rollbacks, %d checkpoints, %d elections, %d streams begun anew, "+
-		"%d messages and %d writes of zombies, %d records set aside, %d files spilled, %d checkpoints for memory, %d visible records",
-		r.Steps, r.Faults, r.Decisions, r.Rollbacks, r.Checkpoints, r.Elections, r.Relinks, r.Zombies, r.Refused, r.Asides, r.Spills, r.Gates, r.Lines)
+		"%d messages and %d writes of zombies, %d records set aside, %d files spilled, %d checkpoints for memory, "+
+		"%d transactions committed, %d aborted, %d visible records",
+		r.Steps, r.Faults, r.Decisions, r.Rollbacks, r.Checkpoints, r.Elections, r.Relinks, r.Zombies, r.Refused, r.Asides, r.Spills, r.Gates,
+		r.Committed, r.Aborted, r.Lines)
 }
 
 // Violation is a broken promise.
@@ -137,8 +145,9 @@ type World struct {
 	now  int64
 
 	job    *cluster.Job
-	want   []uint64 // ids that must be visible
-	stores []*store
+	want   []uint64     // ids that must be visible
+	stores []*store     // by task; nil where there is no causal sink
+	held   []*heldStore // by task; nil where there is no transactional sink
 
 	processes   []*process // by the order of their start
 	started     int        // processes so far
@@ -174,10 +183,8 @@ func Run(o Options) Result {
 	if w.result.Violation == nil && !o.NoCheckpoints {
 		w.checkEnd()
 	}
-	for _, s := range w.stores {
-		if s != nil {
-			w.result.Lines += len(s.lines)
-		}
+	for t := range w.job.Tasks {
+		w.result.Lines += len(w.visible(t))
 	}
 	return w.result
 }
@@ -216,7 +223,7 @@ func newWorld(o Options) *World {
 		s = shapeOf(o.Shape)
 	}
 	w.result.Shape = s.name
-	b := &jobBuilder{world: w, job: operator.NewJob(s.name)}
+	b := &jobBuilder{world: w, job: operator.NewJob(s.name), transactions: w.stream("transactions")}
 	s.build(b)
 	plan, err := b.job.Plan(1)
 	if err != nil {
@@ -230,6 +237,7 @@ func newWorld(o Options) *World {
 	for _, t := range w.job.Topology.Sinks {
 		w.stores[t] = newStore(w, w.job.Tasks[t].Info.Vertex, t)
 	}
+	w.held = newHeldStores(w)
 	w.history = newHistory(w)
 	w.checks = newChecks(w)
 	w.modes = newModes(w)

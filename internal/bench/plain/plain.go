@@ -13,6 +13,7 @@ import (
 // Options say what a program reads and where its rows go.
 type Options struct {
 	Events      uint64
+	EventRate   uint64        // events per second of event time; 0: Beam's
 	Parallelism int           // source goroutines, and workers behind a shuffle
 	Window      time.Duration // of q12
 	// Out gives what takes the rows of one goroutine of the program. A row is valid during the call.
@@ -63,7 +64,7 @@ type program struct {
 
 // read gives the events of source i to f, an epoch of 50 at a time, in order.
 func (p *program) read(i int, f func([]nexmark.Event)) error {
-	g, err := nexmark.NewGenerator(nexmark.Config{})
+	g, err := nexmark.NewGenerator(nexmark.Config{Rate: p.EventRate})
 	if err != nil {
 		return err
 	}

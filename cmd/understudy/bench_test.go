@@ -1,0 +1,141 @@
+package main
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// benched runs a benchmark to its end and gives the object that it prints.
+func benched(t *testing.T, args ...string) map[string]any {
+	t.Helper()
+	p := start(t, append([]string{"bench"}, args...)...)
+	require.Zero(t, p.code(), "stderr: %s", &p.stderr)
+	return object(t, p)
+}
+
+func object(t *testing.T, p *process) (fields map[string]any) {
+	t.Helper()
+	require.Equal(t, 1, strings.Count(p.stdout.String(), "\n"), "one object on one line")
+	require.NoError(t, json.Unmarshal(p.stdout.Bytes(), &fields), "stdout: %s", &p.stdout)
+	return fields
+}
+
+// requireReport looks whether a report is one page with the machine in it.
+func requireReport(t *testing.T, name string, wants ...string) {
+	t.Helper()
+	text, err := os.ReadFile(name)
+	require.NoError(t, err)
+	for _, want := range append(wants, "<svg", "CPU", "Kernel", "</html>") {
+		require.Contains(t, string(text), want)
+	}
+}
+
+func TestBenchOverhead(t *testing.T) {
+	dir := t.TempDir()
+	report, profile := filepath.Join(dir, "report.html"), filepath.Join(dir, "cpu")
+	r := benched(t, "overhead", "--queries", "q2,q12", "--events", "20000", "--repeats", "1", "-o", "json", "--report", report, "--cpuprofile", profile)
+	for _, field := range []string{"median_loss_full", "worst_loss_full", "worst_query", "median_loss_vs_at_least_once", "machine"} {
+		require.Contains(t, r, field)
+	}
+	require.Equal(t, true, r["complete"])
+	determinants := r["determinant_bytes_per_record"].(map[string]any)
+	require.Len(t, determinants, 2)
+	require.Positive(t, determinants["q2"])
+	requireReport(t, report, "q12", "exactly-once-2", "at-least-once")
+	info, err := os.Stat(profile)
+	require.NoError(t, err)
+	require.Positive(t, info.Size())
+}
+
+func TestBenchBaseline(t *testing.T) {
+	report := filepath.Join(t.TempDir(), "report.html")
+	r := benched(t, "baseline", "--queries", "q3", "--events", "20000", "--repeats", "2", "-o", "json", "--report", report)
+	require.Positive(t, r["median_ratio"])
+	require.Positive(t, r["ratio"].(map[string]any)["q3"])
+	requireReport(t, report, "q3", "plain")
+}
+
+func TestBenchText(t *testing.T) {
+	for _, kind := range []string{"overhead", "baseline"} {
+		p := start(t, "bench", kind, "--queries", "q2", "--events", "20000", "--repeats", "1")
+		require.Zero(t, p.code(), "stderr: %s", &p.stderr)
+		require.Contains(t, p.stdout.String(), "q2 ")
+		require.Contains(t, p.stdout.String(), "cores")
+		require.Contains(t, p.stderr.String(), "q2 ", "progress")
+	}
+}
+
+// Ctrl-C ends a comparison, and what was finished is printed.
+func TestBenchInterrupted(t *testing.T) {
+	temp := t.TempDir()
+	t.Setenv("TMPDIR", temp)
+	p := start(t, "bench", "overhead", "--queries", "q2,q0", "--events", "100000", "--repeats", "200", "-o", "json")
+	left := func() int {
+		entries, err := filepath.Glob(filepath.Join(temp, "understudy-bench-*", "*"))
+		require.NoError(t, err)
+		return len(entries)
+	}
+	require.True(t, p.until(func() bool { return left() > 0 }), "stderr: %s", &p.stderr)
+	require.NoError(t, p.cmd.Process.Signal(os.Interrupt))
+	require.Equal(t, 130, p.code(), "stderr: %s", &p.stderr)
+	require.Contains(t, p.stderr.String(), "interrupted")
+	require.Equal(t, false, object(t, p)["complete"])
+	require.Zero(t, left(), "no directory is left")
+
+	p = start(t, "bench", "recovery", "--rate", "1000")
+	require.True(t, p.until(func() bool { return left() > 0 }), "stderr: %s", &p.stderr)
+	require.NoError(t, p.cmd.Process.Signal(syscall.SIGTERM))
+	require.Equal(t, 130, p.code(), "stderr: %s", &p.stderr)
+	require.Empty(t, p.stdout.String())
+	require.Zero(t, left())
+}
+
+func TestBenchArguments(t *testing.T) {
+	for want, args := range map[string]string{
+		"q99":                "overhead --queries q0,q99",
+		"q4":                 "baseline --queries q4",
+		"yaml":               "overhead -o yaml",
+		"one repeat":         "overhead --repeats 0",
+		"two workers":        "baseline --workers 1",
+		"--seconds":          "baseline --seconds 0",
+		"--memory-mb":        "baseline --memory-mb -1",
+		"at least 1ms":       "overhead --checkpoint-interval 1us",
+		"unexpected":         "overhead q0",
+		"want one of":        "recovery --experiment q4",
+		"one kill":           "recovery --kills 0",
+		"before the first":   "recovery --before 0s",
+		"--workers 4":        "recovery --experiment together",
+		"--state-mb 0":       "recovery --state-mb 0",
+		"hold 11 at most":    "recovery --experiment q8 --state-mb 100",
+		`format "xml"`:       "recovery -o xml",
+		`argument "further"`: "recovery further",
+	} {
+		p := start(t, append([]string{"bench"}, strings.Fields(args)...)...)
+		require.Equal(t, 2, p.code(), args)
+		require.Contains(t, p.stderr.String(), want, args)
+		require.Empty(t, p.stdout.String(), args)
+	}
+}
+
+// A short recovery of a query of Nexmark: a worker is killed, and the rows are those of the plain program.
+func TestBenchRecovery(t *testing.T) {
+	report := filepath.Join(t.TempDir(), "report.html")
+	r := benched(t, "recovery", "--experiment", "q8", "--kills", "1", "--rate", "5000", "--state-mb", "1", "--parallelism", "2",
+		"--before", "1s", "--after", "2s", "-o", "json", "--report", report)
+	require.EqualValues(t, 1, r["kills"])
+	require.EqualValues(t, 0, r["lost"])
+	require.EqualValues(t, 0, r["duplicates"])
+	require.Positive(t, r["tasks_lost"])
+	for _, field := range []string{
+		"first_output_ms_p50", "first_output_ms_p99", "no_output_ms_max_unaffected", "latency_ms_p99_100s", "back_to_normal_ms", "machine",
+	} {
+		require.Contains(t, r, field)
+	}
+	requireReport(t, report, "Recovery: q8", "worker-")
+}
