@@ -77,6 +77,9 @@ generate-check:
 .PHONY: nats
 nats: ## the NATS connector's long tests: a cluster of servers, many kills, many broken connections
 	$(GO) test ./connector/nats -count=1 -timeout 20m -nats.long -rapid.checks=1000
+.PHONY: crash-file
+crash-file: ## the file sink dies, or is stopped, at every system call: some minutes
+	UNDERSTUDY_EVERY_CALL=1 $(GO) test ./connector/file -run 'Crash|Stopped|Conforms' -timeout 60m -count 1
 
 .PHONY: bench
 bench: ## benchmarks: PKG=./causal BENCH=Append
