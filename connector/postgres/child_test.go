@@ -1,0 +1,5 @@
+package postgres
+
+const childVariable = "POSTGRES_TEST_CHILD"
+
+func runChild(string) int { return 0 }
