@@ -47,8 +47,9 @@ func (s *store) Fence(ctx context.Context, f operator.Fence) (stored operator.St
 	return stored, err
 }
 
-// raise moves the fence if f is beyond it. Doing it again changes nothing, so that it does not matter whether a commit whose
-// answer was lost came to pass.
+// raise moves the fence if f is beyond it. Doing it again changes nothing but the number of fences, so that it does not matter
+// whether a commit whose answer was lost came to pass. That number keeps a Write that was given up from coming to pass after a
+// Fence of the same incarnation has said where the output ends.
 func (s *store) raise(ctx context.Context, tx pgx.Tx, l *layout, f operator.Fence) error {
 	if _, err := tx.Exec(ctx, l.sql.begin, s.task); err != nil {
 		return err
@@ -64,7 +65,7 @@ func (s *store) raise(ctx context.Context, tx pgx.Tx, l *layout, f operator.Fenc
 	newer := fresh || f.Incarnation > st.incarnation || f.Generation > st.generation
 	switch {
 	case !newer:
-		return nil
+		f.Incarnation, f.Generation = st.incarnation, st.generation
 	case f.Restart != nil:
 		err = s.move(ctx, tx, l, &st, *f.Restart, st.rows)
 	case f.Cut != nil && (fresh || f.Generation > st.generation):
@@ -152,7 +153,7 @@ func (s *store) unblock(ctx context.Context, conn *pgx.Conn) (stop func()) {
 }
 
 func (s *store) terminate(ctx context.Context, blocked uint32) error {
-	helper := session{access: &s.options.Access, name: sessionName, bounded: true}
+	helper := session{access: &s.options.Access, name: sessionName, bound: s.options.call}
 	defer helper.close()
 	return helper.do(ctx, func(ctx context.Context, conn *pgx.Conn) error {
 		_, err := conn.Exec(ctx, `SELECT pg_terminate_backend(a.pid) FROM pg_stat_activity a

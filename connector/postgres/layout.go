@@ -213,17 +213,18 @@ func (l *layout) statements(columns []column, o *SinkOptions) (s statements, err
 		r.Replace(`CREATE TABLE {job} (one boolean PRIMARY KEY CHECK (one), identity text NOT NULL, format integer NOT NULL)`),
 		r.Replace(`CREATE TABLE {sink} (task integer PRIMARY KEY, incarnation bigint NOT NULL, generation bigint NOT NULL,
 			next bigint NOT NULL, epoch bigint NOT NULL, bytes bigint NOT NULL, crc bigint NOT NULL,
-			rows bigint NOT NULL, writes bigint NOT NULL, committed bigint NOT NULL, before bigint NOT NULL) WITH (fillfactor = 20)`),
+			rows bigint NOT NULL, writes bigint NOT NULL, fences bigint NOT NULL,
+			committed bigint NOT NULL, before bigint NOT NULL) WITH (fillfactor = 20)`),
 		r.Replace(`CREATE TABLE {determinants} (task integer NOT NULL, number bigint NOT NULL, epoch bigint NOT NULL, next bigint NOT NULL,
 			rows bigint NOT NULL, delta bytea, PRIMARY KEY (task, number))`),
 	}
 	s.enter = r.Replace(`INSERT INTO {job} VALUES (true, $1, $2) ON CONFLICT DO NOTHING`)
 	s.owner = r.Replace(`SELECT identity, format FROM {job}`)
-	s.begin = r.Replace(`INSERT INTO {sink} VALUES ($1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0) ON CONFLICT DO NOTHING`)
-	s.state = r.Replace(`SELECT incarnation, generation, next, epoch, bytes, crc, rows, writes FROM {sink} WHERE task = $1`)
+	s.begin = r.Replace(`INSERT INTO {sink} VALUES ($1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0) ON CONFLICT DO NOTHING`)
+	s.state = r.Replace(`SELECT incarnation, generation, next, epoch, bytes, crc, rows, writes, fences FROM {sink} WHERE task = $1`)
 	s.lock = s.state + ` FOR UPDATE`
 	s.raise = r.Replace(`UPDATE {sink} SET incarnation = $2, generation = $3, next = $4, epoch = $5, bytes = $6, crc = $7, rows = $8,
-		writes = $9 WHERE task = $1`)
+		writes = $9, fences = fences + 1 WHERE task = $1`)
 	s.find = r.Replace(`SELECT rows FROM {determinants} WHERE task = $1 AND next = $2 ORDER BY number DESC LIMIT 1`)
 	s.cut = r.Replace(`DELETE FROM {table} WHERE {task} = $1 AND {row} >= $2`)
 	s.forget = r.Replace(`DELETE FROM {determinants} WHERE task = $1`)
@@ -233,7 +234,7 @@ func (l *layout) statements(columns []column, o *SinkOptions) (s statements, err
 	s.prune = r.Replace(`DELETE FROM {determinants} d USING {sink} s WHERE s.task = $1 AND d.task = $1 AND d.epoch <= s.before`)
 	s.write = r.Replace(`WITH fence AS (
 			UPDATE {sink} SET next = $4, epoch = $5, bytes = $6, crc = $7, rows = rows + $8::bigint, writes = writes + 1
-			WHERE task = $1::integer AND incarnation = $2 AND writes = $3::bigint RETURNING rows - $8::bigint AS first),
+			WHERE task = $1::integer AND incarnation = $2 AND writes = $3::bigint AND fences = $11 RETURNING rows - $8::bigint AS first),
 		stored AS (INSERT INTO {determinants} SELECT $1::integer, $3::bigint + 1, $5, $4, first + $8::bigint, $9::bytea FROM fence),
 		shown AS (INSERT INTO {table} ({task}, {row}, ` + l.targets(columns) + `)
 			SELECT $1::integer, first + record.ordinal - 1, ` + l.values(columns) + `)

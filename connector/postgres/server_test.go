@@ -166,7 +166,7 @@ func (s *server) start(t testing.TB) {
 
 func (s *server) launch(t testing.TB) {
 	args := append([]string{"-D", filepath.Join(s.dir, "data"), "-p", strconv.Itoa(s.port), "-c", "listen_addresses=127.0.0.1",
-		"-c", "unix_socket_directories=", "-c", "max_prepared_transactions=20"}, s.args...)
+		"-c", "unix_socket_directories=", "-c", "max_connections=500"}, s.args...)
 	c := s.command("postgres", args...)
 	c.Stdout, c.Stderr = s.log, s.log
 	require.NoError(t, c.Start())

@@ -25,13 +25,13 @@ type session struct {
 	access   *Access
 	name     string // application_name
 	settings map[string]string
-	bounded  bool  // calls end after callTimeout
-	step     steps // nil outside tests
+	bound    time.Duration // of a call, at first; 0 for none
+	step     steps         // nil outside tests
 	mu       struct {
 		sync.Mutex
 		conn    *pgx.Conn
 		closed  bool
-		timeout time.Duration // of the next call, 0 for callTimeout
+		timeout time.Duration // of the next call, if it is longer than bound
 	}
 }
 
@@ -58,8 +58,8 @@ func (s *session) do(ctx context.Context, f func(ctx context.Context, conn *pgx.
 // call is one call within the time that it may take. The caller holds mu.
 func (s *session) call(ctx context.Context, f func(ctx context.Context, conn *pgx.Conn) error) error {
 	conn, within := s.mu.conn, ctx
-	if s.bounded {
-		s.mu.timeout = max(s.mu.timeout, callTimeout)
+	if s.bound > 0 {
+		s.mu.timeout = max(s.mu.timeout, s.bound)
 		var cancel context.CancelFunc
 		within, cancel = context.WithTimeout(ctx, s.mu.timeout)
 		defer cancel()

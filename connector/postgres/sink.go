@@ -33,7 +33,8 @@ type SinkOptions struct {
 	// SynchronousCommit is the server's setting of that name for writes. Default "on": what a reader sees is on the server's disk.
 	SynchronousCommit string
 
-	step steps // see session
+	call time.Duration // bound of a call; callTimeout outside tests
+	step steps         // see session
 }
 
 // EnsureDefaults fills in what is zero.
@@ -50,6 +51,9 @@ func (o *SinkOptions) EnsureDefaults() {
 	}
 	if o.SynchronousCommit == "" {
 		o.SynchronousCommit = "on"
+	}
+	if o.call == 0 {
+		o.call = callTimeout
 	}
 }
 

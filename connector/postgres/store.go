@@ -49,6 +49,7 @@ type state struct {
 	cursor      determinant.Cursor
 	rows        int64 // that the task has shown
 	writes      int64 // changes of the output and its cursor, ever: no two states of the output have the same
+	fences      int64 // calls of Fence, ever
 }
 
 var _ operator.CausalStore = (*store)(nil)
@@ -57,7 +58,7 @@ func newStore(sink *Output, identity string, task int) *store {
 	s := &store{sink: sink, options: &sink.options, identity: identity, task: task}
 	s.life, s.end = context.WithCancelCause(context.Background())
 	for _, session := range []*session{&s.writer, &s.side} {
-		session.access, session.name, session.bounded, session.step = &s.options.Access, sessionName, true, s.options.step
+		session.access, session.name, session.bound, session.step = &s.options.Access, sessionName, s.options.call, s.options.step
 		session.settings = map[string]string{"synchronous_commit": s.options.SynchronousCommit, "default_transaction_read_only": "off"}
 	}
 	return s
@@ -107,7 +108,7 @@ func (s *store) tables(ctx context.Context) (*layout, error) {
 // scan reads a task's row.
 func scan(row pgx.Row) (st state, err error) {
 	var incarnation, generation, next, epoch, bytes, crc int64
-	if err = row.Scan(&incarnation, &generation, &next, &epoch, &bytes, &crc, &st.rows, &st.writes); err != nil {
+	if err = row.Scan(&incarnation, &generation, &next, &epoch, &bytes, &crc, &st.rows, &st.writes, &st.fences); err != nil {
 		return st, err
 	}
 	st.incarnation, st.generation = determinant.Incarnation(incarnation), determinant.Generation(generation)
@@ -116,7 +117,8 @@ func scan(row pgx.Row) (st state, err error) {
 }
 
 // Write shows a batch, in one statement: it moves the task's row from the state that the writer knows to the next, and only if it
-// did, stores the determinants and the rows.
+// did, stores the determinants and the rows. So it does not matter when the statement of a try that was given up reaches the
+// server: after another try, or a Fence, the state is another one.
 func (s *store) Write(ctx context.Context, incarnation determinant.Incarnation, w operator.StoreWrite) error {
 	ctx, done, err := s.during(ctx)
 	if err != nil {
@@ -174,13 +176,14 @@ func (s *store) write(ctx context.Context, conn *pgx.Conn, l *layout, a *attempt
 		c := a.write.End
 		var moved int
 		err := conn.QueryRow(ctx, l.sql.write, s.task, int64(a.incarnation), known.writes, int64(c.Next), int64(c.Epoch), int64(c.Bytes),
-			int64(c.CRC), int64(len(a.write.Records)), notNil(a.write.Delta), a.records).Scan(&moved)
+			int64(c.CRC), int64(len(a.write.Records)), notNil(a.write.Delta), a.records, known.fences).Scan(&moved)
 		if err != nil {
 			return refused(err)
 		}
 		if moved == 1 {
-			s.mu.known = &state{incarnation: a.incarnation, generation: known.generation, cursor: c,
-				rows: known.rows + int64(len(a.write.Records)), writes: known.writes + 1}
+			next := *known
+			next.cursor, next.rows, next.writes = c, known.rows+int64(len(a.write.Records)), known.writes+1
+			s.mu.known = &next
 			return nil
 		}
 	}
