@@ -20,12 +20,16 @@ import (
 func TestConnectionBreaksAtEveryRequest(t *testing.T) {
 	for _, f := range []fault{lost, torn, unheard} {
 		for at, more := 0, true; more; at++ {
+			if f == torn && at%3 != 0 {
+				continue // to the server, a request that is torn is one that is lost
+			}
 			p := newPlace(t)
 			through := newProxy(t, p.server)
 			waits := 0
 			o := p.options()
 			o.Access = through.access(p.server)
 			o.Waiting = func(error) { waits++ }
+			o.Patience = time.Minute // nobody else opens connections
 			through.next(at, f)
 			s := open(t, o)
 			str := stream{10}
@@ -43,7 +47,7 @@ func TestConnectionBreaksAtEveryRequest(t *testing.T) {
 			stored = fence1(t, s, 3)
 			require.Equal(t, cursorAt(15), stored.Cursor, name)
 			covers(t, stored.Deltas, 10, 15)
-			require.Equal(t, str.rows(15), p.shownRows(t), name)
+			require.Equal(t, str.rows(15), p.rows(t, p.query()), name)
 			require.NoError(t, s.Close())
 			more = through.happened()
 			require.Equal(t, more, waits > 0, "%s: %d times somebody was told", name, waits)
@@ -144,7 +148,7 @@ func TestOutage(t *testing.T) {
 		result <- nil
 	}()
 	outage := func(begin, end func()) {
-		p.until(t, fmt.Sprintf(`SELECT count(*) > %d FROM %s`, len(p.shownRows(t)), p.table), "true")
+		p.until(t, fmt.Sprintf(`SELECT count(*) > %d FROM %s`, len(p.rows(t, p.query())), p.table), "true")
 		begin()
 		told := waits.Load()
 		require.Eventually(t, func() bool { return waits.Load() > told+3 }, 20*time.Second, time.Millisecond)

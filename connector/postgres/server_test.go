@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"net"
 	"os"
@@ -36,6 +37,7 @@ type server struct {
 	process      *exec.Cmd
 	exited       chan struct{}
 	log          *os.File
+	admin        *pgx.Conn // of tests that ask much
 }
 
 // shared is the server that tests use together; TestMain ends it.
@@ -44,6 +46,16 @@ var shared *server
 func TestMain(m *testing.M) {
 	if child := os.Getenv(childVariable); child != "" {
 		os.Exit(runChild(child))
+	}
+	flag.Parse()
+	checks := "10" // a server is slow; -rapid.checks asks for more
+	flag.Visit(func(f *flag.Flag) {
+		if f.Name == "rapid.checks" {
+			checks = f.Value.String()
+		}
+	})
+	if err := flag.Set("rapid.checks", checks); err != nil {
+		panic(err)
 	}
 	code := m.Run()
 	if shared != nil {
@@ -109,7 +121,7 @@ func newServer(t testing.TB, args ...string) *server {
 	}
 	s.log, err = os.Create(filepath.Join(dir, "log"))
 	require.NoError(t, err)
-	init := s.command("initdb", "-D", filepath.Join(dir, "data"), "-U", "postgres", "-A", "scram-sha-256", "--pwfile", s.passwordFile,
+	init := s.command("initdb", "-D", filepath.Join(dir, "data"), "-U", "postgres", "-A", "password", "--pwfile", s.passwordFile,
 		"--no-sync", "--encoding=UTF8", "--locale=C")
 	out, err := init.CombinedOutput()
 	require.NoError(t, err, "%s", out)
@@ -275,8 +287,29 @@ func (s *server) connect(t testing.TB) *pgx.Conn {
 // exec runs SQL.
 func (s *server) exec(t testing.TB, sql string, args ...any) {
 	t.Helper()
-	_, err := s.connect(t).Exec(context.Background(), sql, args...)
+	_, err := s.asked(t).Exec(context.Background(), sql, args...)
 	require.NoError(t, err)
+}
+
+// rows gives what a query of one column of text gives.
+func (s *server) rows(t testing.TB, sql string, args ...any) []string {
+	t.Helper()
+	rows, err := s.asked(t).Query(context.Background(), sql, args...)
+	require.NoError(t, err)
+	texts, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	require.NoError(t, err)
+	return texts
+}
+
+// asked gives the connection that tests share. It is opened again after the server was killed.
+func (s *server) asked(t testing.TB) *pgx.Conn {
+	t.Helper()
+	if s.admin == nil || s.admin.IsClosed() || s.admin.Ping(context.Background()) != nil {
+		conn, err := pgx.ConnectConfig(context.Background(), s.config(t))
+		require.NoError(t, err)
+		s.admin = conn
+	}
+	return s.admin
 }
 
 // psql gives what PostgreSQL's own client prints, one row per line.

@@ -119,10 +119,13 @@ func fence(t require.TestingT, s operator.CausalStore, i determinant.Incarnation
 	return stored
 }
 
-// shownRows is what PostgreSQL's own client sees of task 3's output, in order.
-func (p *place) shownRows(t testing.TB) []string {
-	return p.psql(t, fmt.Sprintf(`SELECT format('{"n":%%s,"g":%%s,"x":"%%s"}', n, g, x) FROM %s WHERE understudy_task = 3 ORDER BY understudy_row`, p.table))
+// query asks for task 3's output, in order.
+func (p *place) query() string {
+	return fmt.Sprintf(`SELECT format('{"n":%%s,"g":%%s,"x":"%%s"}', n, g, x) FROM %s WHERE understudy_task = 3 ORDER BY understudy_row`, p.table)
 }
+
+// shownRows is what PostgreSQL's own client sees of it.
+func (p *place) shownRows(t testing.TB) []string { return p.psql(t, p.query()) }
 
 func TestWriteAndReadBack(t *testing.T) {
 	p := newPlace(t)
