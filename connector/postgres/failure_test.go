@@ -110,7 +110,11 @@ func TestAnotherSessionIsWaitedFor(t *testing.T) {
 		_, err := s.Fence(ctx, operator.Fence{Incarnation: 2})
 		result <- err
 	}()
-	p.until(t, `SELECT count(*) FROM pg_stat_activity WHERE application_name = 'understudy sink' AND query LIKE '%pg_terminate_backend%'`, "1")
+	p.until(t, `SELECT count(*) FROM pg_stat_activity WHERE application_name = 'understudy sink' AND wait_event_type = 'Lock'`, "1")
+	for range 2 { // the second was begun after the first
+		p.until(t, fmt.Sprintf(`SELECT count(*) > 0 FROM pg_stat_activity WHERE application_name = 'understudy sink'
+			AND query LIKE '%%pg_terminate_backend%%' AND query_start > '%s'::timestamptz`, p.rows(t, "SELECT clock_timestamp()::text")[0]), "true")
+	}
 	require.NoError(t, user.Commit(ctx), "it still can")
 	require.NoError(t, <-result)
 }

@@ -6,6 +6,7 @@ import (
 	"io"
 	"math"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -393,16 +394,37 @@ func TestSourceOutage(t *testing.T) {
 }
 
 func TestSourceConforms(t *testing.T) {
-	connectortest.Source(t, func(t testing.TB) connectortest.SourceInput[Row] {
-		in := newInput(t, 30)
-		want := connectortest.SourceInput[Row]{
-			Source:     func() operator.Source[Row] { return Rows(in.options()) },
-			BadSplits:  []string{"", "x"},
-			BadOffsets: []uint64{1000},
-		}
-		for n := 1; n <= 30; n++ {
-			want.Records = append(want.Records, in.row(n))
-		}
-		return want
-	})
+	for _, follow := range []bool{false, true} {
+		t.Run(fmt.Sprintf("follow=%v", follow), func(t *testing.T) {
+			connectortest.Source(t, func(t testing.TB) connectortest.SourceInput[Row] {
+				in := newInput(t, 30)
+				o := in.options()
+				o.Follow = follow
+				suite := connectortest.SourceInput[Row]{
+					Source: func() operator.Source[Row] { return Rows(o) }, BadSplits: []string{"", "x"},
+				}
+				for n := 1; n <= 30; n++ {
+					suite.Records = append(suite.Records, in.row(n))
+				}
+				if !follow {
+					suite.BadOffsets = []uint64{1000}
+					return suite
+				}
+				o.Splits = 1
+				conn := in.connect(t)
+				var mu sync.Mutex
+				suite.Add = func() Row {
+					mu.Lock()
+					defer mu.Unlock()
+					var n int
+					query := fmt.Sprintf("INSERT INTO %s (at) VALUES ('2026-01-02 03:04:05+02') RETURNING id", in.table)
+					if err := conn.QueryRow(ctx, query).Scan(&n); err != nil {
+						t.Error(err)
+					}
+					return Row{Key: int64(n), JSON: fmt.Sprintf(`{"id":%d,"name":null,"at":"2026-01-02T01:04:05+00:00"}`, n)}
+				}
+				return suite
+			})
+		})
+	}
 }
