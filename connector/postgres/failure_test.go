@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"context"
+	"flag"
 	"fmt"
 	"os"
 	"sync/atomic"
@@ -15,13 +16,15 @@ import (
 	"github.com/understudy-stream/understudy/operator"
 )
 
+var every = flag.Bool("postgres.all", false, "break connections at every request, and not at some")
+
 // TestConnectionBreaksAtEveryRequest has the connection break at each request that a writer makes, before the server has it, in
 // the middle of it, and after the server has done it. No call fails, and each record is there once.
 func TestConnectionBreaksAtEveryRequest(t *testing.T) {
 	for _, f := range []fault{lost, torn, unheard} {
 		for at, more := 0, true; more; at++ {
-			if f == torn && at%3 != 0 {
-				continue // to the server, a request that is torn is one that is lost
+			if !*every && at%5 != int(f) {
+				continue
 			}
 			p := newPlace(t)
 			through := newProxy(t, p.server)

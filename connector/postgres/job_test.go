@@ -49,7 +49,7 @@ func (p *jobPlace) job(told *atomic.Int64) *operator.Job {
 	access.ConnectTimeout = 100 * time.Millisecond
 	access.Waiting = func(error) { told.Add(1) }
 	job := operator.NewJob("count")
-	numbers := operator.From(job, "numbers", DecodedJSON[number](Rows(SourceOptions{Access: access, Table: p.in, Key: "id", PageRows: 200})))
+	numbers := operator.From(job, "numbers", DecodedJSON[number](Rows(SourceOptions{Access: access, Table: p.in, Key: "id", PageRows: 50})))
 	byClass := operator.KeyBy(numbers, func(n number) int64 { return n.ID % 7 })
 	counts := operator.Aggregate(byClass, "count", func(c counted, n number) (counted, error) {
 		return counted{ID: n.ID, Class: n.ID % 7, Count: c.Count + 1}, nil
@@ -68,21 +68,33 @@ func (p *jobPlace) verify(t testing.TB, rows int) {
 		row_number() OVER (PARTITION BY understudy_task ORDER BY understudy_row) - 1 AS row FROM %s) AS o WHERE count <> nth OR understudy_row <> row`, p.out)))
 }
 
-// outages kills the server n times as the output grows, and starts it again when the job has noticed and tried for a while.
-func (p *jobPlace) outages(t *testing.T, n, rows int, told *atomic.Int64) (done chan struct{}) {
-	done = make(chan struct{})
+// outages kills the server n times as the output grows, and starts it again when the job has noticed and tried for a while. It
+// gives how often the job noticed before it was done.
+func (p *jobPlace) outages(t *testing.T, n, rows int, told *atomic.Int64, done <-chan struct{}) (noticed chan int) {
+	noticed = make(chan int, 1)
+	tick := time.NewTicker(time.Millisecond)
 	go func() {
-		defer close(done)
+		defer tick.Stop()
+		count := 0
 		for i := 1; i <= n; i++ {
-			p.until(t, fmt.Sprintf("SELECT count(*) >= %d FROM %s", i*rows/(n+1), p.out), "true")
+			p.until(t, fmt.Sprintf("SELECT count(*) >= %d FROM %s", i*rows/(n+2), p.out), "true")
 			p.kill(t)
-			before := told.Load()
-			for tick := time.NewTicker(time.Millisecond); told.Load() < before+5; <-tick.C {
+			before, over := told.Load(), false
+			for told.Load() < before+5 && !over {
+				select {
+				case <-tick.C:
+				case <-done:
+					over = true
+				}
+			}
+			if !over {
+				count++
 			}
 			p.start(t)
 		}
+		noticed <- count
 	}()
-	return done
+	return noticed
 }
 
 func TestJobInSpiteOfKillsAndOutages(t *testing.T) {
@@ -100,18 +112,21 @@ func TestJobInSpiteOfKillsAndOutages(t *testing.T) {
 			const rows = 20000
 			p := newJobPlace(t, rows)
 			var told atomic.Int64
-			outages := p.outages(t, c.outages, rows, &told)
+			done := make(chan struct{})
+			outages := p.outages(t, c.outages, rows, &told, done)
 			limit, cancel := context.WithTimeout(ctx, 2*time.Minute)
 			defer cancel()
 			sum, err := understudy.Run(limit, p.job(&told), understudy.Options{
 				Parallelism: 2, Mode: c.mode, CheckpointInterval: 50 * time.Millisecond, StateDir: t.TempDir(),
 				Chaos: &understudy.Chaos{Kill: 50 * time.Millisecond, Target: cluster.Target(c.target), Seed: 710, Limit: c.kills},
 			})
+			close(done)
+			noticed := <-outages
 			require.NoError(t, err)
-			<-outages
-			t.Logf("%d kills, %d tasks restarted, %d rollbacks, %d checkpoints in %.1f s; the server was missed %d times", sum.Kills,
+			t.Logf("%d outages noticed, %d kills, %d tasks restarted, %d rollbacks, %d checkpoints in %.1f s; the server was missed %d times", noticed, sum.Kills,
 				sum.TasksRestarted, sum.Rollbacks, sum.Checkpoints, sum.Seconds, told.Load())
 			require.Positive(t, sum.Kills)
+			require.Positive(t, noticed)
 			require.Equal(t, c.mode == understudy.GlobalRollback, sum.Rollbacks > 0)
 			p.verify(t, rows)
 		})

@@ -13,6 +13,9 @@ import (
 // formatVersion is that of the sink's own tables.
 const formatVersion = 1
 
+// once is for statements that a session runs once: the server need not keep them.
+const once = pgx.QueryExecModeExec
+
 // layout is what the sink knows of its tables: the user's, and its own beside it.
 //
 //	T                the user's rows; which task a row comes from, and which of its rows it is
@@ -49,7 +52,7 @@ func prepareIn(ctx context.Context, tx pgx.Tx, o *SinkOptions, identity string) 
 		return nil, verdict{err}
 	}
 	// Two processes that make the tables at the same time would make one of them fail.
-	if _, err := tx.Exec(ctx, `SELECT pg_advisory_xact_lock(hashtextextended('understudy sink', 0))`); err != nil {
+	if _, err := tx.Exec(ctx, `SELECT pg_advisory_xact_lock(hashtextextended('understudy sink', 0))`, once); err != nil {
 		return nil, err
 	}
 	table, err := find(ctx, tx, wanted)
@@ -78,7 +81,7 @@ func prepareIn(ctx context.Context, tx pgx.Tx, o *SinkOptions, identity string) 
 func find(ctx context.Context, tx pgx.Tx, wanted name) (found name, err error) {
 	var kind string
 	err = tx.QueryRow(ctx, `SELECT n.nspname, c.relname, c.relkind::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-		WHERE c.oid = to_regclass($1)`, wanted.String()).Scan(&found.schema, &found.table, &kind)
+		WHERE c.oid = to_regclass($1)`, once, wanted.String()).Scan(&found.schema, &found.table, &kind)
 	if err == nil && kind != "r" && kind != "p" {
 		err = verdict{fmt.Errorf("%w: %s is no table", ErrTable, wanted)}
 	}
@@ -101,7 +104,7 @@ func create(ctx context.Context, tx pgx.Tx, wanted name, o *SinkOptions) (name, 
 
 func columnsOf(ctx context.Context, tx pgx.Tx, table name) ([]column, error) {
 	rows, err := tx.Query(ctx, `SELECT attname, format_type(atttypid, atttypmod), atthasdef OR attidentity <> '', attgenerated <> ''
-		FROM pg_attribute WHERE attrelid = $1::text::regclass AND attnum > 0 AND NOT attisdropped ORDER BY attnum`, table.String())
+		FROM pg_attribute WHERE attrelid = $1::text::regclass AND attnum > 0 AND NOT attisdropped ORDER BY attnum`, once, table.String())
 	if err != nil {
 		return nil, err
 	}
@@ -150,13 +153,13 @@ func (l *layout) choose(columns []column, o *SinkOptions) error {
 // claim makes the sink's own tables if they are not there, and tells whose they are.
 func (l *layout) claim(ctx context.Context, tx pgx.Tx, o *SinkOptions, identity string) error {
 	var exists bool
-	if err := tx.QueryRow(ctx, `SELECT to_regclass($1) IS NOT NULL`, l.sql.job).Scan(&exists); err != nil {
+	if err := tx.QueryRow(ctx, `SELECT to_regclass($1) IS NOT NULL`, once, l.sql.job).Scan(&exists); err != nil {
 		return err
 	}
 	if !exists {
 		var foreign bool
 		query := fmt.Sprintf(`SELECT EXISTS (SELECT FROM %s WHERE %s IS NOT NULL)`, l.table, quote(o.RowColumn))
-		if err := tx.QueryRow(ctx, query).Scan(&foreign); err != nil {
+		if err := tx.QueryRow(ctx, query, once).Scan(&foreign); err != nil {
 			return err
 		}
 		if foreign {
@@ -164,17 +167,17 @@ func (l *layout) claim(ctx context.Context, tx pgx.Tx, o *SinkOptions, identity 
 				quote(o.RowColumn), l.sql.job)}
 		}
 		for _, ddl := range l.sql.ddl {
-			if _, err := tx.Exec(ctx, ddl); err != nil {
+			if _, err := tx.Exec(ctx, ddl, once); err != nil {
 				return err
 			}
 		}
 	}
-	if _, err := tx.Exec(ctx, l.sql.enter, identity, formatVersion); err != nil {
+	if _, err := tx.Exec(ctx, l.sql.enter, once, identity, formatVersion); err != nil {
 		return err
 	}
 	var owner string
 	var format int
-	if err := tx.QueryRow(ctx, l.sql.owner).Scan(&owner, &format); err != nil {
+	if err := tx.QueryRow(ctx, l.sql.owner, once).Scan(&owner, &format); err != nil {
 		return err
 	}
 	switch {

@@ -116,7 +116,7 @@ func scan(row pgx.Row) (st state, err error) {
 	return st, nil
 }
 
-// Write shows a batch, in one statement: it moves the task's row from the state that the writer knows to the next, and only if it
+// Write shows a batch. Its statement moves the task's row from the state that the writer knows to the next, and only if it
 // did, stores the determinants and the rows. So it does not matter when the statement of a try that was given up reaches the
 // server: after another try, or a Fence, the state is another one.
 func (s *store) Write(ctx context.Context, incarnation determinant.Incarnation, w operator.StoreWrite) error {
@@ -149,45 +149,74 @@ type attempt struct {
 	tried       int64 // the state.writes that a statement began from whose outcome is not known, -1 if there is none
 }
 
-// write makes one try. What it knows may be out of date: only what it has just read is a reason to refuse.
+// write makes one try: in one statement from the state that is known, and if there is none, or it is out of date, in a transaction
+// that locks the task's row and so finds it as it is. Only that is a reason to refuse.
 func (s *store) write(ctx context.Context, conn *pgx.Conn, l *layout, a *attempt) error {
-	const tries = 3 // what is known is out of date once, and a fence comes in between
-	for range tries {
-		known := s.mu.known
-		s.mu.known = nil // until the outcome is known
-		if known == nil || s.refuse(l, a, known) != nil {
-			st, err := scan(conn.QueryRow(ctx, l.sql.state, s.task))
-			if errors.Is(err, pgx.ErrNoRows) {
-				return verdict{fmt.Errorf("%w: incarnation %d of task %d", ErrUnfenced, a.incarnation, s.task)}
-			}
-			if err != nil {
-				return err
-			}
-			known = &st
-			if a.tried >= 0 && a.incarnation == st.incarnation && st.writes == a.tried+1 && st.cursor == a.write.End {
-				s.mu.known = known
-				return nil // it was done, and only the answer was lost
-			}
-		}
-		if err := s.refuse(l, a, known); err != nil {
-			return verdict{err}
-		}
-		a.tried = known.writes
-		c := a.write.End
-		var moved int
-		err := conn.QueryRow(ctx, l.sql.write, s.task, int64(a.incarnation), known.writes, int64(c.Next), int64(c.Epoch), int64(c.Bytes),
-			int64(c.CRC), int64(len(a.write.Records)), notNil(a.write.Delta), a.records, known.fences).Scan(&moved)
+	known := s.mu.known
+	s.mu.known = nil // until the outcome is known
+	if known != nil && s.refuse(l, a, known) == nil {
+		next, err := s.step(ctx, conn, l, a, known)
 		if err != nil {
-			return refused(err)
+			return err
 		}
-		if moved == 1 {
-			next := *known
-			next.cursor, next.rows, next.writes = c, known.rows+int64(len(a.write.Records)), known.writes+1
-			s.mu.known = &next
+		if next != nil {
+			s.mu.known = next
 			return nil
 		}
 	}
-	return verdict{fmt.Errorf("postgres: the row of task %d changes faster than it can be read", s.task)}
+	err := pgx.BeginTxFunc(ctx, conn, pgx.TxOptions{IsoLevel: pgx.ReadCommitted}, func(tx pgx.Tx) (err error) {
+		known, err = s.locked(ctx, tx, l, a)
+		return err
+	})
+	if err == nil {
+		s.mu.known = known
+	}
+	return err
+}
+
+// locked is a write in a transaction. It gives the state that it leaves.
+func (s *store) locked(ctx context.Context, tx pgx.Tx, l *layout, a *attempt) (*state, error) {
+	st, err := scan(tx.QueryRow(ctx, l.sql.lock, s.task))
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil, verdict{fmt.Errorf("%w: incarnation %d of task %d", ErrUnfenced, a.incarnation, s.task)}
+	}
+	if err != nil {
+		return nil, err
+	}
+	if a.tried >= 0 && a.incarnation == st.incarnation && st.writes == a.tried+1 && st.cursor == a.write.End {
+		return &st, nil // it was done, and only the answer was lost
+	}
+	if err := s.refuse(l, a, &st); err != nil {
+		return nil, verdict{err}
+	}
+	next, err := s.step(ctx, tx, l, a, &st)
+	if err == nil && next == nil {
+		panic(fmt.Sprintf("postgres: the row of task %d of %s changed while it was locked", s.task, l.table))
+	}
+	return next, err
+}
+
+// querier is a connection or a transaction.
+type querier interface {
+	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
+}
+
+// step makes the statement of a write. It gives the next state, nil if the output is in another than it was thought to be.
+func (s *store) step(ctx context.Context, q querier, l *layout, a *attempt, known *state) (*state, error) {
+	a.tried = known.writes
+	c := a.write.End
+	var moved int
+	err := q.QueryRow(ctx, l.sql.write, s.task, int64(a.incarnation), known.writes, int64(c.Next), int64(c.Epoch), int64(c.Bytes),
+		int64(c.CRC), int64(len(a.write.Records)), notNil(a.write.Delta), a.records, known.fences).Scan(&moved)
+	if err != nil {
+		return nil, refused(err)
+	}
+	if moved == 0 {
+		return nil, nil
+	}
+	next := *known
+	next.cursor, next.rows, next.writes = c, known.rows+int64(len(a.write.Records)), known.writes+1
+	return &next, nil
 }
 
 // refuse tells why a write does not continue a state.
