@@ -9,8 +9,8 @@
 //
 // Invariants:
 //
-//   - Atomic: a write's rows, its determinants and the new end of the output are stored by one statement, which is a
-//     transaction.
+//   - Atomic: a write's rows, its determinants and the new end of the output are stored by one statement. It is a
+//     transaction of its own, or, where the writer does not know the task's row, in one that locks the row first.
 //   - One writer: that statement changes the task's row from the very state that the writer knows, or does nothing at all. Every
 //     write and every Fence leaves another state, so a statement that reaches the server late finds a row that does not fit.
 //   - Read back: the outcome of a statement whose answer was lost is what the task's row says.
