@@ -102,6 +102,11 @@ CHAOS_SEED ?= 1
 chaos: ## jobs on processes that are killed, stopped and cut off, for CHAOS
 	$(GO) test ./cmd/understudy -run '^TestChaos$$' -v -count=1 -timeout 24h -chaos.total=$(strip $(CHAOS)) -chaos.seed=$(strip $(CHAOS_SEED))
 
+.PHONY: postgres
+postgres: ## connector/postgres: connections that break at every request, long random sequences, throughput
+	UNDERSTUDY_NO_SKIP=1 $(GO) test ./connector/postgres -count=1 -timeout 20m -postgres.all -rapid.checks=500
+	UNDERSTUDY_NO_SKIP=1 $(GO) test ./connector/postgres -run '^$$' -bench . -timeout 20m
+
 .PHONY: nexmark
 nexmark: ## Nexmark: the answers for a million events, and every query on workers that are killed
 	$(GO) test ./internal/nexmark -run '^TestMillion$$' -v -count=1 -timeout 20m -nexmark.million
