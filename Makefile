@@ -77,6 +77,9 @@ generate-check:
 .PHONY: nats
 nats: ## the NATS connector's long tests: a cluster of servers, many kills, many broken connections
 	$(GO) test ./connector/nats -count=1 -timeout 20m -nats.long -rapid.checks=1000
+.PHONY: crash-file
+crash-file: ## the file sink dies, or is stopped, at every system call: some minutes
+	UNDERSTUDY_EVERY_CALL=1 $(GO) test ./connector/file -run 'Crash|Stopped|Conforms' -timeout 60m -count 1
 
 .PHONY: bench
 bench: ## benchmarks: PKG=./causal BENCH=Append
@@ -98,6 +101,11 @@ CHAOS_SEED ?= 1
 .PHONY: chaos
 chaos: ## jobs on processes that are killed, stopped and cut off, for CHAOS
 	$(GO) test ./cmd/understudy -run '^TestChaos$$' -v -count=1 -timeout 24h -chaos.total=$(strip $(CHAOS)) -chaos.seed=$(strip $(CHAOS_SEED))
+
+.PHONY: postgres
+postgres: ## connector/postgres: connections that break at every request, long random sequences, throughput
+	UNDERSTUDY_NO_SKIP=1 $(GO) test ./connector/postgres -count=1 -timeout 20m -postgres.all -rapid.checks=500
+	UNDERSTUDY_NO_SKIP=1 $(GO) test ./connector/postgres -run '^$$' -bench . -timeout 20m
 
 .PHONY: nexmark
 nexmark: ## Nexmark: the answers for a million events, and every query on workers that are killed

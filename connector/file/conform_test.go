@@ -39,9 +39,21 @@ func (d *stepDisk) Rename(from, to string) error {
 	return d.do(func() error { return d.osDisk.Rename(from, to) }, nil)
 }
 
+func (d *stepDisk) Link(from, to string) error {
+	return d.do(func() error { return d.osDisk.Link(from, to) }, nil)
+}
+
+func (d *stepDisk) Mkdir(name string) error {
+	return d.do(func() error { return d.osDisk.Mkdir(name) }, nil)
+}
+
+func (d *stepDisk) SyncDir(string) error { return nil }
+
 func (d *stepDisk) Remove(name string) error {
 	return d.do(func() error { return d.osDisk.Remove(name) }, nil)
 }
+
+func (h *stepHandle) Sync() error { return nil }
 
 type stepHandle struct {
 	handle
@@ -59,28 +71,45 @@ func (h *stepHandle) Truncate(size int64) error {
 }
 
 func TestConforms(t *testing.T) {
-	connectortest.CausalSink(t, func(t testing.TB) connectortest.CausalPlace {
-		dir, o := t.TempDir(), SinkOptions{Patience: 5 * time.Millisecond}
-		return connectortest.CausalPlace{
-			Sink: func() operator.CausalSink { return Sink(dir, o) },
-			Read: func(task int) []string { return wholeLines(t, dir, task) },
-			Faulty: func(do connectortest.Steps) operator.CausalSink {
-				d := Sink(dir, o)
-				d.disk = &stepDisk{do: do}
-				return d
-			},
-		}
-	})
+	layouts := map[string]SinkOptions{"one file": {}}
+	if everyCall { // twice as many steps, each of which the suite has fail in three ways
+		layouts["shared, closed by size"] = SinkOptions{Shared: true, RollBytes: 100, Key: func([]byte) (string, error) { return "k", nil }}
+	}
+	for name, o := range layouts {
+		t.Run(name, func(t *testing.T) {
+			o.Patience = 5 * time.Millisecond
+			connectortest.CausalSink(t, func(t testing.TB) connectortest.CausalPlace {
+				dir, o := t.TempDir(), o
+				make := func(d disk) operator.CausalSink {
+					s := Sink(dir, o)
+					s.disk = d
+					return s
+				}
+				return connectortest.CausalPlace{
+					Sink: func() operator.CausalSink {
+						return make(&stepDisk{do: func(step, _ func() error) error { return step() }})
+					},
+					Read:   func(task int) []string { return wholeLines(t, dir, task) },
+					Faulty: func(do connectortest.Steps) operator.CausalSink { return make(&stepDisk{do: do}) },
+				}
+			})
+		})
+	}
 }
 
 // wholeLines is what a reader sees who leaves a line alone that has no end yet.
 func wholeLines(t testing.TB, dir string, task int) []string {
-	data, err := os.ReadFile(filepath.Join(dir, partName(task)+".jsonl"))
-	if os.IsNotExist(err) {
-		return nil
+	var text strings.Builder
+	for _, pattern := range []string{"*.jsonl", "*/*.jsonl"} {
+		names, err := filepath.Glob(filepath.Join(dir, strings.Replace(pattern, "*.jsonl", partName(task)+"*.jsonl", 1)))
+		require.NoError(t, err)
+		for _, name := range names {
+			data, err := os.ReadFile(name)
+			require.NoError(t, err)
+			text.Write(data)
+		}
 	}
-	require.NoError(t, err)
-	lines := strings.Split(string(data), "\n")
+	lines := strings.Split(text.String(), "\n")
 	return lines[:len(lines)-1]
 }
 
@@ -133,4 +162,27 @@ func TestSourceConforms(t *testing.T) {
 			return in
 		})
 	})
+}
+
+func TestCSVConforms(t *testing.T) {
+	text := "n,text\n"
+	var rows [][]string
+	for n := range 40 {
+		row := []string{fmt.Sprint(n), strings.Repeat("x\n", n%4)}
+		rows = append(rows, row)
+		text += fmt.Sprintf("%s,\"%s\"\n", row[0], row[1])
+	}
+	for name, pack := range map[string]func(string) string{"a.csv": func(s string) string { return s }, "a.csv.gz": func(s string) string { return zip(t, s) }} {
+		t.Run(name, func(t *testing.T) {
+			connectortest.Source(t, func(t testing.TB) connectortest.SourceInput[[]string] {
+				name := write(t, filepath.Join(t.TempDir(), name), pack(text))
+				return connectortest.SourceInput[[]string]{
+					Source:     func() operator.Source[[]string] { return CSV[[]string](name) },
+					Records:    rows,
+					BadSplits:  []string{split{File: name, End: 1, Size: 1}.String(), split{File: name + ".no"}.String()},
+					BadOffsets: []uint64{3, uint64(len("n,text\n") + 1), uint64(len(text) + 1)},
+				}
+			})
+		})
+	}
 }

@@ -15,6 +15,10 @@ import (
 type disk interface {
 	Open(name string, flag int) (handle, error)
 	Rename(from, to string) error
+	// Link gives a file a second name, which must not be there yet.
+	Link(from, to string) error
+	Mkdir(name string) error
+	// Remove removes a file, or a folder with nothing in it.
 	Remove(name string) error
 	SyncDir(name string) error
 }
@@ -32,6 +36,8 @@ type osDisk struct{}
 
 func (osDisk) Open(name string, flag int) (handle, error) { return os.OpenFile(name, flag, 0o666) }
 func (osDisk) Rename(from, to string) error               { return os.Rename(from, to) }
+func (osDisk) Link(from, to string) error                 { return os.Link(from, to) }
+func (osDisk) Mkdir(name string) error                    { return os.Mkdir(name, 0o777) }
 func (osDisk) Remove(name string) error                   { return os.Remove(name) }
 
 func (osDisk) SyncDir(name string) error {

@@ -12,6 +12,10 @@ import (
 	"strings"
 )
 
+// Glob lists the files that match any of the patterns, sorted by path, each once, as Lines does. A pattern that matches none is
+// ErrNoMatch.
+func Glob(ctx context.Context, globs ...string) ([]string, error) { return expandAll(ctx, globs) }
+
 // expandAll lists the files that match any of the patterns, sorted, each once.
 func expandAll(ctx context.Context, globs []string) ([]string, error) {
 	if len(globs) == 0 {

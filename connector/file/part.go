@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/understudy-stream/understudy/determinant"
 	"github.com/understudy-stream/understudy/internal/mutation"
@@ -66,48 +67,96 @@ type part struct {
 	options SinkOptions
 	opens   int // guarded by Directory.mu
 
+	now func() time.Time
+
 	mu struct {
 		sync.Mutex
 		writer *writer                 // nil until the first Write, and after anything that may have changed the files
 		wrote  determinant.Incarnation // newest that has written through this Directory
-		lines  []byte
+		batch  []addition
 		frame  []byte
 	}
+}
+
+// addition is what a write adds to one stream.
+type addition struct {
+	folder string
+	lines  []byte
 }
 
 // writer is the present writer's view of the files.
 type writer struct {
 	snapshot
-	own, next string // names of the newest segment and of the one that would replace it
-	lock      *fileLock
-	segment   handle
-	output    handle
+	lock    *fileLock // nil where there are no locks
+	segment handle
+	outputs map[string]*output // of streams that were written to
+	open    int                // how many of them have a file open
+}
+
+// output is where a stream's lines go.
+type output struct {
+	*stream
 	// prefix is what is visible beyond position: the start of a write that was cut short.
 	// Invariant: position + len(prefix) == visible <= covered.
 	prefix []byte
+	last   outFile // zero if the stream has no file
+	handle handle  // nil if last is not open
 }
 
-func (p *part) output() string { return filepath.Join(p.dir, p.name+".jsonl") }
+func (w *writer) release() error {
+	if w.lock == nil {
+		return nil
+	}
+	return w.lock.release()
+}
 
 func (p *part) segment(number uint64) string {
 	return filepath.Join(p.hidden, fmt.Sprintf("%s.det.%06d", p.name, number))
 }
 
-func (p *part) writerLock(number uint64) string {
-	return filepath.Join(p.hidden, fmt.Sprintf("%s.lock.%d", p.name, number))
+func (p *part) writerLock(turn uint64) string {
+	return filepath.Join(p.hidden, fmt.Sprintf("%s.lock.%d", p.name, turn))
 }
 
-// join makes lines of the records.
+// join makes lines of the records, those of one stream in one piece.
 func (p *part) join(records [][]byte) error {
-	p.mu.lines = p.mu.lines[:0]
+	p.mu.batch = p.mu.batch[:0]
+	at := map[string]int{}
 	for i, r := range records {
 		if bytes.IndexByte(r, '\n') >= 0 {
-			return fmt.Errorf("%w: record %d of the write to %s", ErrNewline, i, p.output())
+			return fmt.Errorf("%w: record %d of the write to %s", ErrNewline, i, p.title(""))
 		}
-		p.mu.lines = append(p.mu.lines, r...)
-		p.mu.lines = append(p.mu.lines, '\n')
+		folder := ""
+		if p.options.Key != nil {
+			key, err := p.options.Key(r)
+			if err == nil {
+				folder, err = folderOf(key)
+			}
+			if err != nil {
+				return fmt.Errorf("%w: record %d of a write to %s: %w", ErrKey, i, p.title(""), err)
+			}
+		}
+		n, ok := at[folder]
+		if !ok {
+			n = p.nextAddition(folder)
+			at[folder] = n
+		}
+		lines := append(p.mu.batch[n].lines, r...)
+		p.mu.batch[n].lines = append(lines, '\n')
 	}
 	return nil
+}
+
+// nextAddition begins an addition to a stream, in memory of an earlier one if there is any.
+func (p *part) nextAddition(folder string) int {
+	n := len(p.mu.batch)
+	if n < cap(p.mu.batch) {
+		p.mu.batch = p.mu.batch[:n+1]
+		p.mu.batch[n] = addition{folder, p.mu.batch[n].lines[:0]}
+	} else {
+		p.mu.batch = append(p.mu.batch, addition{folder: folder})
+	}
+	return n
 }
 
 func (p *part) write(ctx context.Context, incarnation determinant.Incarnation, w operator.StoreWrite) error {
@@ -125,14 +174,14 @@ func (p *part) write(ctx context.Context, incarnation determinant.Incarnation, w
 	}
 	out := p.mu.writer
 	if err := p.admit(incarnation, out.head.Incarnation); err != nil {
-		return errors.Join(err, out.lock.release())
+		return errors.Join(err, out.release())
 	}
-	err = p.show(out, incarnation, w)
+	err = p.add(out, incarnation, w)
 	if err == nil {
 		p.mu.wrote = incarnation
 		err = p.confirm(incarnation)
 	}
-	err = errors.Join(err, out.lock.release())
+	err = errors.Join(err, out.release())
 	if err != nil {
 		p.forget() // how much of it is on disk, the files know best
 	}
@@ -150,8 +199,7 @@ func (p *part) admit(incarnation, fenced determinant.Incarnation) error {
 	return nil
 }
 
-// confirm tells whether the write just done counts: a Fence that ran out of patience with this process has left it a copy of
-// the output that nobody sees.
+// confirm tells whether the write just done counts: a Fence may have left this process a copy of the output that nobody sees.
 func (p *part) confirm(incarnation determinant.Incarnation) error {
 	if replaced, err := p.superseded(); err != nil || !replaced {
 		return err
@@ -159,24 +207,30 @@ func (p *part) confirm(incarnation determinant.Incarnation) error {
 	return fmt.Errorf("%w: incarnation %d of task %d, during a write", operator.ErrFenced, incarnation, p.task)
 }
 
-// enter takes the writer lock of the newest segment with an up-to-date view of the files. It is false, and nothing is
+// enter takes the writer lock of the turn with an up-to-date view of the files. It is false, and nothing is
 // taken, if the part has no segment yet.
 func (p *part) enter(ctx context.Context) (bool, error) {
 	for {
-		if p.mu.writer == nil {
+		afresh := p.mu.writer == nil
+		if afresh {
 			if err := p.load(); err != nil || p.mu.writer == nil {
 				return false, err
 			}
 		}
-		lock := p.mu.writer.lock
-		if _, err := lock.take(ctx, 0); err != nil {
-			return false, err
+		out := p.mu.writer
+		if out.lock != nil {
+			if _, err := out.lock.take(ctx, 0); err != nil {
+				return false, err
+			}
 		}
 		replaced, err := p.superseded()
 		if err == nil && !replaced {
 			return true, nil
 		}
-		err = errors.Join(err, lock.release())
+		if err == nil && afresh {
+			err = fmt.Errorf("%w: a later incarnation of task %d is taking over", operator.ErrFenced, p.task)
+		}
+		err = errors.Join(err, out.release())
 		p.forget()
 		if err != nil {
 			return false, err
@@ -184,66 +238,56 @@ func (p *part) enter(ctx context.Context) (bool, error) {
 	}
 }
 
-// superseded tells whether there is a later segment than the writer's: a Fence came in between. Segments go in order of their
-// numbers, so that the next one is never gone while the writer's own is there.
+// superseded tells whether the writer's turn is over: a Fence came in between.
 func (p *part) superseded() (bool, error) {
 	if p.options.Mutations.Has(mutation.FenceMissingAtSink) {
 		return false, nil
 	}
-	later, err := exists(p.mu.writer.next)
-	own := true
-	if err == nil && !later {
-		own, err = exists(p.mu.writer.own)
-	}
-	if err != nil {
-		return false, fmt.Errorf("file: %w", err)
-	}
-	return later || !own, nil
+	holds, err := p.holds(p.mu.writer.head.Turn)
+	return !holds, err
 }
 
 // load opens the files as they are now. The writer stays nil if the part is new.
 func (p *part) load() (err error) {
-	s, err := p.scan()
+	s, err := p.scan(true)
 	if err != nil || s.head.Number == 0 {
 		return err
 	}
 	if s.uncut {
-		return fmt.Errorf("%w: the cut of %s is not done", ErrUnfenced, p.output())
+		return fmt.Errorf("%w: the cut of %s is not done", ErrUnfenced, p.title(""))
 	}
-	s.deltas, s.borders = nil, nil
-	out := &writer{snapshot: s, own: p.segment(s.head.Number), next: p.segment(s.head.Number + 1)}
-	defer func() {
-		if err != nil {
-			err = errors.Join(fmt.Errorf("file: %w", err), out.close())
-		}
-	}()
-	if out.lock, err = openLock(p.writerLock(s.head.Lock)); err != nil {
-		return err
-	}
-	if out.segment, err = p.disk.Open(out.own, os.O_RDWR|os.O_APPEND); err != nil {
-		return err
-	}
-	if out.output, err = p.disk.Open(p.output(), os.O_RDWR|os.O_APPEND|os.O_CREATE); err != nil {
-		return err
-	}
-	out.prefix = make([]byte, s.visible-s.position)
-	if _, err = out.output.ReadAt(out.prefix, int64(s.position)); err != nil {
-		return err
-	}
-	if p.options.Sync && s.visible == 0 {
-		if err = p.disk.SyncDir(p.dir); err != nil {
+	s.deltas, s.steps = nil, nil
+	out := &writer{snapshot: s, outputs: map[string]*output{}}
+	if !p.options.Shared {
+		if out.lock, err = openLock(p.writerLock(s.head.Turn)); err != nil {
 			return err
 		}
 	}
+	out.segment, err = p.disk.Open(p.segment(s.head.Number), os.O_RDWR|os.O_APPEND)
 	p.mu.writer = out
+	if err != nil {
+		p.forget()
+		return fmt.Errorf("file: %w", err)
+	}
 	return nil
 }
 
 // forget closes the files. The next call looks at them afresh.
 func (p *part) forget() {
-	if p.mu.writer != nil {
-		p.mu.writer.close() // nothing is buffered: an error has nothing to say
-		p.mu.writer = nil
+	out := p.mu.writer
+	if out == nil {
+		return
+	}
+	p.mu.writer = nil
+	for _, o := range out.outputs { //lint:sorted nothing is written
+		p.closeOutput(out, o)
+	}
+	// Nothing is buffered: an error of Close has nothing to say.
+	if out.lock != nil {
+		_ = out.lock.close()
+	}
+	if out.segment != nil {
+		_ = out.segment.Close()
 	}
 }
 
@@ -252,123 +296,6 @@ func (p *part) close() error {
 	defer p.mu.Unlock()
 	p.forget()
 	return nil
-}
-
-func (w *writer) close() error {
-	var errs []error
-	if w.lock != nil {
-		errs = append(errs, w.lock.close())
-	}
-	if w.segment != nil {
-		errs = append(errs, w.segment.Close())
-	}
-	if w.output != nil {
-		errs = append(errs, w.output.Close())
-	}
-	return errors.Join(errs...)
-}
-
-// show stores the determinants and then shows the lines: one system call each. The caller holds the writer lock.
-func (p *part) show(out *writer, incarnation determinant.Incarnation, w operator.StoreWrite) error {
-	if err := follows(out.cursor, w.Start, w.End); err != nil {
-		return fmt.Errorf("%s: %w", p.output(), err)
-	}
-	lines := p.mu.lines
-	shown := min(len(lines), len(out.prefix))
-	if i := differs(lines[:shown], out.prefix); i >= 0 {
-		return fmt.Errorf("%w: %s differs at byte %d, in the write from %v", operator.ErrContradiction, p.output(),
-			out.position+uint64(i), w.Start)
-	}
-	f := frame{
-		Incarnation: incarnation, Position: out.position, Length: uint64(len(lines)), Start: w.Start, End: w.End, Delta: w.Delta,
-	}
-	if p.options.Mutations.Has(mutation.OutputBeforeDeterminants) {
-		if err := p.extend(out, lines[shown:]); err != nil {
-			return err
-		}
-		return p.cover(out, &f, shown)
-	}
-	if err := p.cover(out, &f, shown); err != nil {
-		return err
-	}
-	if out.visible+uint64(len(lines)-shown) > out.covered {
-		panic(fmt.Sprintf("file: %s would show %d bytes, determinants are stored for %d", p.output(),
-			out.visible+uint64(len(lines)-shown), out.covered))
-	}
-	return p.extend(out, lines[shown:])
-}
-
-// cover appends a frame to the sidecar. shown is how much of its lines is visible already.
-func (p *part) cover(out *writer, f *frame, shown int) error {
-	if out.torn {
-		if err := out.segment.Truncate(int64(out.length)); err != nil {
-			return fmt.Errorf("file: %w", err)
-		}
-		out.torn = false
-	}
-	p.mu.frame = appendFrame(p.mu.frame[:0], f)
-	if len(p.mu.frame) > maxChunk {
-		return fmt.Errorf("file: a write of %d bytes of determinants is too long", len(f.Delta))
-	}
-	if err := p.append(out.segment, p.mu.frame); err != nil {
-		return err
-	}
-	out.length += uint64(len(p.mu.frame))
-	out.frames++
-	out.last = max(out.last, f.End.Epoch)
-	out.covered = max(out.covered, f.end())
-	out.cursor, out.position = f.End, f.end()
-	out.prefix = out.prefix[shown:]
-	return nil
-}
-
-// extend appends lines to the output.
-func (p *part) extend(out *writer, lines []byte) error {
-	if len(lines) == 0 {
-		return nil
-	}
-	if err := p.append(out.output, lines); err != nil {
-		return err
-	}
-	out.visible += uint64(len(lines))
-	return nil
-}
-
-func (p *part) append(to handle, data []byte) error {
-	_, err := to.Write(data)
-	if err == nil && p.options.Sync {
-		err = to.Sync()
-	}
-	if err != nil {
-		return fmt.Errorf("file: %w", err)
-	}
-	return nil
-}
-
-// follows tells whether a write from start to end continues an output that ends at cursor. Lengths and checksums count from
-// an epoch's start: where only start is in the next epoch, they must be those of its beginning.
-func follows(cursor, start, end determinant.Cursor) error {
-	switch {
-	case start.Next != cursor.Next || start.Epoch < cursor.Epoch || end.Next < start.Next || end.Epoch < start.Epoch:
-		return fmt.Errorf("%w: it goes from %v to %v, the output ends at %v", ErrGap, start, end, cursor)
-	case start.Epoch == cursor.Epoch && start != cursor, start.Epoch > cursor.Epoch && (start.Bytes != 0 || start.CRC != 0):
-		return fmt.Errorf("%w: the write begins at %v, the output ends at %v", operator.ErrContradiction, start, cursor)
-	}
-	return nil
-}
-
-// differs gives the first byte at which two slices differ, -1 if the shorter is a prefix of the longer.
-func differs(a, b []byte) int {
-	n := min(len(a), len(b))
-	if bytes.Equal(a[:n], b[:n]) {
-		return -1
-	}
-	for i := range n {
-		if a[i] != b[i] {
-			return i
-		}
-	}
-	return -1
 }
 
 // partName names the files of a task.

@@ -149,6 +149,22 @@ func (l *scanner) take(n int) {
 // offset is where the next line starts.
 func (l *scanner) offset() uint64 { return l.at }
 
+// whole takes lines that are read already, at most that many bytes of them, each with its newline. It gives none where the
+// next line is longer or not read yet, ends in the next split, or might be too long: that is for next. The bytes are the
+// scanner's and valid until the next call.
+func (l *scanner) whole(most int) []byte {
+	if l.err != nil || l.at >= l.limit || most > l.maxLine {
+		return nil
+	}
+	n := min(uint64(most), uint64(l.tail-l.head), l.limit-l.at)
+	lines := l.buf[l.head : l.head+int(n)]
+	lines = lines[:bytes.LastIndexByte(lines, '\n')+1]
+	if len(lines) > 0 {
+		l.take(len(lines))
+	}
+	return lines
+}
+
 // next gives the next line and where it starts. The bytes are the scanner's and valid until the next call.
 func (l *scanner) next() ([]byte, uint64, error) {
 	start := l.at

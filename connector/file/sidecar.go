@@ -14,10 +14,11 @@ import (
 const (
 	headMagic     = 0x68645355 // "USdh"
 	frameMagic    = 0x72665355 // "USfr"
-	formatVersion = 1
+	formatVersion = 2
 	chunkOverhead = 12
 	maxChunk      = 1 << 30
 	maxKept       = 1 << 20
+	maxStreams    = 1 << 20
 )
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
@@ -31,13 +32,20 @@ type head struct {
 	Number      uint64
 	Incarnation determinant.Incarnation
 	Generation  determinant.Generation
-	Lock        uint64            // number of the writer lock
+	Turn        uint64            // whose holder may write behind this head
 	Committed   determinant.Epoch // newest committed checkpoint that the store was told of
-	Cut         bool              // the output was cut to Position when this segment began
+	Cut         bool              // the output was cut to the streams' positions when this segment began
 	Cursor      determinant.Cursor
-	Position    uint64 // byte of the output at Cursor
-	Covered     uint64 // byte of the output up to which some frame holds determinants
-	Kept        []kept // earlier segments, in order
+	Streams     []place // where each stream stood at Cursor, by folder; those that no frame that counts is of may be left out
+	Kept        []kept  // earlier segments, in order
+}
+
+// place is where a stream stands.
+type place struct {
+	Folder   string
+	Position uint64            // byte of the stream at the cursor
+	Covered  uint64            // byte of the stream up to which some frame holds determinants
+	Last     determinant.Epoch // highest epoch in which a frame with lines of it ends
 }
 
 // kept is an earlier segment that still counts.
@@ -50,13 +58,19 @@ type kept struct {
 // frame is stored before the lines of one write.
 type frame struct {
 	Incarnation determinant.Incarnation
-	Position    uint64 // byte of the output where the lines start
-	Length      uint64 // bytes of the lines
 	Start, End  determinant.Cursor
-	Delta       []byte // when decoded, aliases what was decoded
+	Pieces      []piece // in the order in which they are shown
+	Delta       []byte  // when decoded, aliases what was decoded
 }
 
-func (f *frame) end() uint64 { return f.Position + f.Length }
+// piece is what a write adds to one stream.
+type piece struct {
+	Folder   string
+	Position uint64 // byte of the stream where the lines start
+	Length   uint64 // bytes of the lines
+}
+
+func (p *piece) end() uint64 { return p.Position + p.Length }
 
 // beginChunk reserves a chunk's first bytes; endChunk fills them in once the body is appended.
 func beginChunk(dst []byte) []byte { return append(dst, make([]byte, chunkOverhead)...) }
@@ -92,14 +106,23 @@ func appendCursor(dst []byte, c determinant.Cursor) []byte {
 	return binary.LittleEndian.AppendUint32(dst, c.CRC)
 }
 
+func appendFolder(dst []byte, folder string) []byte {
+	dst = binary.AppendUvarint(dst, uint64(len(folder)))
+	return append(dst, folder...)
+}
+
 func appendFrame(dst []byte, f *frame) []byte {
 	from := len(dst)
 	dst = beginChunk(dst)
 	dst = binary.AppendUvarint(dst, uint64(f.Incarnation))
-	dst = binary.AppendUvarint(dst, f.Position)
-	dst = binary.AppendUvarint(dst, f.Length)
 	dst = appendCursor(dst, f.Start)
 	dst = appendCursor(dst, f.End)
+	dst = binary.AppendUvarint(dst, uint64(len(f.Pieces)))
+	for _, p := range f.Pieces {
+		dst = appendFolder(dst, p.Folder)
+		dst = binary.AppendUvarint(dst, p.Position)
+		dst = binary.AppendUvarint(dst, p.Length)
+	}
 	dst = append(dst, f.Delta...)
 	return endChunk(dst, from, frameMagic)
 }
@@ -111,13 +134,18 @@ func appendHead(dst []byte, h *head) []byte {
 	if h.Cut {
 		cut = 1
 	}
-	for _, v := range []uint64{formatVersion, h.Task, h.Number, uint64(h.Incarnation), uint64(h.Generation), h.Lock,
+	for _, v := range []uint64{formatVersion, h.Task, h.Number, uint64(h.Incarnation), uint64(h.Generation), h.Turn,
 		uint64(h.Committed), cut} {
 		dst = binary.AppendUvarint(dst, v)
 	}
 	dst = appendCursor(dst, h.Cursor)
-	dst = binary.AppendUvarint(dst, h.Position)
-	dst = binary.AppendUvarint(dst, h.Covered)
+	dst = binary.AppendUvarint(dst, uint64(len(h.Streams)))
+	for _, s := range h.Streams {
+		dst = appendFolder(dst, s.Folder)
+		dst = binary.AppendUvarint(dst, s.Position)
+		dst = binary.AppendUvarint(dst, s.Covered)
+		dst = binary.AppendUvarint(dst, uint64(s.Last))
+	}
 	dst = binary.AppendUvarint(dst, uint64(len(h.Kept)))
 	for _, k := range h.Kept {
 		dst = binary.AppendUvarint(dst, k.Number)
@@ -143,6 +171,27 @@ func (b *body) uvarint() uint64 {
 	return v
 }
 
+func (b *body) folder() string {
+	n := b.uvarint()
+	if b.bad || n > uint64(len(b.rest)) {
+		b.bad = true
+		return ""
+	}
+	folder := string(b.rest[:n])
+	b.rest = b.rest[n:]
+	return folder
+}
+
+// count reads how many things follow, of which each takes a byte at least.
+func (b *body) count(most uint64) uint64 {
+	n := b.uvarint()
+	if n > most || n > uint64(len(b.rest)) {
+		b.bad = true
+		return 0
+	}
+	return n
+}
+
 func (b *body) cursor() determinant.Cursor {
 	c := determinant.Cursor{Next: determinant.Seq(b.uvarint()), Epoch: determinant.Epoch(b.uvarint()), Bytes: b.uvarint()}
 	if b.bad || len(b.rest) < 4 {
@@ -161,9 +210,15 @@ func decodeFrame(src []byte, f *frame) (int, error) {
 		return 0, err
 	}
 	b := body{rest: payload}
-	*f = frame{Incarnation: determinant.Incarnation(b.uvarint()), Position: b.uvarint(), Length: b.uvarint(),
-		Start: b.cursor(), End: b.cursor()}
-	if b.bad || f.end() < f.Position {
+	*f = frame{Incarnation: determinant.Incarnation(b.uvarint()), Start: b.cursor(), End: b.cursor()}
+	for range b.count(maxStreams) {
+		p := piece{Folder: b.folder(), Position: b.uvarint(), Length: b.uvarint()}
+		if b.bad || p.end() < p.Position || !isFolder(p.Folder) {
+			return 0, errTorn
+		}
+		f.Pieces = append(f.Pieces, p)
+	}
+	if b.bad {
 		return 0, errTorn
 	}
 	f.Delta = b.rest
@@ -184,21 +239,23 @@ func decodeHead(src []byte, h *head) (int, error) {
 		return 0, errVersion
 	}
 	*h = head{Task: b.uvarint(), Number: b.uvarint(), Incarnation: determinant.Incarnation(b.uvarint()),
-		Generation: determinant.Generation(b.uvarint()), Lock: b.uvarint(), Committed: determinant.Epoch(b.uvarint())}
+		Generation: determinant.Generation(b.uvarint()), Turn: b.uvarint(), Committed: determinant.Epoch(b.uvarint())}
 	cut := b.uvarint()
-	h.Cut = cut == 1
-	h.Cursor, h.Position, h.Covered = b.cursor(), b.uvarint(), b.uvarint()
-	count := b.uvarint()
-	if b.bad || cut > 1 || count > maxKept || h.Position > h.Covered {
-		return 0, errTorn
+	h.Cut, h.Cursor = cut == 1, b.cursor()
+	for range b.count(maxStreams) {
+		s := place{Folder: b.folder(), Position: b.uvarint(), Covered: b.uvarint(), Last: determinant.Epoch(b.uvarint())}
+		if b.bad || s.Position > s.Covered || !isFolder(s.Folder) {
+			return 0, errTorn
+		}
+		h.Streams = append(h.Streams, s)
 	}
-	for range count {
+	for range b.count(maxKept) {
 		h.Kept = append(h.Kept, kept{Number: b.uvarint(), Length: b.uvarint(), Last: determinant.Epoch(b.uvarint())})
 		if b.bad {
 			return 0, errTorn
 		}
 	}
-	if len(b.rest) != 0 {
+	if b.bad || cut > 1 || len(b.rest) != 0 {
 		return 0, errTorn
 	}
 	return n, nil

@@ -55,6 +55,18 @@ type SinkOptions struct {
 	// Patience is how long a Fence waits for a replaced writer that is in the middle of a write before it leaves the writer
 	// a copy of the output that nobody sees. Default 2 s.
 	Patience time.Duration
+	// RollBytes closes a file before a line would make it longer than that, and begins the next; 0 never closes one. A file has at least one
+	// line.
+	RollBytes int64
+	// RollEvery closes a file when the first line comes this long after it was begun; 0 never does. Its age is the machine's clock against
+	// the time in its name.
+	RollEvery time.Duration
+	// Key puts each record into files in a folder of its key, which it tells from the encoded record. It must be a function of
+	// the record alone.
+	Key func(record []byte) (string, error)
+	// Shared says that processes on several machines use the directory: locks are not relied on, each Fence copies the files that the former writer
+	// had open, and Sync is on.
+	Shared bool
 	// Mutations switches rules off; for tests of this project only.
 	Mutations mutation.Set
 }
@@ -64,12 +76,19 @@ func (o *SinkOptions) EnsureDefaults() {
 	if o.Patience == 0 {
 		o.Patience = 2 * time.Second
 	}
+	o.Sync = o.Sync || o.Shared
 }
 
 // Validate tells what is wrong with the options.
 func (o *SinkOptions) Validate() error {
 	if o.Patience < 0 {
 		return fmt.Errorf("file: negative patience %v", o.Patience)
+	}
+	if o.RollBytes < 0 || o.RollEvery < 0 {
+		return fmt.Errorf("file: files cannot be closed after %d bytes, or %v", o.RollBytes, o.RollEvery)
+	}
+	if o.RollEvery > 0 && o.RollEvery < time.Second {
+		return fmt.Errorf("file: files cannot be closed every %v: their names tell seconds", o.RollEvery)
 	}
 	return nil
 }
@@ -79,6 +98,7 @@ type Directory struct {
 	dir     string
 	options SinkOptions
 	disk    disk
+	now     func() time.Time
 	mu      struct {
 		sync.Mutex
 		identity string
@@ -93,7 +113,7 @@ var _ operator.LineSink = (*Directory)(nil)
 // it. The directory is made if there is none. Every worker of the job must see the same local directory.
 func Sink(dir string, o SinkOptions) *Directory {
 	o.EnsureDefaults()
-	d := &Directory{dir: filepath.Clean(dir), options: o, disk: osDisk{}}
+	d := &Directory{dir: filepath.Clean(dir), options: o, disk: osDisk{}, now: time.Now}
 	d.mu.identity = o.Identity
 	d.mu.parts = make(map[int]*part)
 	return d
@@ -138,7 +158,7 @@ func (d *Directory) Open(ctx context.Context, task, n int) (operator.CausalStore
 	if p == nil {
 		p = &part{
 			task: task, name: partName(task), dir: d.dir, hidden: d.hidden(), disk: d.disk,
-			options: d.options,
+			options: d.options, now: d.now,
 		}
 		d.mu.parts[task] = p
 	}
@@ -205,6 +225,9 @@ func (d *Directory) refuseForeign() error {
 
 // claim takes the lock, shared within a job that has an identity, and compares the job.
 func (d *Directory) claim(lock *fileLock) error {
+	if d.options.Shared {
+		return d.compareJob()
+	}
 	how := unix.LOCK_SH
 	if d.mu.identity == "" {
 		how = unix.LOCK_EX
@@ -237,6 +260,18 @@ func (d *Directory) claim(lock *fileLock) error {
 		return fmt.Errorf("file: %w", err)
 	}
 	return nil
+}
+
+// compareJob is what is left of claim without locks: only the job's name.
+func (d *Directory) compareJob() error {
+	if d.mu.identity == "" {
+		return fmt.Errorf("file: %s is shared: SinkOptions.Identity must name the job", d.dir)
+	}
+	owner, err := d.owner()
+	if err == nil && owner != d.mu.identity {
+		err = fmt.Errorf("%w: %s belongs to job %q, this is job %q: nothing was overwritten", ErrJob, d.dir, owner, d.mu.identity)
+	}
+	return err
 }
 
 func (d *Directory) inUse() error {

@@ -32,10 +32,10 @@ func cursorAt(n int) determinant.Cursor {
 	}
 }
 
-// stream is output as a generation makes it: a rollback to record n changes what comes from n on.
-type stream []int
+// script is output as a generation makes it: a rollback to record n changes what comes from n on.
+type script []int
 
-func (s stream) record(n int) []byte {
+func (s script) record(n int) []byte {
 	generation := 0
 	for g, from := range s {
 		if n >= from {
@@ -46,7 +46,7 @@ func (s stream) record(n int) []byte {
 }
 
 // text is the output of the first n records.
-func (s stream) text(n int) string {
+func (s script) text(n int) string {
 	var b strings.Builder
 	for i := range n {
 		b.Write(s.record(i))
@@ -56,7 +56,7 @@ func (s stream) text(n int) string {
 }
 
 // write is the write of records from..to, with a delta that says so.
-func (s stream) write(from, to int) operator.StoreWrite {
+func (s script) write(from, to int) operator.StoreWrite {
 	w := operator.StoreWrite{Start: cursorAt(from), End: cursorAt(to), Delta: []byte(fmt.Sprintf("%d %d", from, to))}
 	for n := from; n < to; n++ {
 		w.Records = append(w.Records, s.record(n))
@@ -64,8 +64,8 @@ func (s stream) write(from, to int) operator.StoreWrite {
 	return w
 }
 
-// covers checks that the deltas tell of every record in from..to.
-func covers(t require.TestingT, deltas [][]byte, from, to int) {
+// toldOf lists the records that the deltas tell of.
+func toldOf(t require.TestingT, deltas [][]byte) map[int]bool {
 	told := make(map[int]bool)
 	for _, d := range deltas {
 		var a, b int
@@ -75,6 +75,12 @@ func covers(t require.TestingT, deltas [][]byte, from, to int) {
 			told[n] = true
 		}
 	}
+	return told
+}
+
+// covers checks that the deltas tell of every record in from..to.
+func covers(t require.TestingT, deltas [][]byte, from, to int) {
+	told := toldOf(t, deltas)
 	for n := from; n < to; n++ {
 		require.True(t, told[n], "record %d is visible without determinants in %q", n, deltas)
 	}
@@ -92,7 +98,7 @@ func fence(t require.TestingT, s operator.CausalStore, i determinant.Incarnation
 	return stored
 }
 
-func output(t require.TestingT, dir string) string {
+func shown(t require.TestingT, dir string) string {
 	data, err := os.ReadFile(filepath.Join(dir, "part-00003.jsonl"))
 	require.NoError(t, err)
 	return string(data)
@@ -110,10 +116,10 @@ func TestWriteAndReadBack(t *testing.T) {
 	dir := t.TempDir()
 	s := open(t, dir, SinkOptions{})
 	require.Equal(t, operator.Stored{}, fence(t, s, 1))
-	var str stream
+	var str script
 	for n := 0; n < 30; n += 5 {
 		require.NoError(t, s.Write(ctx, 1, str.write(n, n+5)))
-		require.Equal(t, str.text(n+5), output(t, dir), "visible at once")
+		require.Equal(t, str.text(n+5), shown(t, dir), "visible at once")
 	}
 	stored := fence(t, s, 1)
 	require.Equal(t, cursorAt(30), stored.Cursor)
@@ -128,7 +134,7 @@ func TestWriteAndReadBack(t *testing.T) {
 	require.Equal(t, cursorAt(31), stored.Cursor)
 	covers(t, stored.Deltas, 0, 31)
 	require.NoError(t, s.Write(ctx, 2, str.write(31, 40)))
-	require.Equal(t, str.text(40), output(t, dir))
+	require.Equal(t, str.text(40), shown(t, dir))
 	require.NoError(t, s.Close())
 }
 
@@ -136,7 +142,7 @@ func TestWhatAWriteRefuses(t *testing.T) {
 	dir := t.TempDir()
 	s := open(t, dir, SinkOptions{})
 	defer s.Close()
-	var str stream
+	var str script
 	require.ErrorIs(t, s.Write(ctx, 1, str.write(0, 1)), ErrUnfenced)
 	fence(t, s, 2)
 	require.ErrorIs(t, s.Write(ctx, 1, str.write(0, 1)), operator.ErrFenced)
@@ -152,18 +158,18 @@ func TestWhatAWriteRefuses(t *testing.T) {
 	w = str.write(5, 6)
 	w.Records[0] = []byte("a\nb")
 	require.ErrorIs(t, s.Write(ctx, 2, w), ErrNewline)
-	require.Equal(t, str.text(5), output(t, dir))
+	require.Equal(t, str.text(5), shown(t, dir))
 	w = operator.StoreWrite{Start: cursorAt(5), End: cursorAt(5), Delta: []byte("5 5")}
 	require.NoError(t, s.Write(ctx, 2, w), "determinants alone")
 	require.NoError(t, s.Write(ctx, 2, str.write(5, 6)))
-	require.Equal(t, str.text(6), output(t, dir))
+	require.Equal(t, str.text(6), shown(t, dir))
 	_, err = Sink(dir, SinkOptions{}).Open(ctx, 4, 4)
 	require.Error(t, err)
 }
 
 func TestATornLineIsCompletedAndNotRewritten(t *testing.T) {
 	dir := t.TempDir()
-	var str stream
+	var str script
 	prepare := func() operator.CausalStore {
 		require.NoError(t, os.RemoveAll(dir))
 		s := open(t, dir, shared)
@@ -181,22 +187,22 @@ func TestATornLineIsCompletedAndNotRewritten(t *testing.T) {
 	s := prepare()
 	for n := 5; n < 12; n++ { // batches are cut elsewhere
 		require.NoError(t, s.Write(ctx, 2, str.write(n, n+1)))
-		require.Equal(t, str.text(max(n+1, 7)), output(t, dir)[:len(str.text(max(n+1, 7)))])
+		require.Equal(t, str.text(max(n+1, 7)), shown(t, dir)[:len(str.text(max(n+1, 7)))])
 	}
-	require.Equal(t, str.text(12), output(t, dir))
+	require.Equal(t, str.text(12), shown(t, dir))
 	require.NoError(t, s.Close())
 
 	s = prepare()
-	before := output(t, dir)
-	err := s.Write(ctx, 2, stream{7}.write(5, 9))
+	before := shown(t, dir)
+	err := s.Write(ctx, 2, script{7}.write(5, 9))
 	require.ErrorIs(t, err, operator.ErrContradiction)
 	require.ErrorContains(t, err, fmt.Sprintf("byte %d", len(str.text(7))+len(`{"n":7,"g":`)))
-	require.Equal(t, before, output(t, dir))
+	require.Equal(t, before, shown(t, dir))
 	require.NoError(t, s.Close())
 }
 
 func TestDamageIsNoticed(t *testing.T) {
-	var str stream
+	var str script
 	for name, damage := range map[string]func(t *testing.T, dir string){
 		"output beyond determinants": func(t *testing.T, dir string) {
 			write(t, filepath.Join(dir, "part-00003.jsonl"), str.text(12)+"{}\n")
@@ -257,7 +263,7 @@ func TestDamageIsNoticed(t *testing.T) {
 }
 
 func TestTornFrameIsForgotten(t *testing.T) {
-	var str stream
+	var str script
 	dir := t.TempDir()
 	s := open(t, dir, shared)
 	fence(t, s, 1)
@@ -265,7 +271,7 @@ func TestTornFrameIsForgotten(t *testing.T) {
 	require.NoError(t, s.Close())
 	f, err := os.OpenFile(segmentNames(t, dir)[0], os.O_APPEND|os.O_WRONLY, 0)
 	require.NoError(t, err)
-	torn := appendFrame(nil, &frame{Incarnation: 1, Position: 1, Length: 10, Delta: []byte("abc")})
+	torn := appendFrame(nil, &frame{Incarnation: 1, Pieces: []piece{{"", 1, 10}}, Delta: []byte("abc")})
 	_, err = f.Write(torn[:len(torn)-1])
 	require.NoError(t, err)
 	require.NoError(t, f.Close())
@@ -283,7 +289,7 @@ func TestCut(t *testing.T) {
 	s := open(t, dir, shared)
 	defer s.Close()
 	fence(t, s, 1)
-	before, after := stream{}, stream{20}
+	before, after := script{}, script{20}
 	for n := 0; n < 30; n += 5 {
 		require.NoError(t, s.Write(ctx, 1, before.write(n, n+5)))
 		if n == 15 {
@@ -297,7 +303,7 @@ func TestCut(t *testing.T) {
 		stored, err := s.Fence(ctx, cut)
 		require.NoError(t, err)
 		require.Equal(t, operator.Stored{Cursor: cursorAt(20)}, stored)
-		require.Equal(t, before.text(20), output(t, dir))
+		require.Equal(t, before.text(20), shown(t, dir))
 	}
 	require.ErrorIs(t, s.Write(ctx, 1, before.write(30, 35)), operator.ErrFenced)
 	require.NoError(t, s.Write(ctx, 2, after.write(20, 25)))
@@ -308,14 +314,14 @@ func TestCut(t *testing.T) {
 	stored, err = s.Fence(ctx, cut)
 	require.NoError(t, err)
 	require.Equal(t, cursorAt(25), stored.Cursor)
-	require.Equal(t, after.text(25), output(t, dir))
+	require.Equal(t, after.text(25), shown(t, dir))
 	_, err = s.Fence(ctx, operator.Fence{Incarnation: 4})
 	require.ErrorIs(t, err, operator.ErrFenced, "an older generation")
 
 	stored, err = s.Fence(ctx, operator.Fence{Incarnation: 4, Generation: 2, Cut: &operator.Cut{}})
 	require.NoError(t, err, "to the empty checkpoint")
 	require.Equal(t, operator.Stored{}, stored)
-	require.Empty(t, output(t, dir))
+	require.Empty(t, shown(t, dir))
 }
 
 func TestTruncateBoundsTheSidecar(t *testing.T) {
@@ -323,7 +329,7 @@ func TestTruncateBoundsTheSidecar(t *testing.T) {
 	s := open(t, dir, shared)
 	defer s.Close()
 	fence(t, s, 1)
-	var str stream
+	var str script
 	for n := 0; n < 1000; n += 5 {
 		require.NoError(t, s.Write(ctx, 1, str.write(n, n+5)))
 		if n%epochRecords == 0 && n > 0 {
@@ -341,7 +347,7 @@ func TestTruncateBoundsTheSidecar(t *testing.T) {
 	require.Len(t, segmentNames(t, dir), 1, "an idle sink does not go on making segments")
 	require.Equal(t, cursorAt(1000), fence(t, s, 2).Cursor)
 	require.NoError(t, s.Truncate(ctx, 300, nil), "not the writer: nothing happens")
-	require.Equal(t, str.text(1000), output(t, dir))
+	require.Equal(t, str.text(1000), shown(t, dir))
 }
 
 func TestDirectoryOfSomeoneElse(t *testing.T) {
@@ -429,7 +435,7 @@ func TestFenceUnderConcurrency(t *testing.T) {
 	for _, apart := range []bool{false, true} {
 		dir := t.TempDir()
 		d := Sink(dir, SinkOptions{Identity: "job"})
-		var str stream
+		var str script
 		var wg sync.WaitGroup
 		const incarnations = 8
 		for i := determinant.Incarnation(1); i <= incarnations; i++ {
@@ -465,13 +471,13 @@ func TestFenceUnderConcurrency(t *testing.T) {
 		wg.Wait()
 		s := open(t, dir, SinkOptions{Identity: "job"})
 		stored := fence(t, s, incarnations+1)
-		require.Equal(t, str.text(int(stored.Cursor.Next)), output(t, dir))
+		require.Equal(t, str.text(int(stored.Cursor.Next)), shown(t, dir))
 		require.NoError(t, s.Close())
 	}
 }
 
 func TestMutationsAreNoticed(t *testing.T) {
-	var str stream
+	var str script
 	t.Run("fence missing at sink", func(t *testing.T) {
 		for _, mutant := range []bool{false, true} {
 			dir := t.TempDir()
@@ -512,15 +518,15 @@ func TestMutationsAreNoticed(t *testing.T) {
 }
 
 func TestHeadAndFrameRoundTrip(t *testing.T) {
-	h := head{Task: 1, Number: 2, Incarnation: 3, Generation: 4, Lock: 5, Committed: 6, Cut: true, Cursor: cursorAt(7),
-		Position: 8, Covered: 9, Kept: []kept{{Number: 1, Length: 2, Last: 3}}}
+	h := head{Task: 1, Number: 2, Incarnation: 3, Generation: 4, Turn: 5, Committed: 6, Cut: true, Cursor: cursorAt(7),
+		Kept: []kept{{Number: 1, Length: 2, Last: 3}}, Streams: []place{{"", 8, 9, 1}, {"a%20b", 1, 1, 2}}}
 	var again head
 	data := appendHead(nil, &h)
 	n, err := decodeHead(data, &again)
 	require.NoError(t, err)
 	require.Equal(t, len(data), n)
 	require.Equal(t, h, again)
-	f := frame{Incarnation: 1, Position: 2, Length: 3, Start: cursorAt(4), End: cursorAt(55), Delta: []byte("delta")}
+	f := frame{Incarnation: 1, Pieces: []piece{{"", 2, 3}, {"k", 0, 1}}, Start: cursorAt(4), End: cursorAt(55), Delta: []byte("delta")}
 	var back frame
 	data = appendFrame(nil, &f)
 	_, err = decodeFrame(data, &back)
@@ -537,8 +543,8 @@ func TestHeadAndFrameRoundTrip(t *testing.T) {
 }
 
 func FuzzSidecar(f *testing.F) {
-	f.Add(appendHead(nil, &head{Number: 1, Kept: []kept{{}}}), true)
-	f.Add(appendFrame(nil, &frame{Delta: []byte("x")}), true)
+	f.Add(appendHead(nil, &head{Number: 1, Kept: []kept{{}}, Streams: []place{{Folder: "x"}}}), true)
+	f.Add(appendFrame(nil, &frame{Delta: []byte("x"), Pieces: []piece{{Folder: "x"}}}), true)
 	f.Add([]byte{1, 2, 3}, false)
 	f.Fuzz(func(t *testing.T, data []byte, wrap bool) {
 		if !wrap { // past the checksum

@@ -183,10 +183,29 @@ func (s *Source) open(ctx context.Context, identity string, offset uint64) (*sca
 	return l, nil
 }
 
-// lineReader gives the lines of a split as strings of their own.
-type lineReader struct{ scanner *scanner }
+// blockBytes is how much text is copied at once. What keeps one line alive keeps that much alive at most.
+const blockBytes = 8 << 10
+
+// lineReader gives the lines of a split as strings that do not change. An allocation for each line would cost more than
+// finding it, so short lines are parts of a block.
+type lineReader struct {
+	scanner *scanner
+	block   string // whole lines
+	given   int    // what of block was given
+	start   uint64 // offset of block
+}
 
 func (r *lineReader) Next() (Line, uint64, error) {
+	if r.given == len(r.block) {
+		r.start = r.scanner.offset()
+		r.block, r.given = string(r.scanner.whole(blockBytes)), 0
+	}
+	from := r.given
+	if i := strings.IndexByte(r.block[from:], '\n'); i >= 0 {
+		r.given += i + 1
+		return Line{File: r.scanner.split.File, Offset: r.start + uint64(from), Text: r.block[from : from+i]},
+			r.start + uint64(r.given), nil
+	}
 	text, at, err := r.scanner.next()
 	if err != nil {
 		return Line{}, r.scanner.offset(), err

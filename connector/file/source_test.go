@@ -1,7 +1,6 @@
 package file
 
 import (
-	"bufio"
 	"bytes"
 	"compress/gzip"
 	"context"
@@ -281,52 +280,6 @@ func TestParseSplitRefuses(t *testing.T) {
 		_, err := parseSplit(identity)
 		require.Error(t, err, identity)
 	}
-}
-
-// BenchmarkLines compares the source with bufio.Scanner on the same file: 100 000 lines of 120 bytes.
-func BenchmarkLines(b *testing.B) {
-	text := strings.Repeat(strings.Repeat("x", 119)+"\n", 100_000)
-	name := write(b, filepath.Join(b.TempDir(), "a"), text)
-	s := Lines(name)
-	splits, err := s.Splits(context.Background())
-	require.NoError(b, err)
-	run := func(name string, f func() int) {
-		b.Run(name, func(b *testing.B) {
-			b.SetBytes(int64(len(text)))
-			for b.Loop() {
-				if n := f(); n != 100_000 {
-					b.Fatal(n)
-				}
-			}
-		})
-	}
-	var kept string
-	run("source", func() (n int) {
-		r, _ := s.Open(context.Background(), splits[0], 0)
-		defer r.Close()
-		for ; ; n++ {
-			l, _, err := r.Next()
-			if err != nil {
-				return n
-			}
-			kept = l.Text
-		}
-	})
-	scan := func(take func(s *bufio.Scanner)) func() int {
-		return func() (n int) {
-			f, _ := os.Open(name)
-			defer f.Close()
-			s := bufio.NewScanner(f)
-			s.Buffer(make([]byte, 256<<10), 16<<20)
-			for ; s.Scan(); n++ {
-				take(s)
-			}
-			return n
-		}
-	}
-	run("scanner-text", scan(func(s *bufio.Scanner) { kept = s.Text() }))
-	run("scanner-bytes", scan(func(s *bufio.Scanner) { _ = s.Bytes() }))
-	_ = kept
 }
 
 func ExampleLines() {
