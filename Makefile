@@ -14,7 +14,7 @@ BENCH    ?= .
 FUZZTIME ?= 10s
 
 # Packages with goroutines or shared memory of their own; the rest is pure or runs whole processes.
-RACE := determinant causal timers inflightlog transport checkpoint standby raftmeta task operator cluster connector
+RACE := determinant causal timers inflightlog transport checkpoint standby raftmeta task operator cluster connector/file
 
 # Pebble needs no C when cgo is off; the race detector needs it on.
 export CGO_ENABLED := 0
