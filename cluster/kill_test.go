@@ -165,12 +165,14 @@ type killer struct {
 	moved uint64 // how far the valve was opened
 }
 
-// advance lets n more numbers of each split in and waits until a good part of them is visible.
+// advance lets n more numbers of each split in and waits until a good part of them is visible, or all: a rollback may have taken back
+// what was visible twice.
 func (k *killer) advance(n uint64) {
 	before := countLines(k.t, k.out)
 	k.moved += n
 	k.valve.open(k.moved)
-	k.until("output", func() bool { return countLines(k.t, k.out) >= before+int(n)/2 })
+	enough := min(before+int(n)/2, int(2*k.moved))
+	k.until("output", func() bool { return countLines(k.t, k.out) >= enough })
 }
 
 func (k *killer) until(what string, cond func() bool) {
