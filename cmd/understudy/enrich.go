@@ -66,14 +66,18 @@ type total struct {
 // external service answers something else each time, in any order, numbers are drawn at random, and processing time cuts the
 // windows. What it shows must still look like one run without failures.
 func buildEnrich(o *runOptions) (*operator.Job, func(), error) {
+	lines, err := o.lines()
+	if err != nil {
+		return nil, nil, err
+	}
 	service, err := openService(o.service)
 	if err != nil {
 		return nil, nil, err
 	}
 	job := operator.NewJob("enrich")
 	codec := operator.WithCodec[file.Line](lineCodec{})
-	left := operator.From(job, "left", operator.Source[file.Line](&half{Source: o.lines(), which: 0}), codec)
-	right := operator.From(job, "right", operator.Source[file.Line](&half{Source: o.lines(), which: 1}), codec)
+	left := operator.From(job, "left", operator.Source[file.Line](&half{Source: lines, which: 0}), codec)
+	right := operator.From(job, "right", operator.Source[file.Line](&half{Source: lines, which: 1}), codec)
 	arrivals := operator.Map(operator.Union("merge", left, right), "arrive",
 		func(ctx operator.Context, l file.Line) (arrival, error) {
 			return arrival{ID: idOf(l), At: ctx.Now().UnixMilli()}, nil
@@ -85,8 +89,10 @@ func buildEnrich(o *runOptions) (*operator.Job, func(), error) {
 		operator.Tumbling(cmp.Or(o.window, enrichWindow)).ProcessingTime(), operator.Aggregator[string, draw, total, total]{Add: addDraw, Emit: emitTotal})
 	shownDraws := operator.Map(draws, "show draw", show[draw])
 	shownTotals := operator.Map(totals, "show total", show[total])
-	operator.To(operator.Union("output lines", shownDraws, shownTotals), "output", o.sink(),
-		operator.WithCodec[string](textCodec{}))
+	if err := outputTo(o, operator.Union("output lines", shownDraws, shownTotals), textCodec{}); err != nil {
+		service.close()
+		return nil, nil, err
+	}
 	return job, service.close, nil
 }
 

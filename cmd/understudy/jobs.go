@@ -15,17 +15,21 @@ type jobSpec struct {
 	about string
 	build func(o *runOptions) (*operator.Job, func(), error) // the second result frees what the job holds
 	flags []string                                           // those of ownFlags that it has
+
+	readsTwice bool // it reads its input in two operators
 }
 
 // ownFlags are the flags that some jobs have and others don't.
-var ownFlags = slices.Concat([]string{"input", "service", "window"}, eventFlagNames)
+var ownFlags = slices.Concat([]string{"input", "source", "service", "window"}, eventFlagNames)
 
 // jobs lists the jobs of `understudy run`.
 var jobs = append([]jobSpec{
-	{"wordcount", "running count of each word (a maximal run of ASCII letters and digits, lower-cased)", buildWordcount, []string{"input"}},
-	{"passthrough", "every line with its file and byte offset", buildPassthrough, []string{"input"}},
-	{"enrich", "deliberately nondeterministic: arrival order and time, random draws, an external service, time windows", buildEnrich,
-		[]string{"input", "service", "window"}},
+	{name: "wordcount", about: "running count of each word (a maximal run of ASCII letters and digits, lower-cased)", build: buildWordcount,
+		flags: []string{"input", "source"}},
+	{name: "passthrough", about: "every line with its file and byte offset, or where else it stands", build: buildPassthrough,
+		flags: []string{"input", "source"}},
+	{name: "enrich", readsTwice: true, about: "deliberately nondeterministic: arrival order and time, random draws, an external service, time windows",
+		build: buildEnrich, flags: []string{"input", "source", "service", "window"}},
 }, nexmarkJobs()...)
 
 // has tells whether a flag of ownFlags has an effect on the job.
@@ -71,8 +75,12 @@ type wordCount struct {
 }
 
 func buildWordcount(o *runOptions) (*operator.Job, func(), error) {
+	source, err := o.lines()
+	if err != nil {
+		return nil, nil, err
+	}
 	job := operator.NewJob("wordcount")
-	lines := operator.From(job, "lines", o.lines(), operator.WithCodec[file.Line](lineCodec{}))
+	lines := operator.From(job, "lines", source, operator.WithCodec[file.Line](lineCodec{}))
 	words := operator.FlatMap(lines, "split", func(_ operator.Context, l file.Line, emit func(string)) error {
 		splitWords(l.Text, emit)
 		return nil
@@ -81,8 +89,7 @@ func buildWordcount(o *runOptions) (*operator.Job, func(), error) {
 		func(acc wordCount, word string) (wordCount, error) {
 			return wordCount{Word: word, Count: acc.Count + 1}, nil
 		}, operator.WithCodec[wordCount](wordCountCodec{}))
-	operator.To(counts, "output", o.sink(), operator.WithCodec[wordCount](wordCountJSON{}))
-	return job, func() {}, nil
+	return job, func() {}, outputTo(o, counts, wordCountJSON{})
 }
 
 // splitWords finds the words of a line. A word is a maximal run of ASCII letters and digits, lower-cased.
@@ -122,16 +129,14 @@ type passedLine struct {
 }
 
 func buildPassthrough(o *runOptions) (*operator.Job, func(), error) {
+	source, err := o.lines()
+	if err != nil {
+		return nil, nil, err
+	}
 	job := operator.NewJob("passthrough")
-	lines := operator.From(job, "lines", o.lines(), operator.WithCodec[file.Line](lineCodec{}))
+	lines := operator.From(job, "lines", source, operator.WithCodec[file.Line](lineCodec{}))
 	passed := operator.Map(operator.Rebalanced(lines), "pass", func(_ operator.Context, l file.Line) (passedLine, error) {
 		return passedLine{File: l.File, Offset: l.Offset, Line: l.Text}, nil
 	})
-	operator.To(passed, "output", o.sink(), operator.WithCodec(operator.JSON[passedLine]()))
-	return job, func() {}, nil
-}
-
-// sink is the causal file sink of the run's output directory.
-func (o *runOptions) sink() operator.CausalSink {
-	return file.Sink(o.output, file.SinkOptions{Mutations: o.mutations})
+	return job, func() {}, outputTo(o, passed, operator.JSON[passedLine]())
 }

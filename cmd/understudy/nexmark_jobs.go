@@ -74,7 +74,11 @@ func nexmarkJobs() []jobSpec {
 }
 
 func buildNexmark(q *nexmark.Query, o *runOptions) (*operator.Job, func(), error) {
-	options := nexmark.Options{Source: o.events.source, Sink: o.sink(), Final: o.events.final, Window: o.window}
+	causal, transactional, err := o.openSink()
+	if err != nil {
+		return nil, nil, err
+	}
+	options := nexmark.Options{Source: o.events.source, Sink: causal, Transactional: transactional, Final: o.events.final, Window: o.window}
 	options.Source.Splits = o.engine.Parallelism
 	free := func() {}
 	if q.Asks {

@@ -20,6 +20,8 @@ type nodeCommand struct {
 	job  runOptions
 	node console.Node
 	run  func(context.Context, *opened, understudy.Options, understudy.Node) error
+
+	works bool // it runs tasks
 }
 
 const coordinatorExamples = `  # on each of three machines, with the same secret file
@@ -41,7 +43,7 @@ func newCoordinatorCommand() *cobra.Command {
 }
 
 func newWorkerCommand() *cobra.Command {
-	c := &nodeCommand{job: runOptions{engine: console.NewEngine()}, run: func(ctx context.Context, job *opened, o understudy.Options, n understudy.Node) error {
+	c := &nodeCommand{works: true, job: runOptions{engine: console.NewEngine()}, run: func(ctx context.Context, job *opened, o understudy.Options, n understudy.Node) error {
 		return understudy.RunWorker(ctx, job.job, o, n)
 	}}
 	cmd := c.command("worker", "Run one of the workers of a cluster, whose processes are started one by one", workerExamples)
@@ -51,9 +53,9 @@ func newWorkerCommand() *cobra.Command {
 
 func (c *nodeCommand) command(name, short, examples string) *cobra.Command {
 	cmd := &cobra.Command{
-		Use:     name + " JOB --input GLOB --output DIR --coordinators HOST:PORT,... --state DIR",
+		Use:     name + " JOB --source URL --sink URL --coordinators HOST:PORT,... --state DIR",
 		Short:   short,
-		Long:    short + ".\nJobs, and their flags, are those of `understudy run`.\n" + console.NodeCodes,
+		Long:    short + ".\nJobs, and their flags, are those of `understudy run`.\n" + endpointsHelp() + console.NodeCodes,
 		Example: examples,
 		Args:    oneJob,
 		RunE:    c.runE,
@@ -89,6 +91,13 @@ func (c *nodeCommand) runE(cmd *cobra.Command, args []string) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, opened.free()) }()
+	if c.works {
+		close, lerr := o.startIngest(false)
+		if lerr != nil {
+			return lerr
+		}
+		defer func() { err = errors.Join(err, close()) }()
+	}
 	ctx, stop := console.Terminable(cmd.Context())
 	defer stop()
 	n := &c.node

@@ -24,12 +24,13 @@ type pacedLines struct {
 	rate  int64
 }
 
-// lines are the lines of the input, at the pace that was asked for.
-func (o *runOptions) lines() operator.Source[file.Line] {
+// pacedFiles are the lines of files, at the pace that was asked for.
+func (o *runOptions) pacedFiles(files *file.Source, options file.SourceOptions) operator.Source[file.Line] {
 	if o.rate == 0 {
-		return file.Lines(o.inputs...)
+		return files.With(options)
 	}
-	return &pacedLines{files: file.Lines(o.inputs...).With(file.SourceOptions{SplitBytes: math.MaxInt64}), rate: o.rate}
+	options.SplitBytes = math.MaxInt64
+	return &pacedLines{files: files.With(options), rate: o.rate}
 }
 
 // Splits implements operator.Source.

@@ -25,7 +25,8 @@ import (
 // runOptions are the flags of `understudy run`, and of the commands that start single processes of a cluster.
 type runOptions struct {
 	inputs      []string
-	output      string
+	output      string // the directory of --output, or of --sink file:
+	ends        endpoints
 	rate        int64 // bytes per second and file; 0: as fast as possible
 	rateText    string
 	service     string
@@ -56,13 +57,16 @@ const runExamples = `  # count words of Go's network library, killing a task abo
   # stop it with Ctrl-C, or kill -9; the same command goes on where it was
   understudy run wordcount --input 'logs/*.gz' --output out --state state
 
+  # from one system to another; password and token come from files
+  understudy run wordcount --source 'kafka://host:9092/texts' --sink 'postgres://me@host/db?table=counts&password_file=pw' --state state
+
   # a summary for machines
   understudy run passthrough --input 'data/*.jsonl' --output out -o json`
 
 func newRunCommand() *cobra.Command {
 	o := &runOptions{engine: console.NewEngine()}
 	cmd := &cobra.Command{
-		Use:     "run JOB --input GLOB --output DIR",
+		Use:     "run JOB --source URL --sink URL",
 		Short:   "Run a job until its input is processed, in this process or on several of this machine",
 		Example: runExamples,
 		Args:    oneJob,
@@ -84,7 +88,7 @@ func newRunCommand() *cobra.Command {
 	f := cmd.Flags()
 	f.IntVar(&o.workers, "workers", 0, "worker processes on this machine; 0: no processes, everything runs in this one")
 	f.IntVar(&o.coordinators, "coordinators", 1, "coordinator processes, 1 or 3, of which 3 survive the loss of any one")
-	f.StringVar(&o.state, "state", "", "state directory; a restart continues from there (default OUTPUT/.understudy/state)")
+	f.StringVar(&o.state, "state", "", "state directory; a restart continues from there (default OUTPUT/.understudy/state; required without an output directory)")
 	f.StringVar(&o.chaos, "chaos", "", "make failures at random, for example kill=1s,target=worker (see above)")
 	f.Uint64Var(&o.seed, "seed", 0, "seed of chaos (default: random)")
 	f.StringVarP(&o.format, "format", "o", "text", "summary: text or json")
@@ -94,8 +98,9 @@ func newRunCommand() *cobra.Command {
 // jobFlags adds the flags that every process of a job must be given alike.
 func (o *runOptions) jobFlags(cmd *cobra.Command) {
 	f := cmd.Flags()
-	f.StringArrayVar(&o.inputs, "input", nil, "files to read; ** matches folders of any depth (repeatable; required by jobs that read files)")
-	f.StringVar(&o.output, "output", "", "directory for the output, one JSONL file per task (required)")
+	f.StringArrayVar(&o.inputs, "input", nil, "files to read; ** matches folders of any depth (repeatable; jobs that read lines need it or --source)")
+	f.StringVar(&o.output, "output", "", "directory for the output, one JSONL file per task (it or --sink is required)")
+	o.ends.register(f)
 	f.StringVar(&o.rateText, "rate", "", "the pace at which each file is read, as if it were being written, such as 512KiB a second, or, nexmark, events per second (default: as fast as possible)")
 	f.StringVar(&o.service, "service", "", "enrich, nexmark-q12x: URL of the external service (default: a built-in one that answers differently each time)")
 	f.DurationVar(&o.window, "window", 0, "enrich, nexmark-q12, nexmark-q12x: length of the processing-time windows (default 200ms, 10s, 10s)")
@@ -134,7 +139,7 @@ func runLong() string {
 	for _, j := range jobs {
 		s += fmt.Sprintf("  %-12s %s\n", j.name, j.about)
 	}
-	return s + `
+	return s + endpointsHelp() + `
 Chaos is a list, kill=DURATION,target=T,pause=DURATION,for=DURATION,link=DURATION,seed=N,limit=N, at least one of
   kill=DURATION   kill a target at this mean interval (exponentially distributed)
   pause=DURATION  stop a random worker process (SIGSTOP), and let it go on after for=DURATION (default 3s)
@@ -175,12 +180,10 @@ func (o *runOptions) effective(job *jobSpec, given func(flag string) bool) error
 
 // checkJob tells what is wrong with the flags that every process of a job has.
 func (o *runOptions) checkJob(job *jobSpec) error {
-	switch {
-	case len(o.inputs) == 0 && job.has("input"):
-		return errors.New("--input is required")
-	case o.output == "":
-		return errors.New("--output is required")
-	case o.window != 0 && o.window < time.Millisecond:
+	if err := o.checkEnds(job); err != nil {
+		return err
+	}
+	if o.window != 0 && o.window < time.Millisecond {
 		return fmt.Errorf("--window %v: want at least 1ms", o.window)
 	}
 	switch {
@@ -217,6 +220,9 @@ func (o *runOptions) validate(job *jobSpec) (*understudy.Options, error) {
 		return nil, fmt.Errorf("--workers %d: want 0 or more", o.workers)
 	case o.coordinators != 1 && o.coordinators != 3:
 		return nil, fmt.Errorf("--coordinators %d: want 1 or 3", o.coordinators)
+	}
+	if o.state == "" && o.output == "" {
+		return nil, errors.New("--state is required with this --sink: a directory of this job alone")
 	}
 	if o.state == "" {
 		o.state = filepath.Join(o.output, ".understudy", "state")
@@ -267,6 +273,7 @@ func (o *runOptions) open(ctx context.Context, name string, u *understudy.Option
 		return nil, err
 	}
 	o.mutations = mutation.FromContext(ctx)
+	o.ends.waits = newWaitLog(stderr)
 	job, free, err := spec.build(o)
 	if err != nil {
 		return nil, usageError(err)
@@ -297,6 +304,17 @@ func (o *runOptions) run(ctx context.Context, name string, stdout, stderr io.Wri
 		return err
 	}
 	defer func() { err = errors.Join(err, opened.free()) }()
+	works, err := o.worksHere()
+	if err != nil {
+		return err
+	}
+	if works {
+		close, lerr := o.startIngest(o.workers == 0)
+		if lerr != nil {
+			return lerr
+		}
+		defer func() { err = errors.Join(err, close()) }()
+	}
 	line := &console.ProgressLine{Out: stderr}
 	if isTerminal(stderr) && !o.engine.Verbose {
 		u.Progress = line.Show
@@ -357,7 +375,7 @@ func (o *runOptions) ending(err error) error {
 	case errors.Is(err, context.Canceled):
 		return &exitError{code: 130, err: errors.New("interrupted" + again)}
 	case errors.Is(err, understudy.ErrOtherInput):
-		return fmt.Errorf("%w (to begin anew, remove %s and %s)", err, o.output, o.state)
+		return fmt.Errorf("%w (to begin anew, remove %s and %s)", err, o.shown(), o.state)
 	}
 	return err
 }
@@ -376,7 +394,7 @@ func sentence(err error) string {
 }
 
 func (o *runOptions) end() console.Ending {
-	return console.Ending{Seed: o.seed, Mode: o.engine.Mode.String(), Letters: o.deadLetters, Output: o.output, StateDir: o.state}
+	return console.Ending{Seed: o.seed, Mode: o.engine.Mode.String(), Letters: o.deadLetters, Output: o.shown(), StateDir: o.state}
 }
 
 func deadLetter(p *understudy.Poison) file.DeadLetter {

@@ -25,6 +25,10 @@ func (lines[T]) Decode([]byte) (v T, err error) {
 
 // show ends a query.
 func show[T row](rows operator.Stream[T], o *Options) {
+	if o.Sink == nil {
+		operator.ToTransactional(rows, "output", o.Transactional, operator.WithCodec[T](lines[T]{}))
+		return
+	}
 	operator.To(rows, "output", o.Sink, operator.WithCodec[T](lines[T]{}))
 }
 

@@ -58,6 +58,8 @@ type Options struct {
 	Source SourceOptions
 	// Sink takes the rows, as JSON objects.
 	Sink operator.CausalSink
+	// Transactional takes them instead if Sink is nil.
+	Transactional operator.TransactionalSink
 	// Final makes an updating query show nothing but its result when the stream has ended. It is ignored by others.
 	Final bool
 	// Window is the length of the processing-time windows of q12 and q12x. Default 10 s.
@@ -92,7 +94,7 @@ func Build(query string, o Options) (*operator.Job, error) {
 	if i < 0 {
 		return nil, fmt.Errorf("nexmark: there is no query %q", query)
 	}
-	if o.Sink == nil {
+	if o.Sink == nil && o.Transactional == nil {
 		return nil, errors.New("nexmark: no sink")
 	}
 	if o.EnsureDefaults(); o.Window < time.Millisecond {

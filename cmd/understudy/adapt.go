@@ -1,0 +1,138 @@
+package main
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/understudy-stream/understudy/connector/file"
+	"github.com/understudy-stream/understudy/operator"
+)
+
+// namedSource is what every connector's source is.
+type namedSource[T any] interface {
+	operator.Source[T]
+	operator.InputNamer
+}
+
+// place is where a record stands.
+type place struct {
+	split, input string // the split's identity, and its name for people
+	before       uint64 // the offset before the record
+}
+
+// linesOf reads another source's records as lines. What line makes of a record must depend on nothing but its arguments, of which
+// place is the same whenever the record is read.
+func linesOf[T any](s namedSource[T], line func(place, T) (file.Line, error)) operator.Source[file.Line] {
+	return &lineSource[T]{of: s, line: line}
+}
+
+type lineSource[T any] struct {
+	of   namedSource[T]
+	line func(place, T) (file.Line, error)
+}
+
+// Splits implements operator.Source.
+func (s *lineSource[T]) Splits(ctx context.Context) ([]string, error) { return s.of.Splits(ctx) }
+
+// InputOf implements operator.InputNamer.
+func (s *lineSource[T]) InputOf(split string) string { return s.of.InputOf(split) }
+
+// Open implements operator.Source.
+func (s *lineSource[T]) Open(ctx context.Context, split string, offset uint64) (operator.Reader[file.Line], error) {
+	r, err := s.of.Open(ctx, split, offset)
+	if err != nil {
+		return nil, err
+	}
+	return &lineReader[T]{of: r, line: s.line, at: place{split: split, input: s.of.InputOf(split), before: offset}}, nil
+}
+
+type lineReader[T any] struct {
+	of   operator.Reader[T]
+	line func(place, T) (file.Line, error)
+	at   place
+}
+
+// Next implements operator.Reader.
+func (r *lineReader[T]) Next() (l file.Line, next uint64, err error) {
+	v, next, err := r.of.Next()
+	at := r.at
+	if next != 0 { // also with the error of a record that cannot be decoded, behind which reading goes on
+		r.at.before = next
+	}
+	if err != nil {
+		return l, next, err
+	}
+	l, err = r.line(at, v)
+	return l, next, err
+}
+
+// Ready implements operator.Reader.
+func (r *lineReader[T]) Ready() <-chan struct{} { return r.of.Ready() }
+
+// Close implements operator.Reader.
+func (r *lineReader[T]) Close() error { return r.of.Close() }
+
+// waitAgain is after what time a reason that has not changed is said again.
+const waitAgain = time.Minute
+
+// waitLog says why something waits, once for each reason. A nil one says nothing.
+type waitLog struct {
+	logger *slog.Logger
+	mu     struct {
+		sync.Mutex
+		said map[string]waited
+	}
+}
+
+// waited is what was last said of a place, and when.
+type waited struct {
+	why string
+	at  time.Time
+}
+
+func newWaitLog(w io.Writer) *waitLog {
+	l := &waitLog{logger: slog.New(slog.NewTextHandler(w, nil))}
+	l.mu.said = make(map[string]waited)
+	return l
+}
+
+// say tells why what waits, or, if why is empty, that it goes on.
+func (l *waitLog) say(what, why string) {
+	if l == nil {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	last, now := l.mu.said[what], time.Now()
+	if why == last.why && now.Sub(last.at) < waitAgain {
+		return
+	}
+	if why == "" {
+		delete(l.mu.said, what)
+		if last.why != "" {
+			l.logger.Info("goes on", "what", what)
+		}
+		return
+	}
+	l.mu.said[what] = waited{why: why, at: now}
+	l.logger.Warn("waits", "what", what, "why", why)
+}
+
+func (l *waitLog) split(split, why string) {
+	if split == "" {
+		split = "all splits"
+	}
+	l.say("source "+split, why)
+}
+
+func (l *waitLog) task(task int, why string) { l.say("sink "+strconv.Itoa(task), why) }
+
+func (l *waitLog) note(text string) {
+	if l != nil {
+		l.logger.Info(text)
+	}
+}
