@@ -2,11 +2,6 @@ package main
 
 import (
 	"context"
-	"io"
-	"log/slog"
-	"strconv"
-	"sync"
-	"time"
 
 	"github.com/understudy-stream/understudy/connector/file"
 	"github.com/understudy-stream/understudy/operator"
@@ -75,64 +70,3 @@ func (r *lineReader[T]) Ready() <-chan struct{} { return r.of.Ready() }
 
 // Close implements operator.Reader.
 func (r *lineReader[T]) Close() error { return r.of.Close() }
-
-// waitAgain is after what time a reason that has not changed is said again.
-const waitAgain = time.Minute
-
-// waitLog says why something waits, once for each reason. A nil one says nothing.
-type waitLog struct {
-	logger *slog.Logger
-	mu     struct {
-		sync.Mutex
-		said map[string]waited
-	}
-}
-
-// waited is what was last said of a place, and when.
-type waited struct {
-	why string
-	at  time.Time
-}
-
-func newWaitLog(w io.Writer) *waitLog {
-	l := &waitLog{logger: slog.New(slog.NewTextHandler(w, nil))}
-	l.mu.said = make(map[string]waited)
-	return l
-}
-
-// say tells why what waits, or, if why is empty, that it goes on.
-func (l *waitLog) say(what, why string) {
-	if l == nil {
-		return
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	last, now := l.mu.said[what], time.Now()
-	if why == last.why && now.Sub(last.at) < waitAgain {
-		return
-	}
-	if why == "" {
-		delete(l.mu.said, what)
-		if last.why != "" {
-			l.logger.Info("goes on", "what", what)
-		}
-		return
-	}
-	l.mu.said[what] = waited{why: why, at: now}
-	l.logger.Warn("waits", "what", what, "why", why)
-}
-
-func (l *waitLog) split(split, why string) {
-	if split == "" {
-		split = "all splits"
-	}
-	l.say("source "+split, why)
-}
-
-func (l *waitLog) task(task int, why string) { l.say("sink "+strconv.Itoa(task), why) }
-
-func (l *waitLog) note(text string) {
-	if l != nil {
-		l.logger.Info(text)
-	}
-}

@@ -185,7 +185,7 @@ func hostOf(text string) string {
 	if err != nil {
 		return "the webhook"
 	}
-	return "what the webhook at " + u.Scheme + "://" + u.Host + " has taken"
+	return "what the webhook at " + u.Scheme + "://" + u.Host + " has"
 }
 
 // startIngest starts this process's ingest server, if the source has one and the process works on the job.

@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/pflag"
 
 	understudy "github.com/understudy-stream/understudy"
+	"github.com/understudy-stream/understudy/cluster/supervisor"
 	"github.com/understudy-stream/understudy/connector/file"
 	"github.com/understudy-stream/understudy/determinant"
 	"github.com/understudy-stream/understudy/internal/console"
@@ -273,7 +274,11 @@ func (o *runOptions) open(ctx context.Context, name string, u *understudy.Option
 		return nil, err
 	}
 	o.mutations = mutation.FromContext(ctx)
-	o.ends.waits = newWaitLog(stderr)
+	assigned, err := supervisor.Assigned()
+	if err != nil {
+		return nil, err
+	}
+	o.ends.waits = newWaitLog(stderr, assigned != nil)
 	job, free, err := spec.build(o)
 	if err != nil {
 		return nil, usageError(err)
@@ -286,6 +291,8 @@ func (o *runOptions) open(ctx context.Context, name string, u *understudy.Option
 	}
 	if o.engine.Verbose {
 		u.Logger = slog.New(slog.NewTextHandler(stderr, nil))
+	} else if u.Processes.Coordinators > 0 {
+		u.Logger = slog.New(endpointsOnly{slog.NewTextHandler(stderr, nil)})
 	}
 	return opened, nil
 }
