@@ -86,7 +86,7 @@ func (o *runOptions) fileSink(text string) error {
 	if err != nil {
 		return err
 	}
-	o.output = dir
+	o.ends.dir = dir
 	o.ends.causal = func() (operator.CausalSink, error) {
 		options.Mutations = o.mutations
 		return file.Sink(dir, options), nil

@@ -25,6 +25,7 @@ type endpoints struct {
 	lines         func() (operator.Source[file.Line], error)
 	causal        func() (operator.CausalSink, error)
 	transactional func() (operator.TransactionalSink, error)
+	dir           string              // the directory of a sink of files
 	place         string              // names the sink for people, without what may be secret
 	ingest        *http.ServerOptions // the servers of which each worker process starts one
 	oneReader     bool                // the source cannot be read by two operators of a job
@@ -169,8 +170,11 @@ func (o *runOptions) openSink() (operator.CausalSink, operator.TransactionalSink
 	return file.Sink(o.output, file.SinkOptions{Mutations: o.mutations}), nil, nil
 }
 
+// directory is that of the output, empty if it goes elsewhere.
+func (o *runOptions) directory() string { return cmp.Or(o.output, o.ends.dir) }
+
 // shown names the output for people.
-func (o *runOptions) shown() string { return cmp.Or(o.output, o.ends.place) }
+func (o *runOptions) shown() string { return cmp.Or(o.directory(), o.ends.place) }
 
 // placeOf is a URL without its parameters, and without a user: a password in it was refused before.
 func placeOf(text string) string {

@@ -24,6 +24,8 @@ import (
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/stretchr/testify/require"
 	"github.com/twmb/franz-go/pkg/kfake"
+
+	understudy "github.com/understudy-stream/understudy"
 )
 
 // secret is a password that no output may repeat.
@@ -78,6 +80,15 @@ func TestNATSEndpoints(t *testing.T) {
 	token := filepath.Join(t.TempDir(), "token")
 	require.NoError(t, os.WriteFile(token, []byte(secret+"\n"), 0o600))
 	roundTrip(t, at+"/lines?token-file="+token, at+"/lines-0,lines-1?bounded=true&token-file="+token)
+
+	// With workers that are killed. Their output is found by the name of the job's stream.
+	input := texts(t, 2, 20000)
+	p := start(t, "run", "passthrough", "--state", t.TempDir(), "--input", input, "--rate", "700KiB", "--sink", at+"/moved?token-file="+token, "--workers", "2",
+		"--parallelism", "2", "--chaos", "kill=300ms,limit=4,target=worker", "--seed", earlyKills, "-o", "json")
+	require.Positive(t, clusterSummary(t, p).Kills)
+	moved := filepath.Join(t.TempDir(), "out")
+	play(t, "passthrough", "--source", at+"/moved-0,moved-1?bounded=true&token-file="+token, "--output", moved)
+	requireClean(t, "ids", "--input", input, "--output", passed(t, moved), "--id", "file,offset")
 
 	// Of a nexmark job, and with a word count behind it.
 	play(t, "nexmark-q1", "--events", "20000", "--sink", at+"/bids?token-file="+token)
@@ -199,7 +210,7 @@ func (r *receiver) ServeHTTP(w http.ResponseWriter, q *http.Request) {
 
 var listens = regexp.MustCompile(`listens on ([0-9.:]+)`)
 
-// Lines are posted to a job of two worker processes, of which one listens, and go on to a webhook.
+// Lines are posted to a job, in one process and on two, of which one listens, and go on to a webhook.
 func TestHTTPEndpoints(t *testing.T) {
 	for _, workers := range []int{0, 2} {
 		t.Run(fmt.Sprint(workers, " workers"), func(t *testing.T) { ingestAndPost(t, workers) })
@@ -220,7 +231,7 @@ func ingestAndPost(t *testing.T, workers int) {
 	flags := slices.Concat([]string{"run", "passthrough", "--state", t.TempDir(), "--source", at + "/?dir=" + t.TempDir() + "&token-file=" + token,
 		"--sink", hook.URL + "/hook#dir=" + t.TempDir() + "&token-file=" + token}, kills)
 	if workers > 0 {
-		flags = append(flags, "--workers", strconv.Itoa(workers), "--chaos", "kill=300ms,limit=3,target=worker")
+		flags = append(flags, "--workers", strconv.Itoa(workers), "--chaos", "kill=150ms,limit=4,target=worker")
 	}
 	p := start(t, flags...)
 	post := func(path, key, body string) bool {
@@ -236,7 +247,7 @@ func ingestAndPost(t *testing.T, workers int) {
 		return w.StatusCode == http.StatusOK
 	}
 	var want []string
-	for i := range 200 {
+	for i := range 600 {
 		var body strings.Builder
 		for j := range 20 {
 			want = append(want, fmt.Sprintf(`{"id":"%d-%d"}`, i, j))
@@ -246,6 +257,10 @@ func ingestAndPost(t *testing.T, workers int) {
 	}
 	require.True(t, p.until(func() bool { return post("/v1/end", "", "") }), "stderr: %s", &p.stderr)
 	require.Zero(t, p.code(), "stderr: %s", &p.stderr)
+	var sum understudy.Summary
+	require.NoError(t, json.Unmarshal(p.stdout.Bytes(), &sum))
+	require.Positive(t, sum.Kills)
+	require.Zero(t, sum.Rollbacks)
 	require.NotContains(t, p.stderr.String()+p.stdout.String(), secret)
 	require.Regexp(t, listens, p.stderr.String())
 	var got []string
@@ -338,9 +353,15 @@ func TestUnusableEndpoints(t *testing.T) {
 		require.NotContains(t, p.stderr.String(), secret)
 		require.Empty(t, p.stdout.String())
 	}
+	for _, command := range []string{"coordinator", "worker"} {
+		p := start(t, command, "wordcount", "--source", "nats://a:"+secret+"@host/x", "--sink", "file:x", "--state", dir)
+		require.Equal(t, 2, p.code(), "stderr: %s", &p.stderr)
+		require.Contains(t, p.stderr.String(), "--source: nats: a URL must have no credentials in it")
+		require.NotContains(t, p.stderr.String(), secret)
+	}
 }
 
-// Why a source waits is told, and so is that it goes on no longer: nobody listens there.
+// Why a source waits is told: nobody listens there.
 func TestWaitingIsTold(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)

@@ -26,7 +26,7 @@ import (
 // runOptions are the flags of `understudy run`, and of the commands that start single processes of a cluster.
 type runOptions struct {
 	inputs      []string
-	output      string // the directory of --output, or of --sink file:
+	output      string
 	ends        endpoints
 	rate        int64 // bytes per second and file; 0: as fast as possible
 	rateText    string
@@ -222,11 +222,11 @@ func (o *runOptions) validate(job *jobSpec) (*understudy.Options, error) {
 	case o.coordinators != 1 && o.coordinators != 3:
 		return nil, fmt.Errorf("--coordinators %d: want 1 or 3", o.coordinators)
 	}
-	if o.state == "" && o.output == "" {
+	if o.state == "" && o.directory() == "" {
 		return nil, errors.New("--state is required with this --sink: a directory of this job alone")
 	}
 	if o.state == "" {
-		o.state = filepath.Join(o.output, ".understudy", "state")
+		o.state = filepath.Join(o.directory(), ".understudy", "state")
 	}
 	u := o.options()
 	if o.chaos != "" {
