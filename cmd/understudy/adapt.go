@@ -15,8 +15,8 @@ type namedSource[T any] interface {
 
 // place is where a record stands.
 type place struct {
-	split, input string // the split's identity, and its name for people
-	before       uint64 // the offset before the record
+	split  string // the split's identity
+	before uint64 // the offset before the record
 }
 
 // linesOf reads another source's records as lines. What line makes of a record must depend on nothing but its arguments, of which
@@ -42,7 +42,7 @@ func (s *lineSource[T]) Open(ctx context.Context, split string, offset uint64) (
 	if err != nil {
 		return nil, err
 	}
-	return &lineReader[T]{of: r, line: s.line, at: place{split: split, input: s.of.InputOf(split), before: offset}}, nil
+	return &lineReader[T]{of: r, line: s.line, at: place{split: split, before: offset}}, nil
 }
 
 type lineReader[T any] struct {

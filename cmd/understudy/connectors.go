@@ -53,7 +53,7 @@ func (o *runOptions) fileSource(text string) error {
 			if !ok {
 				return nil, errors.New("the source of CSV does not name its input")
 			}
-			return linesOf(named, func(r place, row map[string]string) (file.Line, error) { return jsonLine(r.input, r.before, row) }), nil
+			return linesOf(named, csvLine), nil
 		}
 		return nil
 	}
@@ -64,18 +64,32 @@ func (o *runOptions) fileSource(text string) error {
 	return nil
 }
 
-// parquetLine names a row by its row group, as the split does, and its number in there.
-func parquetLine(at place, row map[string]any) (file.Line, error) {
-	group := at.split
-	if i := strings.LastIndex(group, " with "); i >= 0 {
-		group = group[:i]
-	}
-	return jsonLine(group, at.before, row)
+// csvLine names a row by its file and where in it the row stands.
+func csvLine(at place, row map[string]string) (file.Line, error) {
+	name, _, err := fileOf(at.split)
+	return jsonLine(name, at.before, row, err)
 }
 
-func jsonLine(name string, offset uint64, row any) (file.Line, error) {
+// parquetLine names a row by its file and row group, and its number in there.
+func parquetLine(at place, row map[string]any) (file.Line, error) {
+	name, rest, err := fileOf(at.split)
+	group, _, _ := strings.Cut(rest, " with ")
+	return jsonLine(name+group, at.before, row, err)
+}
+
+// fileOf parts the identity of a split of a file, which begins with the file's quoted name.
+func fileOf(split string) (name, rest string, err error) {
+	quoted, err := strconv.QuotedPrefix(split)
+	if err != nil {
+		return "", "", fmt.Errorf("the split %q does not begin with a file: %w", split, err)
+	}
+	name, err = strconv.Unquote(quoted)
+	return name, split[len(quoted):], err
+}
+
+func jsonLine(name string, offset uint64, row any, failed error) (file.Line, error) {
 	text, err := json.Marshal(row)
-	return file.Line{File: name, Offset: offset, Text: string(text)}, err
+	return file.Line{File: name, Offset: offset, Text: string(text)}, errors.Join(failed, err)
 }
 
 func (o *runOptions) fileSink(text string) error {

@@ -22,17 +22,19 @@ import (
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
+	"github.com/parquet-go/parquet-go"
 	"github.com/stretchr/testify/require"
 	"github.com/twmb/franz-go/pkg/kfake"
 
 	understudy "github.com/understudy-stream/understudy"
+	"github.com/understudy-stream/understudy/connector/file"
 )
 
 // secret is a password that no output may repeat.
 const secret = "hunter2s3cret"
 
 // kills are flags under which tasks are killed, soon and often.
-var kills = []string{"--chaos", "kill=60ms,limit=8,target=task", "--seed", earlyKills, "--checkpoint-interval", "100ms", "--parallelism", "2", "-o", "json"}
+var kills = []string{"--chaos", "kill=25ms,limit=8,target=task", "--seed", earlyKills, "--checkpoint-interval", "100ms", "--parallelism", "2", "-o", "json"}
 
 // play runs a job with tasks that are killed, until its input ends.
 func play(t *testing.T, job string, flags ...string) {
@@ -276,7 +278,7 @@ func ingestAndPost(t *testing.T, workers int) {
 	require.Equal(t, want, got)
 }
 
-// Rows of CSV are lines of JSON, and the files of a URL are those of --input.
+// Rows of CSV and Parquet are lines of JSON, and the files of a URL are those of --input.
 func TestFileEndpoints(t *testing.T) {
 	dir := t.TempDir()
 	const rows = 60000
@@ -304,6 +306,21 @@ func TestFileEndpoints(t *testing.T) {
 	require.Len(t, ids, rows)
 	require.Equal(t, rows, len(slices.Compact(ids)))
 	require.Len(t, offsets, rows, "no two rows stand in one place")
+
+	type sale struct {
+		ID string `parquet:"id" json:"id"`
+	}
+	sales := make([]sale, 20000)
+	var want strings.Builder
+	for i := range sales {
+		sales[i].ID = fmt.Sprint("s", i)
+		fmt.Fprintf(&want, "{\"id\":\"s%d\"}\n", i)
+	}
+	require.NoError(t, parquet.WriteFile(filepath.Join(dir, "a.parquet"), sales))
+	expected, shown := filepath.Join(dir, "sales.jsonl"), filepath.Join(dir, "sales")
+	require.NoError(t, os.WriteFile(expected, []byte(want.String()), 0o600))
+	play(t, "passthrough", "--source", "file:"+dir+"/*.parquet?batch-rows=100", "--output", shown)
+	requireClean(t, "equal", expected, passed(t, shown), "--json")
 
 	input, words := texts(t, 2, 4000), filepath.Join(dir, "words")
 	play(t, "wordcount", "--source", "file:"+input+"?split-bytes=64KiB", "--rate", "1MiB", "--sink", "file:"+words)
@@ -370,6 +387,59 @@ func TestWaitingIsTold(t *testing.T) {
 	p := start(t, "run", "wordcount", "--source", "http://"+at+"/", "--output", filepath.Join(t.TempDir(), "out"))
 	require.True(t, p.until(func() bool { return strings.Contains(p.stderr.String(), "msg=waits") }), "stderr: %s", &p.stderr)
 	require.Contains(t, p.stderr.String(), "refused")
+}
+
+// A reason is told once, until it changes, and then that it is over.
+func TestWaitLog(t *testing.T) {
+	var out said
+	l := newWaitLog(&out, false)
+	lines := func() int { return strings.Count(out.String(), "\n") }
+	l.split("a", "")
+	require.Zero(t, lines())
+	l.split("a", "no server")
+	l.split("a", "no server")
+	require.Equal(t, 1, lines())
+	l.split("b", "no server")
+	l.split("a", "no leader")
+	require.Equal(t, 3, lines())
+	l.split("a", "")
+	l.split("a", "")
+	require.Equal(t, 4, lines())
+	require.Contains(t, out.String(), `msg="goes on" endpoint="source a"`)
+	l.split("a", "no leader")
+	require.Equal(t, 5, lines())
+	(*waitLog)(nil).split("a", "no leader")
+}
+
+// With the error of a record that cannot be read, reading goes on behind it, and what comes next stands there.
+func TestLinesBehindAnError(t *testing.T) {
+	name := filepath.Join(t.TempDir(), "a.csv")
+	require.NoError(t, os.WriteFile(name, []byte("id\n1\n2,3\n4\n"), 0o600))
+	o := &runOptions{}
+	require.NoError(t, o.fileSource("file:"+name))
+	s, err := o.lines()
+	require.NoError(t, err)
+	splits, err := s.Splits(t.Context())
+	require.NoError(t, err)
+	r, err := s.Open(t.Context(), splits[0], 0)
+	require.NoError(t, err)
+	l, first, err := r.Next()
+	require.NoError(t, err)
+	require.Equal(t, file.Line{File: name, Text: `{"id":"1"}`}, l)
+	_, second, err := r.Next()
+	var bad *file.DecodeError
+	require.ErrorAs(t, err, &bad)
+	require.Greater(t, second, first)
+	l, _, err = r.Next()
+	require.NoError(t, err)
+	require.Equal(t, file.Line{File: name, Offset: second, Text: `{"id":"4"}`}, l)
+	require.NoError(t, r.Close())
+	again, err := s.Open(t.Context(), splits[0], second)
+	require.NoError(t, err)
+	same, _, err := again.Next()
+	require.NoError(t, err)
+	require.Equal(t, l, same)
+	require.NoError(t, again.Close())
 }
 
 func TestHelpOfEndpoints(t *testing.T) {

@@ -111,6 +111,8 @@ var modules = []module{
 		reason: "it checks histories that tests record"},
 	{prefix: "github.com/nats-io/nats-server/", testsOnly: true,
 		reason: "tests of the connector, and of the command that uses it, start a server in their process"},
+	{prefix: "github.com/parquet-go/parquet-go", testsOnly: true, dirs: []string{"connector/parquet"},
+		reason: "the connector's; tests of the command that uses it write a file"},
 	{prefix: "github.com/twmb/franz-go/pkg/kfake", testsOnly: true,
 		reason: "tests of the connector, and of the command that uses it, start a broker in their process"},
 	{prefix: "github.com/vmihailenco/msgpack", dirs: []string{"operator", "standby", "checkpoint", "cluster", "raftmeta", "connector", "cmd", "internal/sim"},
