@@ -16,6 +16,45 @@ type Waiter interface {
 	Waiting() string
 }
 
+// Waits keeps why calls of a store or reader wait. It makes a Waiter of what embeds it. The zero value is ready; all methods may be
+// called from any goroutine.
+type Waits struct {
+	mu    sync.Mutex
+	calls []*Wait // those that wait, the first to wait first
+}
+
+// Wait is one call that may come to wait.
+type Wait struct {
+	of  *Waits
+	why string
+}
+
+// Waiting implements Waiter: why the call waits that has waited for longest.
+func (w *Waits) Waiting() string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if len(w.calls) == 0 {
+		return ""
+	}
+	return w.calls[0].why
+}
+
+// Call returns a call that does not wait yet. It must Say "" in the end.
+func (w *Waits) Call() *Wait { return &Wait{of: w} }
+
+// Say says why the call waits, on one line; empty if it does not, or no longer.
+func (c *Wait) Say(why string) {
+	c.of.mu.Lock()
+	defer c.of.mu.Unlock()
+	switch {
+	case c.why == "" && why != "":
+		c.of.calls = append(c.of.calls, c)
+	case c.why != "" && why == "":
+		c.of.calls = slices.DeleteFunc(c.of.calls, func(other *Wait) bool { return other == c })
+	}
+	c.why = why
+}
+
 // waiters are the open readers of a source that can tell why they wait. The task's goroutine adds and removes them, anybody asks.
 type waiters struct {
 	mu   sync.Mutex

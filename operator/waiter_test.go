@@ -66,3 +66,22 @@ func TestASourceSaysWhyItsReadersWait(t *testing.T) {
 	close(stop)
 	asking.Wait()
 }
+
+// Of the calls that wait, the one counts that has waited for longest.
+func TestWaits(t *testing.T) {
+	var w Waits
+	first, second := w.Call(), w.Call()
+	require.Empty(t, w.Waiting())
+	second.Say("")
+	second.Say("b")
+	first.Say("a")
+	require.Equal(t, "b", w.Waiting())
+	second.Say("c")
+	require.Equal(t, "c", w.Waiting(), "it has waited since it said b")
+	second.Say("")
+	require.Equal(t, "a", w.Waiting())
+	first.Say("")
+	require.Empty(t, w.Waiting())
+	second.Say("d")
+	require.Equal(t, "d", w.Waiting())
+}
