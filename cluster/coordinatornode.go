@@ -70,6 +70,7 @@ type coordinatorNode struct {
 	goneAt    time.Time
 	downs     map[linkName]time.Time
 	why       map[string]string // why something waits, by what
+	outside   outside           // what was logged while it leads
 	waiters   []*waiter
 	times     checkpointTimes
 	over      time.Time // when the job's end was first seen

@@ -107,6 +107,7 @@ type Local struct {
 	resumed  bool
 	complete bool         // when it was opened
 	waiting  atomic.Value // string
+	outside  outside
 
 	mu struct {
 		sync.RWMutex
@@ -363,8 +364,12 @@ func (l *Local) run(ctx context.Context) error {
 			return context.Cause(ctx)
 		case now := <-ticker.C:
 			l.do(func() { l.coord.Tick(l.opts.Clock()) })
-			if l.opts.Progress != nil && now.Sub(shown) > 250*time.Millisecond {
-				shown = now
+			if now.Sub(shown) <= 250*time.Millisecond {
+				continue
+			}
+			shown = now
+			l.lookOutside()
+			if l.opts.Progress != nil {
 				l.opts.Progress(l.stats.progress(l))
 			}
 		}

@@ -18,6 +18,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/understudy-stream/understudy/determinant"
+	"github.com/understudy-stream/understudy/operator"
 	"github.com/understudy-stream/understudy/transport"
 )
 
@@ -37,6 +38,7 @@ type cell struct {
 	security transport.Security
 
 	inspecting func(address string)
+	outage     *outage // nil: there is none
 	log        record
 }
 
@@ -98,6 +100,14 @@ func newCell(t *testing.T, coordinators, workers int, n uint64) *cell {
 	return c
 }
 
+func (c *cell) plan() *operator.Plan {
+	plan := drawnPlan(c.t, c.valve, c.out)
+	if c.outage != nil {
+		c.outage.behind(plan)
+	}
+	return plan
+}
+
 func (c *cell) start() {
 	for i := range c.coords {
 		c.startCoordinator(i)
@@ -128,13 +138,13 @@ func (c *cell) launch(run func(ctx context.Context) error) *cellNode {
 func (c *cell) startCoordinator(i int) {
 	o := CoordinatorNodeOptions{NodeOptions: c.node(fmt.Sprintf("coordinator-%d", i)), Workers: c.workers, Mode: c.mode, CheckpointInterval: 50 * time.Millisecond}
 	o.Listen = c.addrs[i]
-	plan := drawnPlan(c.t, c.valve, c.out)
+	plan := c.plan()
 	c.coords[i] = c.launch(func(ctx context.Context) error { return RunCoordinator(ctx, plan, o) })
 }
 
 func (c *cell) startWorker(i int) {
 	o := WorkerNodeOptions{NodeOptions: c.node(fmt.Sprintf("worker-%d", i))}
-	plan := drawnPlan(c.t, c.valve, c.out)
+	plan := c.plan()
 	c.nodes[i] = c.launch(func(ctx context.Context) error { return RunWorker(ctx, plan, o) })
 }
 

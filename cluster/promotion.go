@@ -22,6 +22,7 @@ type promotion struct {
 	causal  bool              // the choices of the former lives are collected. Invariant: the same for all decisions about one life
 	repeats bool              // it makes choices of its own from the checkpoint on: what the former lives sent since may be sent again
 	passed  determinant.Epoch // then: the last epoch that others may have passed
+	waited  bool              // Measure has said so: it says too when that is over
 }
 
 // promote begins, or begins anew in a new round, to start task p here.
@@ -273,13 +274,13 @@ func (w *Worker) install(t determinant.TaskID, h *hosted) {
 func (w *Worker) causalStore(t determinant.TaskID) (operator.CausalStore, error) {
 	w.stores.Lock()
 	defer w.stores.Unlock()
-	return openOnce(w.stores.closed, w.stores.open, t, w.opts.OpenSink)
+	return openOnce(w, w.stores.open, t, w.opts.OpenSink)
 }
 
-// openOnce opens what an external system has for task t, unless it is open.
-func openOnce[S any](closed bool, opened map[determinant.TaskID]S, t determinant.TaskID, open func(determinant.TaskID) (S, error)) (S, error) {
+// openOnce opens what an external system has for task t, unless it is open. w.stores is held.
+func openOnce[S any](w *Worker, opened map[determinant.TaskID]S, t determinant.TaskID, open func(determinant.TaskID) (S, error)) (S, error) {
 	var none S
-	if closed {
+	if w.stores.closed {
 		return none, errClosed
 	}
 	if s, ok := opened[t]; ok {
@@ -290,6 +291,9 @@ func openOnce[S any](closed bool, opened map[determinant.TaskID]S, t determinant
 		return none, err
 	}
 	opened[t] = s
+	if waiter, ok := any(s).(operator.Waiter); ok {
+		w.outside[t].Store(&waiter)
+	}
 	return s, nil
 }
 

@@ -315,6 +315,9 @@ func (n *coordinatorNode) beat(s *session, b *beat) {
 		}
 		s.tasks[m.Task] = m
 		n.stats.measured(m)
+		if n.leading {
+			n.outside.note(n.opts.Logger, n.job, m)
+		}
 	}
 	if window >= rateWindow {
 		s.beaten = now

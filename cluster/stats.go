@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 
@@ -276,9 +277,12 @@ func (s *stats) progress(l *Local) Progress {
 			recovering++
 		}
 	}
-	waiting, _ := l.waiting.Load().(string)
+	waiting := l.outside.reasons(l.job)
+	if why, _ := l.waiting.Load().(string); why != "" {
+		waiting = append([]string{why}, waiting...)
+	}
 	return Progress{
 		Seconds: time.Since(s.started).Seconds(), RecordsIn: s.mu.sum.RecordsIn, RecordsOut: s.mu.sum.RecordsOut, Checkpoints: s.mu.sum.Checkpoints,
-		Kills: s.mu.sum.Kills, Recovering: recovering, Rollbacks: s.mu.sum.Rollbacks, Waiting: waiting,
+		Kills: s.mu.sum.Kills, Recovering: recovering, Rollbacks: s.mu.sum.Rollbacks, Waiting: strings.Join(waiting, "; "),
 	}
 }

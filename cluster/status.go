@@ -113,4 +113,5 @@ type TaskMetrics struct {
 	Replaying    bool                    `json:"replaying"`
 	Source       bool                    `json:"source"`
 	Written      uint64                  `json:"written"` // records visible in its sink since the job's start
+	Waiting      string                  `json:"waiting"` // why its source or sink waits for an external system; empty if neither does
 }

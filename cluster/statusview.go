@@ -90,6 +90,9 @@ func (n *coordinatorNode) waiting() []string {
 				why = append(why, fmt.Sprintf("%s has been in one step for %d s: its user code may hang",
 					nameOf(n.job, m.Task), m.BusyMillis/1000))
 			}
+			if m.Waiting != "" && n.waits(s, m) {
+				why = append(why, waitsFor(n.job, m.Task, m.Waiting))
+			}
 		}
 	}
 	for _, d := range n.rep.coord.Drains() {
@@ -99,6 +102,12 @@ func (n *coordinatorNode) waiting() []string {
 	}
 	slices.Sort(why)
 	return slices.Compact(why)
+}
+
+// waits tells whether a task that a worker has measured is the present life of it, so that what it waits for still counts.
+func (n *coordinatorNode) waits(s *session, m TaskMetrics) bool {
+	p := n.rep.coord.view.Places[m.Task]
+	return p.Worker == s.worker && p.Incarnation == m.Incarnation
 }
 
 func (n *coordinatorNode) taskStatus(t determinant.TaskID) TaskStatus {
@@ -113,6 +122,9 @@ func (n *coordinatorNode) taskStatus(t determinant.TaskID) TaskStatus {
 	}
 	if session := n.sessions[p.Worker]; session != nil {
 		s.Metrics = session.tasks[t]
+		if !n.waits(session, s.Metrics) {
+			s.Metrics.Waiting = ""
+		}
 	}
 	return s
 }

@@ -54,7 +54,7 @@ func (w *Worker) openHeld(h *hosted, v *View) (*sink, error) {
 		panic(fmt.Sprintf("cluster: assertion failed: sink task %d begins at %v, the checkpoint is %d", t, start, v.committed()))
 	}
 	w.stores.Lock()
-	store, err := openOnce(w.stores.closed, w.stores.held, t, w.opts.OpenTransactions)
+	store, err := openOnce(w, w.stores.held, t, w.opts.OpenTransactions)
 	w.stores.Unlock()
 	if err != nil {
 		return nil, err

@@ -90,6 +90,7 @@ type Worker struct {
 		open   map[determinant.TaskID]operator.CausalStore
 		held   map[determinant.TaskID]operator.TransactionalStore
 	}
+	outside []atomic.Pointer[operator.Waiter] // by task; its store, once that is open, if it can tell why it waits
 
 	mu struct {
 		sync.Mutex
@@ -145,7 +146,7 @@ func NewWorker(id determinant.WorkerID, job *Job, v View, env Environment, o Opt
 	n := len(job.Tasks)
 	w := &Worker{
 		id: id, job: job, env: env, opts: o,
-		tasks: make([]atomic.Pointer[hosted], n), places: make([]atomic.Uint64, n),
+		tasks: make([]atomic.Pointer[hosted], n), outside: make([]atomic.Pointer[operator.Waiter], n), places: make([]atomic.Uint64, n),
 		consumer: make([]atomic.Uint64, len(job.Channels)), said: said{tasks: make([]lastWords, n)},
 	}
 	w.mu.view = v.clone()

@@ -19,6 +19,7 @@ var (
 	taskLog          = newFamily("task_determinant_bytes_total", "Bytes of determinants that a task has recorded since the job's start.", "task")
 	taskBackpressure = newFamily("task_backpressured", "1 while a task waits for a consumer to take its output.", "task")
 	taskBusy         = newFamily("task_step_seconds", "How long the present step of a task has taken; user code that hangs shows here.", "task")
+	taskWaiting      = newFamily("task_waiting", "1 while a task's source or sink says that it waits for its external system; status says why.", "task")
 	taskReplaying    = newFamily("task_replaying", "1 while a task replays what its former life chose.", "task")
 	heldLog          = newFamily("determinant_held_bytes", "Bytes that this worker holds of a task's determinants; sum over workers counts its holders.", "task")
 	inflightBytes    = newFamily("inflight_bytes", "Bytes of sent output that are kept for replay.", "where")
@@ -139,6 +140,7 @@ func (m *workerMetrics) collectTasks(ch chan<- prometheus.Metric, w *Worker) {
 		taskLog.counter(ch, float64(t.Log), name)
 		taskBackpressure.gauge(ch, truth(t.Backpressure), name)
 		taskReplaying.gauge(ch, truth(t.Replaying), name)
+		taskWaiting.gauge(ch, truth(t.Waiting != ""), name)
 		taskBusy.gauge(ch, (time.Duration(t.BusyMillis) * time.Millisecond).Seconds(), name)
 		if w.job.Tasks[t.Task].External {
 			taskWritten.counter(ch, float64(t.Written), name)

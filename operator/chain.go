@@ -134,5 +134,7 @@ type SourceHead interface {
 	// Ready returns a channel that gets a value when records may have arrived for a Poll that found none, or nil if the source is
 	// always either ready or done. It may be polled from any goroutine.
 	Ready() <-chan struct{}
+	// Waiting is what the source's readers say that are Waiters; empty if none waits. It may be called from any goroutine.
+	Waiting() string
 	Close() error
 }

@@ -21,7 +21,7 @@
 // # Goroutines
 //
 // A Job is built by one goroutine. A Plan is immutable and may be shared. A Chain with its Tables belongs to one task's
-// goroutine, except that Frozen.Entries runs elsewhere and SourceHead.Ready may be called from anywhere. Codecs are shared by
+// goroutine, except that Frozen.Entries runs elsewhere and SourceHead.Ready and SourceHead.Waiting may be called from anywhere. Codecs are shared by
 // all tasks of a process and must be safe for concurrent use. The functions given to AsyncMap run on goroutines of the
 // runtime; every other user function runs on the task's goroutine. A source whose readers may have to wait has a goroutine for
 // each of them that passes on their wake-ups, until SourceHead.Close.

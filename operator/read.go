@@ -57,6 +57,7 @@ type sourceHead[T any] struct {
 	dirty  []uint32
 	step   sourceStep
 	wakes  wakes
+	waits  waiters
 }
 
 // split is one split and what was read of it ahead.
@@ -108,6 +109,7 @@ func (h *sourceHead[T]) Remove(i uint32) error {
 	if s.reader == nil {
 		return nil
 	}
+	h.waits.remove(s.identity)
 	err = s.reader.Close()
 	s.reader, s.ahead, s.offsets = nil, nil, nil
 	if err != nil {
@@ -204,6 +206,7 @@ func (h *sourceHead[T]) opened(s *split[T]) error {
 		return h.broken(s, "opening", err)
 	}
 	s.reader = r
+	h.waits.add(s.identity, r)
 	h.wakes.watch(h.ctx, r.Ready())
 	return nil
 }
@@ -326,6 +329,9 @@ func (h *sourceHead[T]) Open() int { return h.open }
 // Ready implements SourceHead.
 func (h *sourceHead[T]) Ready() <-chan struct{} { return h.wakes.ready() }
 
+// Waiting implements SourceHead.
+func (h *sourceHead[T]) Waiting() string { return h.waits.why() }
+
 // Close implements SourceHead.
 func (h *sourceHead[T]) Close() error {
 	h.cancel()
@@ -333,6 +339,7 @@ func (h *sourceHead[T]) Close() error {
 	var errs []error
 	for _, s := range h.splits {
 		if s.reader != nil {
+			h.waits.remove(s.identity)
 			errs = append(errs, s.reader.Close())
 			s.reader = nil
 		}

@@ -250,6 +250,14 @@ func (t *Task) Records() uint64 { return t.records.Load() }
 // Replaying tells whether the task still replays. Any goroutine.
 func (t *Task) Replaying() bool { return t.replays.Load() }
 
+// Waiting tells why the task's source waits for its external system; empty if it does not, or is no source. Any goroutine.
+func (t *Task) Waiting() string {
+	if t.source == nil {
+		return ""
+	}
+	return t.source.Waiting()
+}
+
 // Offset is where the task is in its determinant log. Task's goroutine.
 func (t *Task) Offset() determinant.LogOffset { return t.current().Offset() }
 

@@ -53,8 +53,12 @@ func (r *receiver) deliver(ctx context.Context, inc determinant.Incarnation, ids
 		most = 1
 	}
 	wait := backoff{first: r.options.RetryFirst, longest: r.options.RetryMax}
-	said := ""
-	defer func() { r.tell(&said, "") }()
+	said, call := "", r.part.waits.Call()
+	tell := func(why string) {
+		call.Say(why)
+		r.tell(&said, why)
+	}
+	defer tell("")
 	for at := 0; at < len(records); {
 		if ctx.Err() != nil {
 			return fmt.Errorf("http: posting: %w", ctx.Err())
@@ -65,7 +69,7 @@ func (r *receiver) deliver(ctx context.Context, inc determinant.Incarnation, ids
 		case err == nil:
 			at += n
 			wait.reset()
-			r.tell(&said, "")
+			tell("")
 			continue
 		case errors.Is(err, errSmaller) && n > 1:
 			most = n / 2
@@ -75,7 +79,7 @@ func (r *receiver) deliver(ctx context.Context, inc determinant.Incarnation, ids
 		case !errors.Is(err, errAgain):
 			return fmt.Errorf("%w: %w", ErrRefused, err)
 		}
-		r.tell(&said, err.Error())
+		tell(err.Error())
 		if err := r.idle(ctx, inc, max(wait.next(), min(hint, r.options.MaxRetryAfter))); err != nil {
 			return err
 		}

@@ -15,6 +15,7 @@ import (
 
 // fetcher reads a log ahead, from its owner or from the copy. An outage of both is waited for: only what no other try can mend ends it.
 type fetcher struct {
+	operator.Waits
 	options *SourceOptions
 	split   string
 	holders []Node // the owner first
@@ -85,6 +86,8 @@ func (f *fetcher) line() (string, error) {
 func (f *fetcher) run(ctx context.Context, line uint64) {
 	wait := backoff{first: retryFirst, longest: f.options.RetryMax}
 	said, failed := "", 0 // holders that failed in a row
+	call := f.Call()
+	defer call.Say("")
 	for at := 0; ; {
 		data, err := f.fetch(ctx, f.holders[at], line)
 		var c chunk
@@ -98,11 +101,13 @@ func (f *fetcher) run(ctx context.Context, line uint64) {
 		case err == nil:
 			wait.reset()
 			failed = 0
+			call.Say("")
 			f.tell(&said, "")
 		case errors.Is(err, operator.ErrPermanent) && !f.mayMend(err, at):
 			c.err = err
 		default:
 			if failed++; failed >= len(f.holders) {
+				call.Say(err.Error())
 				f.tell(&said, err.Error())
 				pause(ctx, wait.next(), nil)
 			}

@@ -125,8 +125,13 @@ func TestOutage(t *testing.T) {
 	o := hookOptions(t.TempDir())
 	o.Timeout, o.MaxRetryAfter = 50*time.Millisecond, 10*time.Millisecond
 	var mu sync.Mutex
-	var told []string
-	o.Waiting = func(task int, why string) { mu.Lock(); defer mu.Unlock(); told = append(told, why) }
+	var told, said []string
+	var b *hookBench
+	o.Waiting = func(task int, why string) {
+		mu.Lock()
+		defer mu.Unlock()
+		told, said = append(told, why), append(said, b.store.(operator.Waiter).Waiting())
+	}
 	hang := make(chan struct{})
 	defer close(hang)
 	r.behave(func(w http.ResponseWriter, n int) bool {
@@ -149,7 +154,7 @@ func TestOutage(t *testing.T) {
 			hangUp(w)
 		}
 	})
-	b, _ := begin(t, NewWebhook(r.server.URL, o), operator.Fence{Incarnation: 1})
+	b, _ = begin(t, NewWebhook(r.server.URL, o), operator.Fence{Incarnation: 1})
 	var want []string
 	for i := range 20 {
 		want = append(want, fmt.Sprint(i))
@@ -160,6 +165,7 @@ func TestOutage(t *testing.T) {
 	r.check()
 	mu.Lock()
 	defer mu.Unlock()
+	require.Equal(t, told, said, "the store says the same to whoever asks")
 	require.Contains(t, told[0], "429")
 	require.Equal(t, "", told[len(told)-1])
 	for _, why := range told {

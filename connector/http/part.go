@@ -21,7 +21,13 @@ type hookStore struct {
 	closed  atomic.Bool
 }
 
-var _ operator.CausalStore = (*hookStore)(nil)
+var (
+	_ operator.CausalStore = (*hookStore)(nil)
+	_ operator.Waiter      = (*hookStore)(nil)
+)
+
+// Waiting implements operator.Waiter: why a Write of the task in this process waits for the receiver.
+func (s *hookStore) Waiting() string { return s.part.waits.Waiting() }
 
 func (s *hookStore) Fence(ctx context.Context, f operator.Fence) (operator.Stored, error) {
 	if s.closed.Load() {
@@ -64,6 +70,7 @@ type part struct {
 	do       steps
 	receiver *receiver
 	opens    int // guarded by Webhook.mu
+	waits    operator.Waits
 
 	writing sync.Mutex // held by the writer; guards what follows
 	file    *os.File   // of the journal, nil if it is to be opened anew

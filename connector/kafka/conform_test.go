@@ -71,7 +71,7 @@ func TestConforms(t *testing.T) {
 // readCommitted reads what can be seen of a partition.
 func readCommitted(t testing.TB, b *brokers, p place) []string {
 	var out []string
-	require.NoError(t, persist(ctx, nil, func() error {
+	require.NoError(t, persist(ctx, nil, nil, func() error {
 		end, err := b.offset(ctx, p, atEnd, true)
 		out = nil
 		for at := int64(0); err == nil && at < end; {

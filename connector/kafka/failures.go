@@ -91,8 +91,10 @@ func passes(err error) bool {
 		!errors.Is(err, kgo.ErrClientClosed) && !errors.Is(err, ErrAborted)
 }
 
-// persist does something until it succeeds or fails for good, or ctx ends. Before each further try, waiting is told why.
-func persist(ctx context.Context, waiting func(error), do func() error) error {
+// persist does something until it succeeds or fails for good, or ctx ends. Before each further try, waiting is told why,
+// and so is call, which ends here. Both may be nil.
+func persist(ctx context.Context, call *call, waiting func(error), do func() error) error {
+	defer call.end()
 	for tries := 1; ; tries++ {
 		err := do()
 		if err == nil {
@@ -104,6 +106,7 @@ func persist(ctx context.Context, waiting func(error), do func() error) error {
 		if !passes(err) {
 			return err
 		}
+		call.say(err)
 		if waiting != nil {
 			waiting(err)
 		}

@@ -52,7 +52,7 @@ func (s *server) topic(t testing.TB, partitions int32, configs map[string]string
 	b, err := connect(&ClientOptions{Brokers: s.addrs, ClientID: "test"})
 	require.NoError(t, err)
 	defer b.close()
-	require.NoError(t, persist(t.Context(), nil, func() error { return b.create(t.Context(), name, partitions, 0, configs) }))
+	require.NoError(t, persist(t.Context(), nil, nil, func() error { return b.create(t.Context(), name, partitions, 0, configs) }))
 	return name
 }
 

@@ -55,6 +55,9 @@ func (s *store) Truncate(ctx context.Context, e determinant.Epoch, _ []determina
 	return s.part.truncate(ctx, e)
 }
 
+// Waiting implements operator.Waiter: why a call of the task in this process waits for the brokers.
+func (s *store) Waiting() string { return s.part.waits.Waiting() }
+
 func (s *store) Close() error { return s.done() }
 
 // part is the output of one sink task. All stores of the task in this process that one Topic opened share it.
@@ -66,6 +69,7 @@ type part struct {
 	identity    string
 	life        context.Context // ends when the last store is closed
 	journal     *journal
+	waits       operator.Waits
 	partitions  int // of the topic; 0 if that was not asked yet
 	turn        turn
 	known       ledger    // guarded by turn, as far as it was read
@@ -89,7 +93,7 @@ func (p *part) enter(ctx context.Context) (context.Context, func(), error) {
 	if p.partitions > 0 {
 		return both, done, nil
 	}
-	err = persist(both, p.waiting, func() (err error) {
+	err = persist(both, p.calls.begin(&p.waits), p.waiting, func() (err error) {
 		p.partitions, err = p.prepareTopics(both, p.journal.brokers, p.tasks)
 		return err
 	})
@@ -111,7 +115,7 @@ func (p *part) fence(ctx context.Context, f operator.Fence) (operator.Stored, er
 	}
 	defer done()
 	var stored operator.Stored
-	err = persist(ctx, p.waiting, func() (err error) {
+	err = persist(ctx, p.calls.begin(&p.waits), p.waiting, func() (err error) {
 		if stored, err = p.tryFence(ctx, f); err != nil {
 			p.journal.release() // what is known may be half read: a Write must read the rest first
 		}
@@ -296,7 +300,7 @@ func (p *part) write(ctx context.Context, incarnation determinant.Incarnation, w
 		return err
 	}
 	serial := uint64(0) // of the entry that may have come to pass
-	return persist(ctx, p.waiting, func() error { return p.tryWrite(ctx, incarnation, w, &serial) })
+	return persist(ctx, p.calls.begin(&p.waits), p.waiting, func() error { return p.tryWrite(ctx, incarnation, w, &serial) })
 }
 
 // begin notes the Write under way.

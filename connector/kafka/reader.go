@@ -22,6 +22,7 @@ type reader struct {
 	ctx      context.Context
 	cancel   context.CancelFunc
 	ready    chan struct{} // has a place for one value
+	waits    operator.Waits
 	mine     []*kgo.Record // taken out of mu.fetched; the goroutine's that calls Next
 
 	mu struct {
@@ -45,12 +46,15 @@ func newReader(s *Source, c *consumer, sp split, identity string, at int64) *rea
 	return r
 }
 
+// Waiting implements operator.Waiter: why the split cannot be looked at. Of a fetch the client says nothing while it tries again.
+func (r *reader) Waiting() string { return r.waits.Waiting() }
+
 func (r *reader) waiting(err error) { r.source.options.Waiting(r.identity, err) }
 
 // verify asks the brokers whether the split is what it was and has all that is still to be read. It waits for brokers that cannot be
 // reached.
 func (r *reader) verify() error {
-	return persist(r.ctx, r.waiting, func() error {
+	return persist(r.ctx, r.source.calls.begin(&r.waits), r.waiting, func() error {
 		b := r.consumer.brokers
 		id, n, err := b.topic(r.ctx, r.split.topic)
 		switch {

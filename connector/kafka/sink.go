@@ -125,6 +125,7 @@ func (o *SinkOptions) codec() kgo.CompressionCodec { return codecs[strings.ToLow
 type outlet struct {
 	topic   string
 	options SinkOptions
+	calls   calls
 	mu      struct {
 		sync.Mutex
 		identity string
@@ -149,8 +150,12 @@ func newOutlet(topic string, o SinkOptions) *outlet {
 	if o.Journal == "" {
 		o.Journal = topic + ".understudy"
 	}
-	o.Client.unreachable = func(err error) { o.Waiting(o.Journal, err) }
-	out := &outlet{topic: topic, options: o}
+	out := &outlet{topic: topic}
+	o.Client.unreachable = func(err error) {
+		out.calls.unreachable(err)
+		o.Waiting(o.Journal, err)
+	}
+	out.options = o
 	out.mu.identity = o.Identity
 	out.mu.parts = make(map[int]*opened)
 	return out

@@ -257,6 +257,10 @@ func TestOutage(t *testing.T) {
 		}
 	}
 	st := open(t, Sink(topic, o))
+	waits := func() {
+		t.Helper()
+		require.Eventually(t, func() bool { return st.(operator.Waiter).Waiting() != "" }, 20*time.Second, time.Millisecond)
+	}
 	fence(t, st, 1)
 	var str stream
 	for i := range 3 {
@@ -264,6 +268,7 @@ func TestOutage(t *testing.T) {
 		result := make(chan error, 1)
 		go func() { result <- st.Write(ctx, 1, str.write(i*5, i*5+5)) }()
 		<-told
+		waits()
 		if i == 1 {
 			over := time.NewTimer(1200 * time.Millisecond) // the brokers' patience
 			<-over.C
@@ -275,6 +280,7 @@ func TestOutage(t *testing.T) {
 		}
 		n.up()
 		require.NoError(t, <-result)
+		require.Empty(t, st.(operator.Waiter).Waiting())
 		require.Equal(t, str.text(0, i*5+5), s.values(t, topic, 0))
 	}
 
@@ -282,7 +288,7 @@ func TestOutage(t *testing.T) {
 	n.down()
 	result := make(chan error, 3)
 	go func() { result <- st.Write(ctx, 1, str.write(15, 20)) }()
-	<-told
+	waits()
 	fenced := make(chan operator.Stored, 1)
 	go func() { stored, _ := st.Fence(ctx, operator.Fence{Incarnation: 2}); fenced <- stored }()
 	require.ErrorIs(t, <-result, operator.ErrFenced)
@@ -291,12 +297,12 @@ func TestOutage(t *testing.T) {
 	n.down()
 	short, cancel := context.WithCancelCause(ctx)
 	go func() { result <- st.Write(short, 2, str.write(15, 20)) }()
-	<-told
+	waits()
 	enough := errors.New("enough")
 	cancel(enough)
 	require.ErrorIs(t, <-result, enough)
 	go func() { result <- st.Write(ctx, 2, str.write(15, 20)) }()
-	<-told
+	waits()
 	require.NoError(t, st.Close())
 	require.ErrorIs(t, <-result, ErrClosed)
 	n.up()

@@ -71,6 +71,7 @@ func (o *SourceOptions) Validate() error {
 type Source struct {
 	topics  []string
 	options SourceOptions
+	calls   calls
 	mu      struct {
 		sync.Mutex
 		consumers []*consumer
@@ -85,10 +86,15 @@ var (
 // Records reads the committed records of topics. Which partitions there are is settled when the job begins.
 func Records(o SourceOptions, topics ...string) *Source {
 	o.EnsureDefaults()
-	o.Client.unreachable = func(err error) { o.Waiting("", err) }
 	sorted := slices.Clone(topics)
 	slices.Sort(sorted)
-	return &Source{topics: slices.Compact(sorted), options: o}
+	s := &Source{topics: slices.Compact(sorted)}
+	o.Client.unreachable = func(err error) {
+		s.calls.unreachable(err)
+		o.Waiting("", err)
+	}
+	s.options = o
+	return s
 }
 
 // Splits lists the partitions, by topic and number, with where each begins and, if the source is bounded, ends. It waits for brokers
@@ -107,7 +113,7 @@ func (s *Source) Splits(ctx context.Context) ([]string, error) {
 	defer b.close()
 	var out []string
 	for _, topic := range s.topics {
-		err := persist(ctx, func(err error) { s.options.Waiting(topic, err) }, func() error {
+		err := persist(ctx, nil, func(err error) { s.options.Waiting(topic, err) }, func() error {
 			splits, err := s.list(ctx, b, topic)
 			if err == nil {
 				out = append(out, splits...)

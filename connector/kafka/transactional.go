@@ -52,6 +52,9 @@ type transactions struct {
 	done func() error
 }
 
+// Waiting implements operator.Waiter: why a call of the task in this process waits for the brokers.
+func (s *transactions) Waiting() string { return s.desk.waits.Waiting() }
+
 func (s *transactions) Fence(ctx context.Context, i determinant.Incarnation) ([]operator.Transaction, error) {
 	var listed []operator.Transaction
 	err := s.desk.call(ctx, func(ctx context.Context) error {
@@ -92,6 +95,7 @@ type desk struct {
 	identity    string
 	life        context.Context // ends when the last store is closed
 	journal     *journal
+	waits       operator.Waits
 	partitions  int // of the topic; 0 if that was not asked yet
 	turn        turn
 
@@ -132,7 +136,7 @@ func (d *desk) call(ctx context.Context, f func(context.Context) error) error {
 }
 
 func (d *desk) persist(ctx context.Context, do func() error) error {
-	return persist(ctx, func(err error) { d.options.Waiting(d.journal.at.String(), err) }, do)
+	return persist(ctx, d.calls.begin(&d.waits), func(err error) { d.options.Waiting(d.journal.at.String(), err) }, do)
 }
 
 // shut waits for calls that are under way, which end by themselves now.

@@ -124,8 +124,10 @@ const (
 	lastPause  = time.Second
 )
 
-// patient calls f until it does not fail in a way that another try may mend. It ends with ctx.
-func (a *Access) patient(ctx context.Context, f func(ctx context.Context) error) error {
+// patient calls f until it does not fail in a way that another try may mend. It ends with ctx. call is
+// told why it waits.
+func (a *Access) patient(ctx context.Context, call *operator.Wait, f func(ctx context.Context) error) error {
+	defer call.Say("")
 	for pause := firstPause; ; pause = min(2*pause, lastPause) {
 		err := f(ctx)
 		if ctx.Err() != nil && err != nil {
@@ -134,6 +136,7 @@ func (a *Access) patient(ctx context.Context, f func(ctx context.Context) error)
 		if !tryAgain(err) {
 			return err
 		}
+		call.Say(err.Error())
 		if a.Waiting != nil {
 			a.Waiting(err)
 		}

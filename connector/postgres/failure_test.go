@@ -196,6 +196,7 @@ func TestCloseEndsWaiting(t *testing.T) {
 	results := make(chan error, 3)
 	go func() { results <- s.Write(ending, 1, stream{}.write(0, 5)) }()
 	<-waiting
+	require.NotEmpty(t, s.(operator.Waiter).Waiting())
 	cancel()
 	require.ErrorIs(t, <-results, context.Canceled)
 	go func() { results <- s.Write(ctx, 1, stream{}.write(0, 5)) }()
@@ -210,4 +211,5 @@ func TestCloseEndsWaiting(t *testing.T) {
 	for range 3 {
 		require.ErrorIs(t, <-results, os.ErrClosed)
 	}
+	require.Empty(t, s.(operator.Waiter).Waiting())
 }

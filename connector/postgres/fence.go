@@ -24,7 +24,7 @@ func (s *store) Fence(ctx context.Context, f operator.Fence) (stored operator.St
 	if err != nil {
 		return stored, err
 	}
-	err = s.options.patient(ctx, func(ctx context.Context) error {
+	err = s.options.patient(ctx, s.Call(), func(ctx context.Context) error {
 		return s.side.do(ctx, func(ctx context.Context, conn *pgx.Conn) error {
 			defer s.unblock(ctx, conn)()
 			return pgx.BeginTxFunc(ctx, conn, pgx.TxOptions{IsoLevel: pgx.ReadCommitted}, func(tx pgx.Tx) error {
@@ -35,7 +35,7 @@ func (s *store) Fence(ctx context.Context, f operator.Fence) (stored operator.St
 	if err != nil {
 		return stored, err
 	}
-	err = s.options.patient(ctx, func(ctx context.Context) error {
+	err = s.options.patient(ctx, s.Call(), func(ctx context.Context) error {
 		return s.side.do(ctx, func(ctx context.Context, conn *pgx.Conn) error {
 			options := pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}
 			return pgx.BeginTxFunc(ctx, conn, options, func(tx pgx.Tx) (err error) {

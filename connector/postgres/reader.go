@@ -14,6 +14,7 @@ import (
 
 // reader reads a split page by page. A goroutine asks the server, as long as it takes; Next gives what has come.
 type reader struct {
+	operator.Waits
 	source  *Source
 	split   split
 	offset  uint64 // after the last row that Next gave
@@ -33,7 +34,7 @@ type page struct {
 func newReader(ctx context.Context, s *Source, sp split, from int64, offset uint64) *reader {
 	r := &reader{source: s, split: sp, offset: offset, pages: make(chan page, 1), ready: make(chan struct{}, 1)}
 	ctx, r.cancel = context.WithCancel(ctx)
-	f := &fetcher{source: s, split: sp, session: s.session(), next: from, ended: offset > 0 && from-1 == sp.Last, settled: math.MinInt64}
+	f := &fetcher{source: s, split: sp, call: r.Call(), session: s.session(), next: from, ended: offset > 0 && from-1 == sp.Last, settled: math.MinInt64}
 	f.check = offset > 0 && !s.options.Follow
 	r.running.Go(func() {
 		defer f.session.close()
@@ -87,6 +88,7 @@ func (r *reader) Close() error {
 // fetcher asks the server for the pages of a split.
 type fetcher struct {
 	source  *Source
+	call    *operator.Wait
 	split   split
 	session *session
 	next    int64 // the first key that was not asked for
@@ -98,7 +100,7 @@ type fetcher struct {
 
 // fetch gives a page that has rows or an error. It waits while there are none.
 func (f *fetcher) fetch(ctx context.Context) (p page) {
-	err := f.source.options.patient(ctx, func(ctx context.Context) error {
+	err := f.source.options.patient(ctx, f.call, func(ctx context.Context) error {
 		for len(p.rows) == 0 {
 			if f.ended {
 				if f.split.Rows < 0 {
@@ -114,6 +116,7 @@ func (f *fetcher) fetch(ctx context.Context) (p page) {
 				f.pending = nil // who was adding rows, a server that started again does not know
 				return err
 			}
+			f.call.Say("") // rows that are yet to be added are no outage
 			if len(p.rows) == 0 && !f.ended && !wait(ctx, f.source.options.Poll) {
 				return ctx.Err()
 			}

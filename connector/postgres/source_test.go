@@ -383,7 +383,9 @@ func TestSourceOutage(t *testing.T) {
 				n++
 			}
 			<-waiting
+			require.Eventually(t, func() bool { return r.(operator.Waiter).Waiting() != "" }, 20*time.Second, time.Millisecond)
 			in.start(t)
+			require.Eventually(t, func() bool { return r.(operator.Waiter).Waiting() == "" }, 20*time.Second, time.Millisecond)
 		}
 		v, _, err := next(t, r)
 		require.NoError(t, err)

@@ -22,6 +22,7 @@ const sessionName = "understudy sink"
 // store is the output of one sink task. Two sessions, so that a Fence does not wait for a Write of this process that waits for
 // the server.
 type store struct {
+	operator.Waits
 	sink     *Output
 	options  *SinkOptions
 	identity string
@@ -52,7 +53,10 @@ type state struct {
 	fences      int64 // calls of Fence, ever
 }
 
-var _ operator.CausalStore = (*store)(nil)
+var (
+	_ operator.CausalStore = (*store)(nil)
+	_ operator.Waiter      = (*store)(nil)
+)
 
 func newStore(sink *Output, identity string, task int) *store {
 	s := &store{sink: sink, options: &sink.options, identity: identity, task: task}
@@ -92,7 +96,7 @@ func (s *store) tables(ctx context.Context) (*layout, error) {
 	if s.layout.layout != nil {
 		return s.layout.layout, nil
 	}
-	err := s.options.patient(ctx, func(ctx context.Context) error {
+	err := s.options.patient(ctx, s.Call(), func(ctx context.Context) error {
 		return s.side.do(ctx, func(ctx context.Context, conn *pgx.Conn) (err error) {
 			defer s.unblock(ctx, conn)()
 			s.layout.layout, err = prepare(ctx, conn, s.options, s.identity)
@@ -136,7 +140,7 @@ func (s *store) Write(ctx context.Context, incarnation determinant.Incarnation, 
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	a := &attempt{incarnation: incarnation, write: &w, records: records, tried: -1}
-	return s.options.patient(ctx, func(ctx context.Context) error {
+	return s.options.patient(ctx, s.Call(), func(ctx context.Context) error {
 		return s.writer.do(ctx, func(ctx context.Context, conn *pgx.Conn) error { return s.write(ctx, conn, l, a) })
 	})
 }
@@ -322,7 +326,7 @@ func (s *store) Truncate(ctx context.Context, e determinant.Epoch, _ []determina
 	if err != nil {
 		return err
 	}
-	return s.options.patient(ctx, func(ctx context.Context) error {
+	return s.options.patient(ctx, s.Call(), func(ctx context.Context) error {
 		return s.side.do(ctx, func(ctx context.Context, conn *pgx.Conn) error {
 			// Two statements, so that writes wait for the short one only. What is not pruned now is pruned next time.
 			if _, err := conn.Exec(ctx, l.sql.commit, s.task, int64(e)); err != nil {

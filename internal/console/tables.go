@@ -149,6 +149,8 @@ func TaskState(t *cluster.TaskStatus) string {
 		return "replaying"
 	case t.Recovering:
 		return "recovering"
+	case t.Metrics.Waiting != "":
+		return fmt.Sprintf("waits, %.60s", t.Metrics.Waiting) // all of it is among what waits
 	case time.Duration(t.Metrics.BusyMillis)*time.Millisecond > longStep:
 		return "in one step for " + Span(t.Metrics.BusyMillis)
 	case t.Metrics.Backpressure:

@@ -76,13 +76,14 @@ b[0]  3     2            1.0      2.2        -         -         -             -
 
 func TestTaskStates(t *testing.T) {
 	for want, task := range map[string]cluster.TaskStatus{
-		"not placed yet":        {},
-		"waits for a worker":    {Incarnation: 2},
-		"replaying":             {Worker: 1, Recovering: true, Metrics: cluster.TaskMetrics{Replaying: true}},
-		"recovering":            {Worker: 1, Recovering: true},
-		"in one step for 2.5 s": {Worker: 1, Metrics: cluster.TaskMetrics{BusyMillis: 2500}},
-		"waits for a consumer":  {Worker: 1, Metrics: cluster.TaskMetrics{Backpressure: true}},
-		"running":               {Worker: 1},
+		"not placed yet":         {},
+		"waits for a worker":     {Incarnation: 2},
+		"replaying":              {Worker: 1, Recovering: true, Metrics: cluster.TaskMetrics{Replaying: true}},
+		"recovering":             {Worker: 1, Recovering: true},
+		"in one step for 2.5 s":  {Worker: 1, Metrics: cluster.TaskMetrics{BusyMillis: 2500}},
+		"waits, sink: no server": {Worker: 1, Metrics: cluster.TaskMetrics{Backpressure: true, Waiting: "sink: no server"}},
+		"waits for a consumer":   {Worker: 1, Metrics: cluster.TaskMetrics{Backpressure: true}},
+		"running":                {Worker: 1},
 	} {
 		require.Equal(t, want, TaskState(&task))
 	}
