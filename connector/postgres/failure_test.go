@@ -53,7 +53,8 @@ func TestConnectionBreaksAtEveryRequest(t *testing.T) {
 			require.Equal(t, str.rows(15), p.rows(t, p.query()), name)
 			require.NoError(t, s.Close())
 			more = through.happened()
-			require.Equal(t, more, waits > 0, "%s: %d times somebody was told", name, waits)
+			// A fault in a connection's farewell, or in what is tried beside, need not be told.
+			require.True(t, more || waits == 0, "%s: %d times somebody was told", name, waits)
 			require.Less(t, at, 100)
 			through.close()
 		}
