@@ -54,7 +54,7 @@ Exit codes: 0 measured, 1 the job failed, 2 unusable arguments, 130 interrupted 
 	f.IntVar(&o.StateMB, "state-mb", 1024, "values of all keys together, MiB")
 	f.Float64Var(&o.Dirty, "dirty", 1, "percent of the state that changes between two checkpoints")
 	f.IntVar(&o.ValueBytes, "value-bytes", 1024, "size of a key's value")
-	f.Float64Var(&o.Seconds, "seconds", 10, "how long each stage is measured, after 2 s that are not")
+	f.Float64Var(&o.Seconds, "seconds", 10, "how long each stage is measured, after as long that is not, 2 s at most")
 	f.IntVar(&o.Repeats, "repeats", 5, "repeats of the four stages")
 	f.IntVar(&o.Parallelism, "parallelism", 2, "tasks per operator")
 	f.IntVar(&o.Workers, "workers", 3, "workers, all in this process")

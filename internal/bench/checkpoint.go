@@ -76,7 +76,7 @@ type Taken struct {
 }
 
 const (
-	warmUp       = 2 * time.Second // of each stage, before it counts
+	warmUp       = 2 * time.Second // of each stage at most, before it counts
 	restLook     = 100 * time.Millisecond
 	restBelow    = 0.1 // of a processor
 	restLooks    = 3   // in a row
@@ -229,15 +229,16 @@ func (b *checkpointBench) repeat(ctx context.Context, i int, order []int) error 
 // stage measures one stage, with checkpoints or without, and lets the job settle.
 func (b *checkpointBench) stage(ctx context.Context, rate float64, with bool) (*Stretch, error) {
 	measured := time.Duration(b.o.Seconds * float64(time.Second))
+	warm := min(warmUp, measured)
 	s, late := &Stretch{}, &histogram{}
 	now := time.Now()
 	st := &stage{
 		start: now, rate: rate, changes: b.o.Dirty / 100 * float64(b.result.Keys) / b.o.Interval.Seconds(),
-		from: now.Add(warmUp).UnixMicro(), until: now.Add(warmUp + measured).UnixMicro(), late: late,
+		from: now.Add(warm).UnixMicro(), until: now.Add(warm + measured).UnixMicro(), late: late,
 	}
 	b.source.enter(st)
 	measure := func() error {
-		if err := pass(ctx, time.Until(now.Add(warmUp))); err != nil {
+		if err := pass(ctx, time.Until(now.Add(warm))); err != nil {
 			return err
 		}
 		b.noted(nil)
