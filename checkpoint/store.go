@@ -26,7 +26,7 @@ type StoreOptions struct {
 	Identity string
 	// CacheBytes bounds Pebble's block cache; default 8 MiB, or 64 KiB with a given FS.
 	CacheBytes int64
-	// MemTableBytes bounds one of Pebble's memtables; default 64 MiB, or 128 KiB with a given FS. Up to four are in memory, which begin
+	// MemTableBytes bounds one of Pebble's memtables; default 16 MiB, or 128 KiB with a given FS. Up to four are in memory, which begin
 	// small. The bigger they are, the less of the state is written again and again by compactions.
 	MemTableBytes int
 	// Mutations switches rules off, in tests.
@@ -46,7 +46,7 @@ func (o *StoreOptions) EnsureDefaults() {
 		}
 	}
 	if o.MemTableBytes <= 0 {
-		o.MemTableBytes = 64 << 20
+		o.MemTableBytes = 16 << 20
 		if given {
 			o.MemTableBytes = 128 << 10
 		}
@@ -107,7 +107,7 @@ var separation = pebble.ValueSeparationPolicy{Enabled: true, MinimumSize: 256, M
 
 // l0Threshold is the number of flushes, counted twice, that lie on one another before they are merged into what is below. A merge rewrites the keys of
 // the whole state, if the changes are scattered over it.
-const l0Threshold = 16
+const l0Threshold = 64
 
 // storeVersion is the layout of the directory, written in front of the identity.
 const storeVersion = 1
