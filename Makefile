@@ -107,6 +107,12 @@ postgres: ## connector/postgres: connections that break at every request, long r
 	UNDERSTUDY_NO_SKIP=1 $(GO) test ./connector/postgres -count=1 -timeout 20m -postgres.all -rapid.checks=500
 	UNDERSTUDY_NO_SKIP=1 $(GO) test ./connector/postgres -run '^$$' -bench . -timeout 20m
 
+SOAK ?= 10m # make soak SOAK=1h
+
+.PHONY: soak
+soak: ## two queries at full rate for SOAK each: memory and disk stay flat
+	$(GO) test ./internal/bench -run '^TestSoak$$' -v -count=1 -timeout 24h -bench.soak=$(strip $(SOAK))
+
 .PHONY: nexmark
 nexmark: ## Nexmark: the answers for a million events, and every query on workers that are killed
 	$(GO) test ./internal/nexmark -run '^TestMillion$$' -v -count=1 -timeout 20m -nexmark.million

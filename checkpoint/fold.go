@@ -121,6 +121,14 @@ type folder struct {
 
 func (s *Store) newFolder() *folder { return &folder{s: s, batch: s.db.NewBatch()} }
 
+// room makes the open batch, which is empty, as big as an image needs: growing copies it again and again.
+func (f *folder) room(image []byte) {
+	if len(image) > foldBatchBytes {
+		f.close()
+		f.batch = f.s.db.NewBatchWithSize(len(image) + len(image)/8)
+	}
+}
+
 func (f *folder) close() { f.s.closeBatch(f.batch) }
 
 // closeBatch returns a batch to Pebble, unless Pebble failed and may still be at it.
@@ -158,6 +166,9 @@ func (f *folder) add(image []byte, m *Meta, full bool) error {
 		f.close()
 		f.batch = f.s.db.NewBatch()
 	}
+	if f.batch.Empty() {
+		f.room(image)
+	}
 	from, to := entryRange(m.Task)
 	if full {
 		if err := f.batch.DeleteRange(from, to, nil); err != nil {
@@ -166,7 +177,7 @@ func (f *folder) add(image []byte, m *Meta, full bool) error {
 	}
 	var prefix []byte
 	table, started := "", false
-	err := Entries(image, func(name string, key, value []byte, deleted bool) error {
+	err := entries(image, true, func(name string, key, value []byte, deleted bool) error {
 		if !started || name != table {
 			table, started = name, true
 			prefix = appendTable(prefix[:0], m.Task, name)

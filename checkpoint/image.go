@@ -43,9 +43,15 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 //
 // The caller owns the image. Encode may run on any goroutine.
 func Encode(meta Meta, full bool, frozen []Frozen) ([]byte, error) {
+	return EncodeSized(meta, full, frozen, 0)
+}
+
+// EncodeSized is Encode for a caller that expects about so many bytes, such as those of the image before: a buffer that grows is copied
+// again and again.
+func EncodeSized(meta Meta, full bool, frozen []Frozen, bytes int) ([]byte, error) {
 	ordered := slices.Clone(frozen)
 	slices.SortStableFunc(ordered, func(a, b Frozen) int { return strings.Compare(a.Table(), b.Table()) })
-	b := newBuilder(&meta, full)
+	b := newBuilder(&meta, full, bytes)
 	for i, f := range ordered {
 		if i == 0 || f.Table() != ordered[i-1].Table() {
 			b.table(f.Table())
@@ -72,8 +78,8 @@ type builder struct {
 	entries  uint64 // entries written
 }
 
-func newBuilder(meta *Meta, full bool) *builder {
-	b := &builder{buf: make([]byte, 0, 1024), full: full}
+func newBuilder(meta *Meta, full bool, expect int) *builder {
+	b := &builder{buf: make([]byte, 0, min(max(expect, 1024), MaxImageBytes)), full: full}
 	b.buf = append(b.buf, magic...)
 	b.buf = append(b.buf, formatVersion, 0)
 	if full {

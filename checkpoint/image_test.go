@@ -206,7 +206,7 @@ func FuzzImage(f *testing.F) {
 			require.ErrorIs(t, err, ErrCorrupt)
 			return
 		}
-		b := newBuilder(&meta, full)
+		b := newBuilder(&meta, full, 0)
 		last := ""
 		require.NoError(t, Entries(src, func(table string, key, value []byte, deleted bool) error {
 			if b.tables+uint64(b.count) == 0 || table != last {
@@ -238,7 +238,7 @@ func FuzzMeta(f *testing.F) {
 func FuzzSections(f *testing.F) {
 	f.Add([]byte{1, 'a', 2, 'k', 1, 'v'}, []byte{1, 'b', 3, 'k'}, []byte{2, 2})
 	f.Fuzz(func(t *testing.T, first, second, end []byte) {
-		b := newBuilder(&Meta{Task: 1}, false)
+		b := newBuilder(&Meta{Task: 1}, false, 0)
 		for i, payload := range [][]byte{first, second, end} {
 			kind := byte(sectionTable)
 			if i == 2 {

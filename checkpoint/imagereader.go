@@ -10,6 +10,7 @@ import (
 type imageReader struct {
 	r     reader
 	full  bool
+	known bool // its checksums are right: they were checked before
 	meta  Meta
 	table string // of the entries that next returns
 
@@ -53,6 +54,9 @@ func (d *imageReader) section(from []byte) (kind byte, payload []byte, err error
 	sum := d.r.uint32()
 	if d.r.err != nil {
 		return 0, nil, fmt.Errorf("%w: image section: %v", ErrCorrupt, d.r.err)
+	}
+	if d.known {
+		return kind, payload, nil
 	}
 	if got := crc32.Checksum(from[:covered], castagnoli); got != sum {
 		return 0, nil, fmt.Errorf("%w: image section %d has CRC %08x, want %08x", ErrCorrupt, kind, got, sum)
@@ -152,10 +156,16 @@ func Verify(image []byte) (meta Meta, full bool, err error) {
 // ErrCorrupt in its chain when it meets a fault; entries before the fault have been yielded by then, so call Verify first
 // where that matters. Key and value alias the image; value is nil if deleted.
 func Entries(image []byte, yield func(table string, key, value []byte, deleted bool) error) error {
+	return entries(image, false, yield)
+}
+
+// entries is Entries. known tells that the image was verified, so that its checksums need not be computed again.
+func entries(image []byte, known bool, yield func(table string, key, value []byte, deleted bool) error) error {
 	d, err := openImage(image)
 	if err != nil {
 		return err
 	}
+	d.known = known
 	for {
 		key, value, deleted, ok, err := d.next()
 		if err != nil || !ok {

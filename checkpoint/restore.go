@@ -113,13 +113,13 @@ func (s *Store) Export(t determinant.TaskID) ([]byte, error) {
 	defer s.leave()
 	e := s.Held(t)
 	if e == 0 {
-		return newBuilder(&Meta{Task: t}, true).finish(), nil
+		return newBuilder(&Meta{Task: t}, true, 0).finish(), nil
 	}
 	m, iter, err := s.view(t, e)
 	if err != nil {
 		return nil, err
 	}
-	b := newBuilder(&m, true)
+	b := newBuilder(&m, true, 0)
 	table, started := "", false
 	err = eachEntry(iter, func(name string, key, value []byte) error {
 		if !started || name != table {

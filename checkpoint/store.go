@@ -26,7 +26,8 @@ type StoreOptions struct {
 	Identity string
 	// CacheBytes bounds Pebble's block cache; default 8 MiB, or 64 KiB with a given FS.
 	CacheBytes int64
-	// MemTableBytes bounds one of Pebble's memtables; default 4 MiB, or 128 KiB with a given FS.
+	// MemTableBytes bounds one of Pebble's memtables; default 16 MiB, or 128 KiB with a given FS. Up to four are in memory, which begin
+	// small. The bigger they are, the less of the state is written again and again by compactions.
 	MemTableBytes int
 	// Mutations switches rules off, in tests.
 	Mutations mutation.Set
@@ -45,7 +46,7 @@ func (o *StoreOptions) EnsureDefaults() {
 		}
 	}
 	if o.MemTableBytes <= 0 {
-		o.MemTableBytes = 4 << 20
+		o.MemTableBytes = 16 << 20
 		if given {
 			o.MemTableBytes = 128 << 10
 		}
@@ -79,6 +80,10 @@ type Store struct {
 		held   map[determinant.TaskID]Holding
 		images map[imageID]determinant.Incarnation // of the image files; Invariant: the highest incarnation that was put
 		temp   uint64                              // number of the next temporary file
+		// recent has the bytes of some images that were put, which are verified and on disk, so that a fold need not read them back.
+		// Invariant: each is that of the file in images; together they are recentBytes, at most maxRecent.
+		recent      map[imageID][]byte
+		recentBytes int
 	}
 }
 
@@ -95,6 +100,15 @@ type Holding struct {
 	Incarnation determinant.Incarnation // whose image it is
 }
 
+// separation keeps values that are not small out of the tables that compactions write again and again: where 1% of a state changes between
+// two checkpoints, scattered over all keys, compactions would otherwise cost more than everything else together. Files of values are
+// written anew when half of them is of no use any more.
+var separation = pebble.ValueSeparationPolicy{Enabled: true, MinimumSize: 256, MaxBlobReferenceDepth: 64, TargetGarbageRatio: 0.5}
+
+// l0Threshold is the number of flushes, counted twice, that lie on one another before they are merged into what is below. A merge rewrites the keys of
+// the whole state, if the changes are scattered over it.
+const l0Threshold = 64
+
 // storeVersion is the layout of the directory, written in front of the identity.
 const storeVersion = 1
 
@@ -105,6 +119,7 @@ func OpenStore(dir string, o StoreOptions) (*Store, error) {
 	s := &Store{fs: o.FS, dir: o.FS.PathJoin(dir, "images"), fault: newFault(), mutations: o.Mutations}
 	s.mu.held = make(map[determinant.TaskID]Holding)
 	s.mu.images = make(map[imageID]determinant.Incarnation)
+	s.mu.recent = make(map[imageID][]byte)
 	if err := makeDirs(o.FS, dir, s.dir); err != nil {
 		return nil, fmt.Errorf("checkpoint: make %s: %w", dir, err)
 	}
@@ -127,6 +142,8 @@ func (s *Store) open(dir string, o *StoreOptions) error {
 		MemTableSize:                uint64(o.MemTableBytes),
 		MemTableStopWritesThreshold: 4,
 		FormatMajorVersion:          pebble.FormatNewest,
+		L0CompactionThreshold:       l0Threshold,
+		L0StopWritesThreshold:       4 * l0Threshold,
 		CompactionConcurrencyRange:  func() (int, int) { return 1, 1 },
 		DisableTableStats:           true,
 		MaxOpenFiles:                256,
@@ -137,6 +154,7 @@ func (s *Store) open(dir string, o *StoreOptions) error {
 		},
 	}
 	po.Experimental.FileCacheShards = 1
+	po.Experimental.ValueSeparationPolicy = func() pebble.ValueSeparationPolicy { return separation }
 	err := s.fault.run(func() (err error) {
 		s.db, err = pebble.Open(o.FS.PathJoin(dir, "state"), po)
 		return err

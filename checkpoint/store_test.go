@@ -253,6 +253,8 @@ func TestStoreDamagedImage(t *testing.T) {
 	_, err = f.Write([]byte("USIMAGE\nnot"))
 	require.NoError(t, err)
 	require.NoError(t, f.Close())
+	require.NoError(t, s.Close())
+	s = openMem(t, fs) // what was put before is read from its file now
 	err = s.Commit(1, []Life{{0, 1}, {1, 1}, {2, 1}})
 	require.ErrorIs(t, err, ErrCorrupt)
 	require.ErrorContains(t, err, "1-1-1.image")

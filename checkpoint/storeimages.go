@@ -23,6 +23,7 @@ const (
 	tempSuffix  = ".tmp"
 
 	writeChunk = 256 << 10 // bytes written to an image file at once
+	maxRecent  = 64 << 20  // bytes of images that stay in memory until they are folded
 )
 
 // imageName is the name of an image file: task-epoch-incarnation.image.
@@ -75,7 +76,8 @@ func (s *Store) loadImages() error {
 	return nil
 }
 
-// Put keeps an image beside the committed state until it is committed or dropped. It may be called again with the same
+// Put keeps an image beside the committed state until it is committed or dropped, and may keep the very bytes, which must not be changed
+// any more. It may be called again with the same
 // image, and replaces an image of the same task and epoch by a lower incarnation. The error has in its chain
 //   - ErrBase if the image is incremental and the store holds an older checkpoint of the task than Meta.Base. The store may
 //     only be behind with Commit; otherwise it needs a full image;
@@ -104,7 +106,7 @@ func (s *Store) Put(image []byte) error {
 	if err := s.writeTemp(temp, image); err != nil {
 		return err
 	}
-	if err := s.install(temp, &meta, full); err != nil {
+	if err := s.install(temp, &meta, full, image); err != nil {
 		return errors.Join(err, s.removeTemp(temp))
 	}
 	return nil
@@ -159,7 +161,7 @@ func (s *Store) removeTemp(name string) error {
 }
 
 // install gives a finished temporary file its name, if the image is still welcome.
-func (s *Store) install(temp string, m *Meta, full bool) error {
+func (s *Store) install(temp string, m *Meta, full bool, image []byte) error {
 	id := imageID{m.Task, m.Epoch}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -179,20 +181,43 @@ func (s *Store) install(temp string, m *Meta, full bool) error {
 	}
 	old, replaced := s.mu.images[id]
 	s.mu.images[id] = m.Incarnation
+	s.forgetLocked(id)
+	if s.mu.recentBytes+len(image) <= maxRecent {
+		s.mu.recent[id] = image
+		s.mu.recentBytes += len(image)
+	}
 	if replaced {
 		_ = s.fs.Remove(s.imageName(id, old)) // the next OpenStore would
 	}
 	return nil
 }
 
-// readImage reads an image file and checks it whole.
+// forgetLocked drops an image's bytes from memory. s.mu is held.
+func (s *Store) forgetLocked(id imageID) {
+	s.mu.recentBytes -= len(s.mu.recent[id])
+	delete(s.mu.recent, id)
+}
+
+// readImage gives the bytes of an image, which are verified, from memory or else from its file.
 func (s *Store) readImage(id imageID, inc determinant.Incarnation) (image []byte, m Meta, full bool, err error) {
+	s.mu.Lock()
+	if s.mu.images[id] == inc {
+		image = s.mu.recent[id]
+	}
+	s.mu.Unlock()
+	if image != nil {
+		d, err := openImage(image)
+		if err != nil {
+			return nil, m, false, fmt.Errorf("checkpoint: image of task %d epoch %d in memory: %w", id.task, id.epoch, err)
+		}
+		return image, d.meta, d.full, nil
+	}
 	name := s.imageName(id, inc)
 	f, err := s.fs.Open(name, vfs.SequentialReadsOption)
 	if err != nil {
 		return nil, m, false, fmt.Errorf("checkpoint: read image: %w", err)
 	}
-	image, err = io.ReadAll(f)
+	image, err = readWhole(f)
 	if err = errors.Join(err, f.Close()); err != nil {
 		return nil, m, false, fmt.Errorf("checkpoint: read image %s: %w", name, err)
 	}
@@ -204,6 +229,17 @@ func (s *Store) readImage(id imageID, inc determinant.Incarnation) (image []byte
 		return nil, m, false, fmt.Errorf("checkpoint: image %s: %w", name, err)
 	}
 	return image, m, full, nil
+}
+
+// readWhole reads a file whose size is known into memory of that size.
+func readWhole(f vfs.File) ([]byte, error) {
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	image := make([]byte, info.Size())
+	_, err = io.ReadFull(f, image)
+	return image, err
 }
 
 // removeImages removes the image files that drop chooses, for good: they do not come back after a crash. A file that
@@ -222,6 +258,7 @@ func (s *Store) removeImages(drop func(id imageID) bool) error {
 			continue
 		}
 		delete(s.mu.images, id)
+		s.forgetLocked(id)
 		removed = true
 	}
 	if removed {

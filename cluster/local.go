@@ -288,6 +288,9 @@ func (l *Local) InflightBytes() (memory, disk int64) {
 	return memory, disk
 }
 
+// Checkpoint asks for a checkpoint now. Of one that is under way, it asks for another behind it; it does not wait.
+func (l *Local) Checkpoint() { l.do(func() { l.coord.Report(Report{Checkpoint: true}) }) }
+
 // LogBytes is what the workers hold of determinant logs; the greatest of all workers.
 func (l *Local) LogBytes() (most int64) {
 	for _, w := range l.workers() {

@@ -107,6 +107,10 @@ func TestBenchArguments(t *testing.T) {
 		"--memory-mb":        "baseline --memory-mb -1",
 		"at least 1ms":       "overhead --checkpoint-interval 1us",
 		"unexpected":         "overhead q0",
+		"one repeat,":        "checkpoint --repeats 0",
+		"--dirty 101":        "checkpoint --dirty 101",
+		"--value-bytes 3":    "checkpoint --value-bytes 3",
+		"--state-mb -1":      "checkpoint --state-mb -1",
 		"want one of":        "recovery --experiment q4",
 		"one kill":           "recovery --kills 0",
 		"before the first":   "recovery --before 0s",
@@ -121,6 +125,19 @@ func TestBenchArguments(t *testing.T) {
 		require.Contains(t, p.stderr.String(), want, args)
 		require.Empty(t, p.stdout.String(), args)
 	}
+}
+
+func TestBenchCheckpoint(t *testing.T) {
+	report := filepath.Join(t.TempDir(), "report.html")
+	args := []string{"checkpoint", "--state-mb", "1", "--seconds", "0.1", "--repeats", "1", "--checkpoint-interval", "20ms"}
+	r := benched(t, append(args, "-o", "json", "--report", report)...)
+	require.Equal(t, true, r["complete"])
+	for _, field := range []string{
+		"throughput_loss", "latency_ms_p99_with", "latency_ms_p99_without", "latency_ms_p99_added", "checkpoint_bytes", "checkpoint_ms", "machine",
+	} {
+		require.Contains(t, r, field)
+	}
+	requireReport(t, report, "What checkpoints of a big state cost")
 }
 
 // A short recovery of a query of Nexmark: a worker is killed, and the rows are those of the plain program.

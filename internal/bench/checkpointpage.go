@@ -1,0 +1,46 @@
+package bench
+
+import (
+	"fmt"
+
+	"github.com/understudy-stream/understudy/internal/bench/report"
+)
+
+// Page shows what was measured.
+func (r *Checkpoint) Page() report.Page {
+	p := report.Page{
+		Title: "What checkpoints of a big state cost",
+		Lead: []string{
+			fmt.Sprintf("With %d MiB of state and %.2f%% of it in each checkpoint, throughput is %s less (by CPU %s), and the p99 of latency at half of the full rate "+
+				"is %.1f ms more.", r.StateMB, r.DirtyMeasured, percent(r.Loss), percent(r.LossByCPU), r.P99Added),
+			"Latency is counted from when a record was due to when it was written to the sink, whatever held its source up.",
+		},
+		Facts: common(&r.Machine, r.Repeats, r.Parallelism, r.Workers, r.IntervalMillis, r.Seed, r.Complete),
+	}
+	var ratio, late []report.Row
+	table := report.Table{Title: "Repeats", Heads: []string{"repeat", "without, records/s", "with, records/s", "p50 without, ms", "p50 with, ms", "p99 without, ms", "p99 with, ms"}}
+	for i := range r.Full[0] {
+		row := []string{fmt.Sprint(i + 1)}
+		for with := range 2 {
+			row = append(row, fmt.Sprintf("%.0f", r.Full[with][i].Rate))
+		}
+		for with := range 2 {
+			row = append(row, fmt.Sprintf("%.1f", r.Half[with][i].P50))
+		}
+		for with := range 2 {
+			row = append(row, fmt.Sprintf("%.1f", r.Half[with][i].P99))
+		}
+		table.Rows = append(table.Rows, row)
+	}
+	ratio = []report.Row{{Name: "with", Series: []report.Values{r.Ratio.values()}}}
+	late = []report.Row{{Name: "added", Series: []report.Values{r.P99AddedAll.values()}}}
+	p.Figures = []report.Figure{
+		report.Ranges("Throughput with checkpoints", howCompared, "part of the throughput without", []string{"throughput"}, ratio, 1),
+		report.Ranges("p99 of latency", "", "ms more with checkpoints than without", []string{"p99"}, late, 0),
+	}
+	p.Tables = []report.Table{table, {Title: "Checkpoints", Heads: []string{"", "median", "greatest"}, Rows: [][]string{
+		{"MB", fmt.Sprintf("%.2f", r.CheckpointBytes/1e6), ""},
+		{"ms", fmt.Sprintf("%.0f", r.CheckpointMS), fmt.Sprintf("%.0f", r.CheckpointMax)},
+	}}}
+	return p
+}
