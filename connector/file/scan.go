@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -46,9 +47,19 @@ type step struct {
 // scan reads a part's files and changes nothing. If alone, nobody writes: whatever is visible must be covered. Beside a writer, what it
 // shows after its sidecar was read is left out.
 func (p *part) scan(alone bool) (s snapshot, err error) {
-	const attempts = 5 // a segment may be gone because a checkpoint was committed in between
-	for range attempts {
-		if s, err = p.scanOnce(alone); !errors.Is(err, os.ErrNotExist) && !errors.Is(err, errBusy) {
+	const (
+		attempts = 5    // a segment may be gone because a checkpoint was committed in between
+		patience = 1000 // a later incarnation may write all the time
+	)
+	for i, busy := 0, 0; i < attempts && busy < patience; {
+		s, err = p.scanOnce(alone)
+		switch {
+		case errors.Is(err, errBusy):
+			busy++
+			runtime.Gosched()
+		case errors.Is(err, os.ErrNotExist):
+			i++
+		default:
 			return s, err
 		}
 	}
