@@ -39,7 +39,7 @@ func (w *window[K, I, A, O]) sliced(v I, at, ts int64) error {
 	}
 	full := w.panes.set(w.buf, acc)
 	if !known {
-		w.awaitWindow(full, w.firstOpen(last, at))
+		w.awaitWindow(w.keyIn(full), w.firstOpen(last, at))
 	}
 	return nil
 }
@@ -71,23 +71,17 @@ func (w *window[K, I, A, O]) firstOpen(last span, at int64) span {
 	return first
 }
 
-// awaitWindow sets the timer of a window. full is the key of a pane of the same key.
-func (w *window[K, I, A, O]) awaitWindow(full string, s span) {
-	key := full[len(full)-spanBytes-len(w.scope.bytes) : len(full)-spanBytes]
+// awaitWindow sets the timer of a window.
+func (w *window[K, I, A, O]) awaitWindow(key string, s span) {
 	w.buf = s.appendTo(w.buf[:0])
-	q := w.clocks.event.queue
-	if w.windows.processing {
-		q = w.clocks.processing.queue
-	}
-	q.Register(w.fires(s), key, string(w.buf))
+	w.queue().Register(w.fires(s), key, string(w.buf))
 }
 
 // fireSlices emits a window of the key at hand, drops the slices that are in no later one, and waits for the next window if that
 // has a slice of this one.
-func (w *window[K, I, A, O]) fireSlices(s span) error {
+func (w *window[K, I, A, O]) fireSlices(key string, s span) error {
 	var acc A
-	var kept string
-	found := false
+	found, kept := false, false
 	next := later(s.start, w.windows.slide)
 	for part := w.sliceAt(s.start); part.start < s.end; part = w.sliceAt(part.end) {
 		w.locate(w.scope.bytes, part)
@@ -105,11 +99,11 @@ func (w *window[K, I, A, O]) fireSlices(s span) error {
 		if part.start < next {
 			w.panes.clear(w.buf)
 		} else {
-			kept = w.panes.last.key
+			kept = true
 		}
 	}
-	if kept != "" {
-		w.awaitWindow(kept, span{next, later(s.end, w.windows.slide)})
+	if kept {
+		w.awaitWindow(key, span{next, later(s.end, w.windows.slide)})
 	}
 	if !found {
 		return nil

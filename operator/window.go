@@ -321,8 +321,7 @@ func readSpan(b string) (span, bool) {
 
 // await registers the timers of a new pane; its key and tag are cut out of the pane's key.
 func (w *window[K, I, A, O]) await(full string, s span) {
-	tag := full[len(full)-spanBytes:]
-	key := full[len(full)-spanBytes-len(w.scope.bytes) : len(full)-spanBytes]
+	tag, key := full[len(full)-spanBytes:], w.keyIn(full)
 	if w.windows.processing {
 		w.clocks.processing.queue.Register(w.fires(s), key, tag)
 		return
@@ -335,15 +334,25 @@ func (w *window[K, I, A, O]) await(full string, s span) {
 	}
 }
 
+// keyIn cuts the key at hand out of the key of one of its panes.
+func (w *window[K, I, A, O]) keyIn(full string) string {
+	return full[len(full)-spanBytes-len(w.scope.bytes) : len(full)-spanBytes]
+}
+
+// queue has the timers of all panes.
+func (w *window[K, I, A, O]) queue() *timers.Queue {
+	if w.windows.processing {
+		return w.clocks.processing.queue
+	}
+	return w.clocks.event.queue
+}
+
 // forget removes a pane of the key at hand with its timers.
 func (w *window[K, I, A, O]) forget(s span) {
 	w.locate(w.scope.bytes, s)
 	w.panes.clear(w.buf)
 	key, tag := string(w.scope.bytes), string(w.buf[len(w.buf)-spanBytes:])
-	q := w.clocks.event.queue
-	if w.windows.processing {
-		q = w.clocks.processing.queue
-	}
+	q := w.queue()
 	q.Delete(w.fires(s), key, tag)
 	q.Delete(w.expires(s), key, tag)
 }
@@ -359,7 +368,7 @@ func (w *window[K, I, A, O]) timer(t timers.Timer) error {
 		return w.failed("decoding the key of a timer", err)
 	}
 	if w.slice > 0 {
-		return w.fireSlices(s)
+		return w.fireSlices(t.Key, s)
 	}
 	w.locate(w.scope.bytes, s)
 	acc, ok := w.panes.get(w.buf)
