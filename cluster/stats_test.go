@@ -35,3 +35,19 @@ func TestProgressNeverGoesBack(t *testing.T) {
 		})
 	}
 }
+
+// A job whose end is committed still runs as long as its workers say how much they did, whether a tick has noted the end or not.
+func TestTheEndWaitsForTheLastWords(t *testing.T) {
+	n := newCoordinatorNode(diamondJob(t), CoordinatorNodeOptions{})
+	defer n.events.close()
+	n.rep.state.Finished = &Finish{}
+	n.sessions[1] = &session{}
+	require.Equal(t, JobRunning, n.jobState())
+	n.end(time.Now())
+	require.Equal(t, JobRunning, n.jobState())
+	n.over = time.Now().Add(-farewellTime)
+	require.Equal(t, JobFinished, n.jobState(), "they say nothing")
+	n.over = time.Now()
+	clear(n.sessions)
+	require.Equal(t, JobFinished, n.jobState())
+}

@@ -12,7 +12,7 @@ import (
 const hungMillis = 10_000
 
 // farewellTime bounds how long the end of a job waits for the last words of its workers.
-const farewellTime = time.Second
+const farewellTime = 2 * time.Second
 
 // status is all that this coordinator knows, as the leader.
 func (n *coordinatorNode) status(now time.Time) Status {
@@ -57,8 +57,8 @@ func (n *coordinatorNode) status(now time.Time) Status {
 
 func (n *coordinatorNode) jobState() JobState {
 	f := n.rep.state.Finished
-	if f != nil && f.Err == "" && len(n.sessions) > 0 && time.Since(n.over) < farewellTime {
-		return JobRunning // workers are saying how much they did
+	if f != nil && f.Err == "" && len(n.sessions) > 0 && (n.over.IsZero() || time.Since(n.over) < farewellTime) {
+		return JobRunning // workers are saying how much they did; no tick may have seen the end yet
 	}
 	switch {
 	case f != nil && f.Err != "":
