@@ -324,6 +324,9 @@ func (p *program) node(ctx context.Context, c *subcommand, args []string, more f
 		return &console.UsageError{Err: err}
 	}
 	p.opts.StateDir = n.StateDir
+	if p.opts.Logger == nil {
+		p.opts.Logger = console.WarningLogger(p.stderr)
+	}
 	ctx, stop := console.Terminable(ctx)
 	defer stop()
 	return console.Farewell(p.stdout, run(ctx, Node{

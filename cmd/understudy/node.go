@@ -100,6 +100,9 @@ func (c *nodeCommand) runE(cmd *cobra.Command, args []string) (err error) {
 	}
 	ctx, stop := console.Terminable(cmd.Context())
 	defer stop()
+	if u.Logger == nil {
+		u.Logger = console.WarningLogger(cmd.ErrOrStderr())
+	}
 	n := &c.node
 	return console.Farewell(cmd.OutOrStdout(), c.run(ctx, opened, *u, understudy.Node{
 		Cluster: n.Cluster, Listen: n.Listen, Advertise: n.Advertise, Coordinators: n.Coordinators, Credentials: n.Credentials,

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
+	"log/slog"
 	"os"
 	"strconv"
 	"strings"
@@ -60,6 +62,12 @@ func (e *Engine) StandbysOption() int {
 		return -1
 	}
 	return e.Standbys
+}
+
+// WarningLogger is what a process of a cluster that somebody started by hand logs to if not asked for more: what should not go unseen,
+// such as that no coordinator answers.
+func WarningLogger(w io.Writer) *slog.Logger {
+	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: slog.LevelWarn}))
 }
 
 // RegisterHeartbeat adds the flag that only processes have.
