@@ -90,6 +90,8 @@ func (e *refusalError) Is(target error) bool {
 		return e.Reason == reasonOtherJob
 	case ErrStopped:
 		return e.Reason == reasonStopped
+	case errFinished:
+		return e.Reason == reasonFinished
 	}
 	return false
 }
@@ -122,7 +124,7 @@ func (l *life) registerAt(ctx context.Context, address string, r *register, redi
 	case err != nil:
 		return nil, nil, fmt.Errorf("cluster: coordinator at %s: %w", address, err)
 	case d.Refused != nil:
-		return nil, nil, l.refused(d.Refused)
+		return nil, nil, &refusalError{refusal: *d.Refused}
 	case d.Redirect != nil && *d.Redirect != "" && redirects > 0:
 		return l.registerAt(ctx, *d.Redirect, r, redirects-1)
 	}
@@ -141,14 +143,6 @@ func (l *life) answer(conn *transport.Conn, d *down) error {
 			return err
 		}
 	}
-}
-
-// refused turns a refusal into the error that the process ends with.
-func (l *life) refused(r *refusal) error {
-	if r.Reason == reasonFinished {
-		return errFinished
-	}
-	return &refusalError{refusal: *r}
 }
 
 // errFinished says that the job was finished before.
@@ -228,7 +222,7 @@ func (l *life) listen(ctx context.Context, s *leaderLink) error {
 			}
 			l.control.post(func() { l.worker.Control(m) })
 		case d.Refused != nil:
-			l.ends(l.refused(d.Refused))
+			l.ends(&refusalError{refusal: *d.Refused})
 			return nil
 		case d.Leave != nil && d.Leave.Drained:
 			l.ends(ErrDrained)

@@ -193,9 +193,15 @@ func (n *coordinatorNode) evidence(m Admit) string {
 	return ""
 }
 
+// mourns tells whether the death of a worker would be news that counts.
+func (n *coordinatorNode) mourns(w determinant.WorkerID) bool {
+	_, known := n.rep.coord.view.member(w)
+	return known && !n.gone[w] && !n.left && n.rep.state.Finished == nil
+}
+
 // died declares a worker dead, at once or, when the whole cluster has died, together with the others.
 func (n *coordinatorNode) died(w determinant.WorkerID) {
-	if _, known := n.rep.coord.view.member(w); !known || n.gone[w] || n.left || n.rep.state.Finished != nil {
+	if !n.mourns(w) {
 		return
 	}
 	n.gone[w] = true
@@ -290,7 +296,7 @@ func (n *coordinatorNode) tick(now time.Time) {
 		n.configure()
 	}
 	for _, m := range n.rep.coord.view.Members {
-		if heard, ok := n.heard[m.Worker]; ok && now.Sub(heard) > n.opts.HeartbeatTimeout && !n.gone[m.Worker] {
+		if heard, ok := n.heard[m.Worker]; ok && now.Sub(heard) > n.opts.HeartbeatTimeout && n.mourns(m.Worker) {
 			n.opts.Logger.Info("a worker is silent for too long", "worker", m.Worker, "for", now.Sub(heard))
 			n.died(m.Worker)
 		}

@@ -208,6 +208,21 @@ func TestAClusterRunsAJob(t *testing.T) {
 	c.stop()
 }
 
+// A worker that comes when the job is over is told so, and ends.
+func TestAWorkerComesTooLate(t *testing.T) {
+	defer goleak.VerifyNone(t)
+	for _, coordinators := range []int{1, 3} {
+		c := newCell(t, coordinators, 2, 1000)
+		c.start()
+		c.valve.open(c.valve.n)
+		c.finished()
+		c.startWorker(1)
+		c.finished()
+		requireExact(t, c.out, 2000)
+		c.stop()
+	}
+}
+
 // Any process may die at any moment: a worker, the leading coordinator, all of them.
 func TestProcessesDie(t *testing.T) {
 	kills := map[string]func(c *cell, s *Status){
