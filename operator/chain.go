@@ -120,14 +120,16 @@ type SourceHead interface {
 	// Begin starts a Source step: the next n records of split up to offset, which were polled, or, while replaying, are read
 	// again. An impossible range (the split gives other records than before) is an error.
 	Begin(split uint32, n int, offset uint64) error
-	// Emit runs the next record of the step through the chain. It returns ErrNotReady when a replayed record can't be read yet.
-	Emit() error
+	// Emit runs the next records of the step through the chain, n of them at most, which must not be more than are left. It calls through
+	// after each, stops when that returns false, and returns how many ran. When none did because a replayed record can't be
+	// read yet, it returns ErrNotReady. A record that failed is still the next.
+	Emit(n int, through func() bool) (ran int, err error)
 	// Position is the split and offset of the record that Emit would run next, for error messages and poison records.
 	Position() (split uint32, offset uint64)
 	// Discard passes over the record that Emit would run next.
 	Discard() error
-	// Show is the record that Position named, also after Emit has run it, for people to read. It is empty if it is not held.
-	Show(offset uint64) []byte
+	// Show is the record that Emit would run next, for people to read. It is empty if it is not held.
+	Show() []byte
 	// Splits is how many splits were added so far, Open how many of them are not removed.
 	Splits() int
 	Open() int

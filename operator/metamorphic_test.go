@@ -321,7 +321,7 @@ func TestRestartSource(t *testing.T) {
 				}
 				require.NoError(r, h.chain.Source().Begin(split, n, offset))
 				for range n {
-					require.NoError(r, h.chain.Source().Emit())
+					require.NoError(r, emitOne(h.chain.Source()))
 				}
 				require.NoError(r, h.chain.StepEnd())
 			}

@@ -264,16 +264,28 @@ func (h *sourceHead[T]) pass(s *split[T], offset uint64) {
 }
 
 // Emit implements SourceHead.
-func (h *sourceHead[T]) Emit() (err error) {
+func (h *sourceHead[T]) Emit(n int, through func() bool) (ran int, err error) {
 	defer h.chain.guard(&err)
-	h.enter()
-	s, v, offset, err := h.next()
-	if err != nil {
-		return err
+	for ran < n {
+		h.enter()
+		s, v, offset, err := h.next()
+		if err != nil {
+			if ran > 0 && err == ErrNotReady {
+				err = nil
+			}
+			return ran, err
+		}
+		h.chain.element++
+		if err = h.out.record(v, 0, false); err != nil {
+			return ran, err
+		}
+		h.pass(s, offset)
+		ran++
+		if !through() {
+			break
+		}
 	}
-	h.pass(s, offset)
-	h.chain.element++
-	return h.out.record(v, 0, false)
+	return ran, nil
 }
 
 // Position implements SourceHead.
@@ -285,27 +297,21 @@ func (h *sourceHead[T]) Position() (split uint32, offset uint64) {
 }
 
 // Show implements SourceHead.
-func (h *sourceHead[T]) Show(offset uint64) []byte {
+func (h *sourceHead[T]) Show() []byte {
 	if int(h.step.split) >= len(h.splits) {
 		return nil
 	}
 	s := h.splits[h.step.split]
-	if s.offset == offset && s.taken == len(s.ahead) && h.read(s, 1) != nil {
+	if s.taken == len(s.ahead) && h.read(s, 1) != nil || s.taken == len(s.ahead) {
 		return nil
 	}
-	i := s.taken
-	if s.offset != offset {
-		i-- // it was emitted
-	}
-	if i < 0 || i >= len(s.ahead) {
-		return nil
-	}
+	v := s.ahead[s.taken]
 	if h.codec != nil {
-		if shown, err := h.codec.Append(nil, s.ahead[i]); err == nil {
+		if shown, err := h.codec.Append(nil, v); err == nil {
 			return shown
 		}
 	}
-	return fmt.Appendf(nil, "%+v", s.ahead[i])
+	return fmt.Appendf(nil, "%+v", v)
 }
 
 // Discard implements SourceHead.

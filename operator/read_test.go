@@ -44,11 +44,11 @@ func TestSourcePollHoldsWhatItFound(t *testing.T) {
 	require.NoError(t, src.Begin(0, 2, 2))
 	split, offset := src.Position()
 	require.Equal(t, []uint64{0, 0}, []uint64{uint64(split), offset})
-	require.NoError(t, src.Emit())
+	require.NoError(t, emitOne(src))
 	_, offset = src.Position()
 	require.EqualValues(t, 1, offset)
 	require.NoError(t, src.Discard())
-	require.ErrorContains(t, src.Emit(), "no step of the source is under way")
+	require.ErrorContains(t, emitOne(src), "no step of the source is under way")
 	h.sourceStep(5) // in turn: b
 	h.sourceStep(5)
 	require.Equal(t, []string{"sink0 1", "sink0 10", "sink0 3"}, h.take())
@@ -67,20 +67,20 @@ func TestSourceReplayWaitsAndChecks(t *testing.T) {
 	h, src := scriptedHead(t, map[string]*sliceReader[int]{"a": r})
 	require.NoError(t, src.Add("a"))
 	require.NoError(t, src.Begin(0, 3, 3)) // replayed: nothing was polled
-	require.ErrorIs(t, src.Emit(), ErrNotReady)
-	require.ErrorIs(t, src.Emit(), ErrNotReady)
+	require.ErrorIs(t, emitOne(src), ErrNotReady)
+	require.ErrorIs(t, emitOne(src), ErrNotReady)
 	for range 3 {
-		require.NoError(t, src.Emit())
+		require.NoError(t, emitOne(src))
 	}
 	require.Equal(t, []string{"sink0 1", "sink0 2", "sink0 3"}, h.take())
 	require.NoError(t, src.Begin(0, 2, 5))
-	require.NoError(t, src.Emit())
-	require.ErrorIs(t, src.Emit(), ErrSourceChanged) // the end comes too early
+	require.NoError(t, emitOne(src))
+	require.ErrorIs(t, emitOne(src), ErrSourceChanged) // the end comes too early
 	h, src = scriptedHead(t, map[string]*sliceReader[int]{"a": {values: []int{1, 2, 3, 4}}})
 	require.NoError(t, src.Add("a"))
 	require.NoError(t, src.Begin(0, 2, 7))
-	require.NoError(t, src.Emit())
-	require.ErrorIs(t, src.Emit(), ErrSourceChanged) // another offset
+	require.NoError(t, emitOne(src))
+	require.ErrorIs(t, emitOne(src), ErrSourceChanged) // another offset
 	require.Equal(t, []string{"sink0 1"}, h.take())
 	require.NoError(t, src.Add("missing"))
 	require.ErrorContains(t, src.Begin(0, 1, 3), "1 records of the last one to come")

@@ -62,7 +62,7 @@ func speedSteps(t testing.TB) map[string]func() {
 			must(err)
 			must(src.Begin(split, n, offset))
 			for range n {
-				must(src.Emit())
+				must(emitOne(src))
 			}
 			must(h.chain.StepEnd())
 		}

@@ -130,31 +130,37 @@ func (in *input) waiting() uint64 {
 	return n
 }
 
-// takeInput takes one element of the step's input; false if it has not been received yet.
-func (t *Task) takeInput(in *input) (bool, error) {
+// takeInput takes elements of the step's input, limit of them at most, until an output has sealed a batch or the input's own is
+// used up. It returns how many it took, 0 if none has been received.
+func (t *Task) takeInput(in *input, limit uint64) (ran uint64, err error) {
 	if in.available() == 0 {
-		return false, nil
+		return 0, nil
 	}
-	if in.blocked && !t.cfg.Mutations.Has(mutation.InputAcrossBarrier) {
-		return false, t.assertion("channel %d gives an element after its barrier of epoch %d", in.channel, t.epoch)
-	}
+	defer func() { t.records.Store(t.taken) }()
 	var e inflightlog.Element
-	n, err := inflightlog.Decode(in.batch.Payload[in.pos:], &e)
-	if err != nil {
-		return false, fmt.Errorf("task: %s: channel %d, element %d: %w", t, in.channel, in.next, err)
+	for ran < limit && in.left > 0 && !t.sealed {
+		if in.blocked && !t.cfg.Mutations.Has(mutation.InputAcrossBarrier) {
+			return ran, t.assertion("channel %d gives an element after its barrier of epoch %d", in.channel, t.epoch)
+		}
+		n, err := inflightlog.Decode(in.batch.Payload[in.pos:], &e)
+		if err != nil {
+			return ran, fmt.Errorf("task: %s: channel %d, element %d: %w", t, in.channel, in.next, err)
+		}
+		if err := t.element(in, &e); err != nil {
+			return ran, t.userFailure(err)
+		}
+		in.pos += n
+		in.left--
+		in.next++
+		t.commit()
+		t.step.left--
+		ran++
 	}
-	if err := t.element(in, &e); err != nil {
-		return false, t.userFailure(err)
-	}
-	in.pos += n
-	in.left--
-	in.next++
-	t.commit()
 	if in.left == 0 {
 		in.batch = nil
 		t.cfg.Host.Taken(in.channel, in.next)
 	}
-	return true, nil
+	return ran, nil
 }
 
 // element runs one element through the chain.
@@ -205,7 +211,7 @@ func (t *Task) record(in *input, e *inflightlog.Element) error {
 	if err := t.chain.Record(in.logical, e.Payload, e.Time, e.HasTime); err != nil {
 		return t.recordFailed(p, e.Payload, err)
 	}
-	t.records.Store(t.records.Load() + 1)
+	t.taken++
 	return nil
 }
 

@@ -66,9 +66,9 @@ func (t *Task) userFailure(err error) error {
 }
 
 // shown is a copy of a record, for people and for the dead-letter output.
-func (t *Task) shown(p Position, record []byte) []byte {
+func (t *Task) shown(record []byte) []byte {
 	if t.source != nil {
-		return t.source.Show(uint64(p.Seq))
+		return t.source.Show()
 	}
 	return append([]byte(nil), record...)
 }
@@ -107,7 +107,7 @@ func (t *Task) recordFailed(p Position, record []byte, err error) error {
 		return &Poison{
 			Task: t.cfg.ID, Incarnation: t.cfg.Incarnation, Vertex: t.String(), Operator: u.Operator,
 			Position: p, Known: true, Source: t.source != nil, ByRecord: !t.mode.Logs() && t.source == nil,
-			Record: t.shown(p, record), Err: u.Err,
+			Record: t.shown(record), Err: u.Err,
 		}
 	}
 	if t.replayer != nil && !t.replayer.Done() {
@@ -142,7 +142,7 @@ func (t *Task) recordSkip(p Position, record []byte, known *Poison, failed bool)
 	}
 	err = t.cfg.Host.SetAside(t, Poison{
 		Task: t.cfg.ID, Incarnation: t.cfg.Incarnation, Vertex: t.String(), Position: p, Known: true,
-		Operator: known.Operator, Source: t.source != nil, Record: t.shown(p, record), Err: known.Err,
+		Operator: known.Operator, Source: t.source != nil, Record: t.shown(record), Err: known.Err,
 	})
 	if err != nil {
 		return fmt.Errorf("%w: %s: %w", ErrUnskippable, t, err)

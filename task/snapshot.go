@@ -13,7 +13,7 @@ func (t *Task) snapshot(e determinant.Epoch) Snapshot {
 	m := checkpoint.Meta{
 		Task: t.cfg.ID, Incarnation: t.cfg.Incarnation, Epoch: e,
 		Mode: t.mode, Depth: t.depth,
-		Log: t.current().Offset(), Time: t.lastTime, Watermark: t.inWM, Ended: t.ended, Records: t.records.Load(),
+		Log: t.current().Offset(), Time: t.lastTime, Watermark: t.inWM, Ended: t.ended, Records: t.taken,
 	}
 	for _, in := range t.in {
 		m.Inputs = append(m.Inputs, determinant.Cursor{Next: in.next, Epoch: e + 1})

@@ -3,6 +3,7 @@ package task
 import (
 	"errors"
 	"fmt"
+	"math"
 	"runtime/debug"
 
 	"github.com/understudy-stream/understudy/causal"
@@ -138,9 +139,13 @@ func (t *Task) run(d *determinant.Determinant) error {
 
 // resume processes elements of the step until it is complete, an element is missing, or an output is over its bound.
 func (t *Task) resume() (progress bool, err error) {
-	for n := 0; t.step.left > 0; n++ {
-		if t.cfg.Slice > 0 && n == t.cfg.Slice {
-			return true, nil
+	for n := uint64(0); t.step.left > 0; {
+		limit := t.step.left
+		if slice := uint64(t.cfg.Slice); slice > 0 {
+			if n == slice {
+				return true, nil
+			}
+			limit = min(limit, slice-n)
 		}
 		if t.sealed || n == 0 {
 			t.sealed = false
@@ -148,15 +153,15 @@ func (t *Task) resume() (progress bool, err error) {
 				return progress, nil
 			}
 		}
-		ok, err := t.next()
+		ran, err := t.next(limit)
 		if err != nil {
 			return false, err
 		}
-		if !ok {
+		if ran == 0 {
 			return progress, nil
 		}
 		progress = true
-		t.step.left--
+		n += ran
 	}
 	if !t.step.active {
 		return true, nil
@@ -164,36 +169,67 @@ func (t *Task) resume() (progress bool, err error) {
 	return true, t.endStep()
 }
 
-// next processes the step's next element or record.
-func (t *Task) next() (bool, error) {
+// next processes the step's next elements or records, limit of them at most, until an output has sealed a batch. It returns how many
+// it did; 0 means that the next one has not come yet.
+func (t *Task) next(limit uint64) (uint64, error) {
 	if t.step.kind == determinant.KindInput {
-		return t.takeInput(t.in[t.step.input])
+		return t.takeInput(t.in[t.step.input], limit)
+	}
+	if t.replayer == nil && len(t.cfg.SkipAt) == 0 {
+		return t.emit(limit)
 	}
 	split, offset := t.source.Position()
 	p := Position{Channel: split, Seq: determinant.Seq(offset)}
 	var err error
 	if !t.step.aside { // otherwise it was set aside when its reader was not ready
 		if t.step.aside, err = t.setAside(p, nil); err != nil {
-			return false, err
+			return 0, err
 		}
 	}
-	if t.step.aside {
-		err = t.source.Discard()
-	} else {
-		err = t.source.Emit()
+	if !t.step.aside {
+		return t.emit(1)
 	}
+	err = t.source.Discard()
 	if errors.Is(err, operator.ErrNotReady) {
-		return false, nil
+		return 0, nil
 	}
 	t.step.aside = false
 	if err != nil {
-		if err = t.recordFailed(p, nil, err); err != nil {
-			return false, err
-		}
+		return 0, err
 	}
-	t.records.Store(t.records.Load() + 1)
+	t.passed(1)
+	return 1, nil
+}
+
+// emit runs records of the source through the chain, limit of them at most. One that fails and is set aside counts.
+func (t *Task) emit(limit uint64) (uint64, error) {
+	n, err := t.source.Emit(int(min(limit, math.MaxInt)), t.through)
+	ran := uint64(n)
+	if err != nil && !errors.Is(err, operator.ErrNotReady) {
+		split, offset := t.source.Position()
+		if err = t.recordFailed(Position{Channel: split, Seq: determinant.Seq(offset)}, nil, err); err == nil {
+			err = t.source.Discard()
+		}
+		if err != nil {
+			return 0, err
+		}
+		ran++
+	}
+	t.passed(ran)
+	return ran, nil
+}
+
+// passed counts records of a source.
+func (t *Task) passed(n uint64) {
+	t.step.left -= n
+	t.taken += n
+	t.records.Store(t.taken)
+}
+
+// committed is called after each record of a source. It tells whether the next may follow at once.
+func (t *Task) committed() bool {
 	t.commit()
-	return true, nil
+	return !t.sealed
 }
 
 // endStep lets the chain emit what it holds until a step's end. A step that ended an epoch has done so before its barrier.

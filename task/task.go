@@ -144,8 +144,10 @@ type Task struct {
 	async    async
 	makeTime func() determinant.Determinant
 	makeSeed func() determinant.Determinant
+	through  func() bool // committed
 
-	records  atomic.Uint64
+	taken    uint64        // records, since the job's start
+	records  atomic.Uint64 // taken, a few elements ago, readable from anywhere
 	replays  atomic.Bool
 	progress atomic.Uint64 // step count, readable from anywhere
 	sharing  atomic.Uint32 // depth, readable from anywhere
@@ -179,7 +181,9 @@ func New(cfg Config) (*Task, error) {
 	}
 	t.makeTime = t.chooseTime
 	t.makeSeed = t.chooseSeed
-	t.records.Store(cfg.Meta.Records)
+	t.through = t.committed
+	t.taken = cfg.Meta.Records
+	t.records.Store(t.taken)
 	t.sharing.Store(uint32(cfg.Depth))
 	if cfg.Meta.Epoch > 0 {
 		t.inWM = cfg.Meta.Watermark
