@@ -37,7 +37,7 @@ vet:
 
 .PHONY: unit
 unit: ## unit tests and process tests
-	$(GO) test -timeout 10m ./...
+	$(GO) test -timeout 10m $$($(GO) list ./... | grep -v /internal/lint) # which `rules` runs
 
 .PHONY: race
 race: ## engine packages under the race detector
@@ -47,6 +47,11 @@ race: ## engine packages under the race detector
 sim: ## the simulation: SEEDS=n of them, or SEED=k alone
 	$(GO) test ./internal/sim -run '^TestSeeds$$' -count=1 -timeout 5m \
 		$(if $(strip $(SEED)),-v -sim.seed=$(SEED),-sim.seeds=$(SEEDS))
+
+.PHONY: sims
+sims: ## all kinds of simulation, SEEDS of each: drains, changes of mode, transactions
+	$(GO) test ./internal/sim -v -count=1 -timeout 24h -sim.seeds=$(strip $(SEEDS)) -sim.drains=$(strip $(SEEDS)) -sim.switches=$(strip $(SEEDS)) \
+		-sim.transactions=$(strip $(SEEDS))
 
 .PHONY: lint
 lint: fmt-check rules staticcheck generate-check tidy-check ## house rules, staticcheck, formatting, tidiness
@@ -100,7 +105,8 @@ CHAOS_SEED ?= 1
 
 .PHONY: chaos
 chaos: ## jobs on processes that are killed, stopped and cut off, for CHAOS
-	$(GO) test ./cmd/understudy -run '^TestChaos$$' -v -count=1 -timeout 24h -chaos.total=$(strip $(CHAOS)) -chaos.seed=$(strip $(CHAOS_SEED))
+	$(GO) test ./cmd/understudy -run '^TestChaos$$' -v -count=1 -timeout 24h -chaos.total=$(strip $(CHAOS)) -chaos.seed=$(strip $(CHAOS_SEED)) \
+		-chaos.rate=300
 
 .PHONY: postgres
 postgres: ## connector/postgres: connections that break at every request, long random sequences, throughput

@@ -17,6 +17,7 @@ import (
 // Flags of TestChaos; `make chaos` gives it more time.
 var (
 	chaosTotal = flag.Duration("chaos.total", 90*time.Second, "how long the input of all runs of TestChaos comes in")
+	chaosRate  = flag.Int64("chaos.rate", 120, "how fast the input of wordcount comes in, KiB per second and file")
 	chaosSeed  = flag.Uint64("chaos.seed", 1, "seed of TestChaos: the times and the victims")
 )
 
@@ -100,7 +101,7 @@ func (c *chaosRun) run(t *testing.T) {
 func (c *chaosRun) input(t *testing.T) (glob string, rate int64) {
 	t.Helper()
 	const files, bytesPerLine = 4, 58 // of texts
-	rate = 300 << 10
+	rate = *chaosRate << 10
 	if c.job == "enrich" {
 		rate = 12 << 10
 	}

@@ -12,7 +12,7 @@ import (
 	"github.com/understudy-stream/understudy/determinant"
 )
 
-var drainSeeds = flag.Int("sim.drains", 150, "how many seeds each test of drains runs")
+var drainSeeds = flag.Int("sim.drains", 60, "how many seeds each test of drains runs")
 
 // TestDrains drains workers while nothing else goes wrong, or nothing that costs a life: at any sharing depth no task but
 // those of the drained workers gets another life, none comes from a rollback, and each drain ends.

@@ -11,7 +11,7 @@ import (
 )
 
 var (
-	switchSeeds = flag.Int("sim.switches", 100, "how many seeds TestSwitches runs")
+	switchSeeds = flag.Int("sim.switches", 60, "how many seeds TestSwitches runs")
 	switchSeed  = flag.Int64("sim.switch", -1, "run this seed of TestSwitches alone, with its story")
 )
 

@@ -11,7 +11,7 @@ import (
 )
 
 var (
-	seeds = flag.Int("sim.seeds", 200, "how many seeds TestSeeds runs")
+	seeds = flag.Int("sim.seeds", 100, "how many seeds TestSeeds runs")
 	first = flag.Uint64("sim.first", 0, "the first of them")
 	seed  = flag.Int64("sim.seed", -1, "run this seed alone, with its story")
 	mode  = flag.String("sim.mode", "", "run all seeds in this mode")

@@ -14,7 +14,7 @@ import (
 )
 
 var (
-	heldSeeds = flag.Int("sim.transactions", 150, "how many seeds TestTransactions runs")
+	heldSeeds = flag.Int("sim.transactions", 80, "how many seeds TestTransactions runs")
 	heldSeed  = flag.Int64("sim.transaction", -1, "run this seed of TestTransactions alone, with its story")
 )
 
