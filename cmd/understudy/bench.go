@@ -153,6 +153,8 @@ func writeRecovery(w io.Writer, r *bench.Recovery, format string) error {
 	fmt.Fprintf(&b, "\n%d tasks restarted, %d of which were on a worker that died, %d global rollbacks\n", r.TasksRestarted, r.TasksLost, r.Rollbacks)
 	fmt.Fprintf(&b, "from kill -9 to noticed              median %.1f ms\n", r.NoticedP50)
 	fmt.Fprintf(&b, "from kill -9 to first new output     median %.1f ms, p99 %.1f ms (partitions whose task died)\n", r.FirstOutputP50, r.FirstOutputP99)
+	fmt.Fprintf(&b, "  phases of a task, medians          decided %.1f, collected %.1f, restored %.1f, replayed %.1f, first output %.1f, caught up %.1f ms\n",
+		r.Phases.Decided, r.Phases.Collected, r.Phases.Restored, r.Phases.Replayed, r.Phases.FirstOutput, r.Phases.CaughtUp)
 	fmt.Fprintf(&b, "longest gap of the other partitions  %.1f ms\n", r.NoOutputMax)
 	fmt.Fprintf(&b, "latency from due to visible          before: median %.1f ms; in the 100 s after the first kill: median %.1f ms, p99 %.1f ms\n",
 		r.LatencyBefore, r.LatencyP50, r.LatencyP99)

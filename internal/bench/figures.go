@@ -18,6 +18,7 @@ func (r *Recovery) measure(sum *understudy.ClusterSummary, w *watcher, sink stri
 	if len(w.lines) == 0 || len(sum.Acts) == 0 {
 		return
 	}
+	r.Phases = phasesOf(sum)
 	var noticed, first []float64
 	zero := w.lines[0].due
 	for i, act := range sum.Acts {
@@ -57,6 +58,32 @@ func (r *Recovery) measure(sum *understudy.ClusterSummary, w *watcher, sink stri
 	r.NoticedP50 = quantile(noticed, 0.5)
 	r.latencies(w.lines, sum.Acts[0].At, sum.Acts[len(sum.Acts)-1].At)
 	r.curve = curveOf(w.lines, zero, sum.Acts[0].At-curveBefore.Microseconds())
+}
+
+// phasesOf is the median of each phase over the tasks that were restarted because of a kill.
+func phasesOf(sum *understudy.ClusterSummary) Phases {
+	var decided, collected, restored, replayed, first, caughtUp []float64
+	note := func(to *[]float64, ms float64) {
+		if ms >= 0 {
+			*to = append(*to, ms)
+		}
+	}
+	for i := range sum.Recoveries {
+		rec := &sum.Recoveries[i]
+		if rec.Act < 0 || rec.Moved {
+			continue
+		}
+		note(&decided, rec.Decided)
+		note(&collected, rec.Collected)
+		note(&restored, rec.Restored)
+		note(&replayed, rec.Replayed)
+		note(&first, rec.FirstOutput)
+		note(&caughtUp, rec.Recovered)
+	}
+	return Phases{
+		Decided: quantile(decided, 0.5), Collected: quantile(collected, 0.5), Restored: quantile(restored, 0.5),
+		Replayed: quantile(replayed, 0.5), FirstOutput: quantile(first, 0.5), CaughtUp: quantile(caughtUp, 0.5),
+	}
 }
 
 // latencies works out the figures about latency from due to visible.

@@ -54,6 +54,7 @@ type Recovery struct {
 	FirstOutputP50  float64    `json:"first_output_ms_p50"` // from kill -9 to the first new line of a partition whose task died
 	FirstOutputP99  float64    `json:"first_output_ms_p99"`
 	NoticedP50      float64    `json:"noticed_ms_p50"`
+	Phases          Phases     `json:"phases_ms_p50"`
 	NoOutputMax     float64    `json:"no_output_ms_max_unaffected"` // the longest gap of a partition that lost no task, while it had something to show
 	LatencyP50      float64    `json:"latency_ms_p50_100s"`         // from due to visible, in the 100 s after the first kill
 	LatencyP99      float64    `json:"latency_ms_p99_100s"`
@@ -71,6 +72,16 @@ type Recovery struct {
 	Machine         Machine    `json:"machine"`
 
 	curve []instant
+}
+
+// Phases are how far a restarted task was, counted from kill -9; medians over all of them.
+type Phases struct {
+	Decided     float64 `json:"decided"`
+	Collected   float64 `json:"collected"`
+	Restored    float64 `json:"restored"`
+	Replayed    float64 `json:"replayed"`
+	FirstOutput float64 `json:"first_output"`
+	CaughtUp    float64 `json:"caught_up"`
 }
 
 // KillTime is one kill, as seen from outside.
