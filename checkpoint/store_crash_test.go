@@ -253,7 +253,7 @@ func crashRun(t *testing.T, seed uint64, calls map[string]int) (crashes int) {
 	m := &model{map[determinant.TaskID]modelState{}, map[imageID]modelImage{}}
 	open := func() (*Store, *crashFS) {
 		c := &crashFS{mem: mem, left: 1 + rng.IntN(150), rng: rand.New(rand.NewPCG(seed, uint64(crashes)))}
-		s, err := OpenStore("w/store", StoreOptions{FS: errorfs.Wrap(mem, c), Identity: "job", MemTableBytes: 16 << 10})
+		s, err := OpenStore("w/store", StoreOptions{FS: errorfs.Wrap(mem, c), Identity: "job", MergeBytes: 4 << 10})
 		require.NoError(t, err, "seed %d", seed)
 		return s, c
 	}
