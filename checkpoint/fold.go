@@ -33,7 +33,7 @@ func (s *Store) Commit(e determinant.Epoch, lives []Life) error {
 	if err := f.finish(removed); err != nil {
 		return errors.Join(failed, err)
 	}
-	return errors.Join(failed, s.mergeSome(f.bytes))
+	return errors.Join(failed, s.mergeSome(f.bytes), s.sweep(1+sweepRate*len(f.parts), func(part) bool { return true }))
 }
 
 // Import takes a full image, which Export made at another worker, as the committed state of its task. The error has
@@ -67,7 +67,7 @@ func (s *Store) Import(image []byte) error {
 
 // importPart writes a part that is the whole state of its task. s.fold is held.
 func (s *Store) importPart(p part, image []byte) error {
-	if err := s.sweep(p.task); err != nil {
+	if err := s.sweepBeyond(p.task); err != nil {
 		return err
 	}
 	s.mu.Lock()
@@ -85,7 +85,7 @@ func (s *Store) importPart(p part, image []byte) error {
 	return s.publish(p)
 }
 
-// publish makes parts whose names are durable part of their chains, and removes what they replace. s.fold is held.
+// publish makes parts whose names are durable part of their chains. s.fold is held.
 func (s *Store) publish(parts ...part) error {
 	var failed error
 	for _, p := range parts {
@@ -94,12 +94,9 @@ func (s *Store) publish(parts ...part) error {
 		}
 	}
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	for _, p := range parts {
 		s.publishLocked(p)
-	}
-	s.mu.Unlock()
-	for _, p := range parts {
-		failed = errors.Join(failed, s.sweep(p.task))
 	}
 	return failed
 }
@@ -113,7 +110,7 @@ func (s *Store) Drop(t determinant.TaskID) error {
 	s.fold.Lock()
 	defer s.fold.Unlock()
 	// What the chain replaced goes first, for good: without the chain it would count again.
-	if err := errors.Join(s.sweep(t), s.dropImages(func(id imageID) bool { return id.task == t })); err != nil {
+	if err := errors.Join(s.sweepTask(t), s.dropImages(func(id imageID) bool { return id.task == t })); err != nil {
 		return err
 	}
 	if s.merge != nil && s.merge.into.task == t {
@@ -135,11 +132,9 @@ func (s *Store) Drop(t determinant.TaskID) error {
 	}
 	s.mu.Lock()
 	delete(s.mu.chains, t)
-	for _, p := range chain[1:] {
-		s.mu.garbage[t] = append(s.mu.garbage[t], p.name())
-	}
+	s.mu.garbage = append(s.mu.garbage, chain[1:]...)
 	s.mu.Unlock()
-	return s.sweep(t)
+	return s.sweepTask(t)
 }
 
 // DropAbove drops the images of epochs above e: after a global rollback to e they belong to a history that is void.
@@ -195,7 +190,7 @@ func (f *folder) add(id imageID, inc determinant.Incarnation) error {
 	if !im.full && im.base > held.Epoch && !s.mutations.Has(mutation.RestoreUncommitted) {
 		return nil
 	}
-	if err := s.sweep(id.task); err != nil {
+	if err := s.sweepBeyond(id.task); err != nil {
 		return err
 	}
 	p := part{task: id.task, from: held.Epoch, epoch: id.epoch, inc: inc, bytes: im.bytes}

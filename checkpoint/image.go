@@ -85,6 +85,7 @@ type builder struct {
 	count    uint64 // entries that it has, overridden ones included
 	last     []byte // its last key
 	unsorted bool   // it needs sorting, or has entries that do not stay; Invariant: false with a sink
+	pace     pace
 
 	tables  uint64 // sections of tables written
 	entries uint64 // entries written
@@ -178,6 +179,7 @@ func (b *builder) entry(key, value []byte, deleted bool) error {
 	}
 	b.last = append(b.last[:0], key...)
 	b.count++
+	b.pace.did(len(key) + len(value))
 	return nil
 }
 

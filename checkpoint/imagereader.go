@@ -153,10 +153,13 @@ func Verify(image []byte) (meta Meta, full bool, err error) {
 
 // verify reads to the end.
 func (d *imageReader) verify() error {
+	var p pace
 	for {
-		if _, _, _, ok, err := d.next(); err != nil || !ok {
+		key, value, _, ok, err := d.next()
+		if err != nil || !ok {
 			return err
 		}
+		p.did(len(key) + len(value))
 	}
 }
 

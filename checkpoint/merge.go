@@ -24,9 +24,8 @@ const (
 	maxParts = 128
 	// maxFailedMerges is how often in a row a merge may fail, for a disk that is full for a while, before a commit says so.
 	maxFailedMerges = 8
-	// syncEvery is how many bytes are written before the system is told to bring them to the disk: otherwise the end of a merge would wait for
-	// all of them, and others with it.
-	syncEvery = 1 << 20
+	// sweepRate is how many files are removed for each that comes: to remove a big one takes a while.
+	sweepRate = 4
 )
 
 // merge writes some parts of a chain, which follow one another, as one.
@@ -190,21 +189,18 @@ func (s *Store) endMerge() error {
 	if err != nil {
 		return fmt.Errorf("checkpoint: merge into %s: %w", m.into.name(), err)
 	}
-	if err := s.sweep(m.into.task); err != nil { // it might have the name of a merge that failed
-		return err
-	}
 	if err := s.fs.Rename(s.path(m.temp), s.path(m.into.name())); err != nil {
 		return fmt.Errorf("checkpoint: merge into %s: %w", m.into.name(), err)
 	}
 	if err := s.sync(); err != nil {
 		s.mu.Lock()
-		s.mu.garbage[m.into.task] = append(s.mu.garbage[m.into.task], m.into.name())
+		s.mu.garbage = append(s.mu.garbage, m.into)
 		s.mu.Unlock()
-		return errors.Join(err, s.sweep(m.into.task))
+		return err
 	}
 	s.replace(m.parts, m.into)
 	s.failedMerges = 0
-	return errors.Join(s.sweep(m.into.task), s.abandonMerge())
+	return s.abandonMerge()
 }
 
 // replace puts one part in the place of others.
@@ -218,9 +214,8 @@ func (s *Store) replace(parts []part, by part) {
 	}
 	next := append(slices.Clone(chain[:i]), by)
 	s.mu.chains[by.task] = append(next, chain[i+len(parts):]...)
-	for i := range parts {
-		s.mu.garbage[by.task] = append(s.mu.garbage[by.task], parts[i].name())
-	}
+	s.mu.garbage = append(s.mu.garbage, parts...)
+	s.usedLocked(by)
 }
 
 // abandonMerge ends the merge under way, if there is one, and removes what it has not given a name yet.

@@ -6,18 +6,17 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"runtime"
 	"strings"
 )
 
 // merging walks several images of one task as if they were one: entries in (table, key) order, of those with the same key the newest.
 type merging struct {
-	heads   []*mergeHead // a heap; Invariant: each has an entry, the first the one that comes next
-	begun   bool         // the first head's entry was returned
-	files   []io.Closer
-	meta    Meta   // of the newest image
-	passed  uint64 // bytes of entries that were walked over, those that do not count included
-	pausing uint64 // passed at the last pause
+	heads  []*mergeHead // a heap; Invariant: each has an entry, the first the one that comes next
+	begun  bool         // the first head's entry was returned
+	files  []io.Closer
+	meta   Meta   // of the newest image
+	passed uint64 // bytes of entries that were walked over, those that do not count included
+	pace   pace
 }
 
 // mergeHead is one of the images.
@@ -27,10 +26,6 @@ type mergeHead struct {
 	key, value []byte
 	deleted    bool
 }
-
-// pauseEvery is how many bytes are walked over before others that want the processor get it: this is background work, and would otherwise hold
-// up records for a full time slice.
-const pauseEvery = 64 << 10
 
 // newMerging opens the images of the files, from the oldest to the newest. It closes the files, if it fails too.
 func newMerging(files []partFile) (*merging, error) {
@@ -70,11 +65,9 @@ func (m *merging) close() error {
 // advance takes the image's next entry, if there is one.
 func (m *merging) advance(h *mergeHead) (ok bool, err error) {
 	h.key, h.value, h.deleted, ok, err = h.r.next()
-	m.passed += uint64(len(h.key) + len(h.value) + 4)
-	if m.passed-m.pausing >= pauseEvery {
-		m.pausing = m.passed
-		runtime.Gosched()
-	}
+	n := len(h.key) + len(h.value) + 4
+	m.passed += uint64(n)
+	m.pace.did(n)
 	return ok, err
 }
 

@@ -70,9 +70,9 @@ type Store struct {
 		sync.Mutex
 		// Invariant: the parts of a chain follow one another: the first begins at checkpoint 0, each other one where the one before ends.
 		chains map[determinant.TaskID][]part // changed under fold too
-		// garbage has the files that are not needed any more and could not be removed. Invariant: none of them is of a task whose chain
-		// grows: it might fit onto the chain one day.
-		garbage map[determinant.TaskID][]string
+		// garbage has the parts that are not needed any more and still are there, in the order in which they are to be removed. Invariant:
+		// when its task's chain grows, none reaches beyond the chain: it might fit onto it one day.
+		garbage []part
 		images  map[imageID]*pending // Invariant: of the highest incarnation that was put
 		temp    uint64               // number of the next temporary file
 		merging uint64               // bytes of the file that a merge writes
@@ -105,7 +105,6 @@ func OpenStore(dir string, o StoreOptions) (*Store, error) {
 	o.EnsureDefaults()
 	s := &Store{fs: o.FS, dir: o.FS.PathJoin(dir, "images"), mergeBytes: uint64(o.MergeBytes), mutations: o.Mutations}
 	s.mu.chains = make(map[determinant.TaskID][]part)
-	s.mu.garbage = make(map[determinant.TaskID][]string)
 	s.mu.images = make(map[imageID]*pending)
 	if err := makeDirs(o.FS, dir, s.dir); err != nil {
 		return nil, fmt.Errorf("checkpoint: make %s: %w", dir, err)
@@ -218,6 +217,9 @@ func (s *Store) DiskBytes() uint64 {
 		for _, p := range chain {
 			n += p.bytes
 		}
+	}
+	for _, p := range s.mu.garbage {
+		n += p.bytes
 	}
 	for _, p := range s.mu.images {
 		n += p.bytes

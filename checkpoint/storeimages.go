@@ -31,7 +31,11 @@ const (
 	imageSuffix = ".image"
 	tempSuffix  = ".tmp"
 
-	writeChunk = 256 << 10 // bytes written to an image file at once
+	writeChunk = 128 << 10 // bytes written to an image file at once
+
+	// syncEvery is how many bytes are written to a file before the system is told to bring them to the disk. Otherwise the sync at the end
+	// would wait for all of them, and a processor with it: Go's scheduler takes a while to notice that a call blocks.
+	syncEvery = 512 << 10
 )
 
 // imageName is the name of an image file: task-epoch-incarnation.image.
@@ -146,6 +150,19 @@ func (s *Store) Put(image []byte) error {
 	if err != nil {
 		return err
 	}
+	return s.put(image, &meta, full)
+}
+
+// PutEncoded is Put for an image that Encode has just made in this process: it is not verified.
+func (s *Store) PutEncoded(image []byte) error {
+	d, err := openImage(image)
+	if err != nil {
+		return err
+	}
+	return s.put(image, &d.meta, d.full)
+}
+
+func (s *Store) put(image []byte, meta *Meta, full bool) error {
 	if meta.Epoch == 0 || !full && meta.Base >= meta.Epoch {
 		return fmt.Errorf("%w: image of task %d epoch %d relative to %d", ErrCorrupt, meta.Task, meta.Epoch, meta.Base)
 	}
@@ -154,7 +171,7 @@ func (s *Store) Put(image []byte) error {
 	}
 	defer s.leave()
 	s.mu.Lock()
-	have, err := s.admitLocked(&meta, full)
+	have, err := s.admitLocked(meta, full)
 	temp := s.tempLocked()
 	s.mu.Unlock()
 	if have || err != nil {
@@ -164,7 +181,7 @@ func (s *Store) Put(image []byte) error {
 		return err
 	}
 	p := &pending{inc: meta.Incarnation, bytes: uint64(len(image)), checked: true, base: meta.Base, full: full}
-	if err := s.install(temp, &meta, p); err != nil {
+	if err := s.install(temp, meta, p); err != nil {
 		return errors.Join(err, s.removeIfThere(temp))
 	}
 	return nil
@@ -201,11 +218,14 @@ func (s *Store) writeFile(path string, bytes []byte) error {
 	if err != nil {
 		return fmt.Errorf("checkpoint: create %s: %w", path, err)
 	}
+	f = vfs.NewSyncingFile(f, vfs.SyncingFileOptions{NoSyncOnClose: true, BytesPerSync: syncEvery})
 	chunk := make([]byte, min(len(bytes), writeChunk)) // a vfs.File may scribble on what it is given
+	var p pace
 	for rest := bytes; len(rest) > 0 && err == nil; {
 		n := copy(chunk, rest)
 		rest = rest[n:]
 		_, err = f.Write(chunk[:n])
+		p.did(n)
 	}
 	if err == nil {
 		err = f.Sync()
@@ -224,24 +244,34 @@ func (s *Store) removeIfThere(name string) error {
 	return nil
 }
 
-// install gives a finished temporary file its name, if the image is still welcome.
+// install gives a finished temporary file its name, if the image is still welcome. Nobody waits for the disk meanwhile who only asks what is
+// held.
 func (s *Store) install(temp string, m *Meta, p *pending) error {
 	id := imageID{m.Task, m.Epoch}
+	name := p.name(id)
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	have, err := s.admitLocked(m, p.full)
-	if err != nil {
-		return err
+	if err == nil && !have {
+		err = s.fs.Rename(s.path(temp), s.path(name))
 	}
-	if have { // by a call that ran beside this one
+	s.mu.Unlock()
+	switch {
+	case err != nil:
+		return fmt.Errorf("checkpoint: install image: %w", err)
+	case have: // by a call that ran beside this one
 		return s.removeIfThere(temp)
 	}
-	name := p.name(id)
-	if err := s.fs.Rename(s.path(temp), s.path(name)); err != nil {
-		return fmt.Errorf("checkpoint: install image: %w", err)
+	if err := s.sync(); err != nil {
+		return errors.Join(err, s.removeIfThere(name))
 	}
-	if err := syncDir(s.fs, s.dir); err != nil {
-		return errors.Join(fmt.Errorf("checkpoint: install image: %w", err), s.removeIfThere(name))
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	have, err = s.admitLocked(m, p.full)
+	if err != nil {
+		return errors.Join(err, s.removeIfThere(name))
+	}
+	if have { // it is the same file
+		return nil
 	}
 	old := s.mu.images[id]
 	s.mu.images[id] = p

@@ -3,7 +3,9 @@ package checkpoint
 import (
 	"errors"
 	"fmt"
+	"math"
 	"os"
+	"slices"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 
@@ -92,34 +94,55 @@ func (s *Store) publishLocked(p part) {
 	}
 	chain := s.mu.chains[p.task]
 	if p.from == 0 {
-		for i := range chain {
-			s.mu.garbage[p.task] = append(s.mu.garbage[p.task], chain[i].name())
-		}
+		s.mu.garbage = append(s.mu.garbage, chain...)
 		chain = nil
 	}
 	if len(chain) > 0 && chain[len(chain)-1].epoch != p.from || len(chain) == 0 && p.from != 0 {
 		panic(fmt.Sprintf("checkpoint: assertion failed: part %s after %v", p.name(), chain))
 	}
 	s.mu.chains[p.task] = append(chain[:len(chain):len(chain)], p)
+	s.usedLocked(p)
 }
 
-// sweep removes the files of a task that are not needed any more. What cannot be removed is tried again later.
-func (s *Store) sweep(t determinant.TaskID) error {
+// usedLocked takes care that a part is not removed because an earlier attempt to make it failed. s.mu is held.
+func (s *Store) usedLocked(p part) {
+	s.mu.garbage = slices.DeleteFunc(s.mu.garbage, func(g part) bool { return g.name() == p.name() })
+}
+
+// sweep removes at most so many of the parts that are not needed any more and that match chooses. s.fold is held. What cannot be removed is
+// tried again later.
+func (s *Store) sweep(most int, match func(g part) bool) error {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	var failed error
-	var left []string
-	for _, name := range s.mu.garbage[t] {
-		if err := s.fs.Remove(s.path(name)); err != nil && !errors.Is(err, os.ErrNotExist) {
-			failed = errors.Join(failed, fmt.Errorf("checkpoint: remove part: %w", err))
-			left = append(left, name)
+	var chosen []part
+	for _, g := range s.mu.garbage {
+		if len(chosen) < most && match(g) {
+			chosen = append(chosen, g)
 		}
 	}
-	delete(s.mu.garbage, t)
-	if len(left) > 0 {
-		s.mu.garbage[t] = left
+	s.mu.Unlock()
+	var failed error
+	gone := make(map[part]bool)
+	for _, g := range chosen { // beside the lock: it takes a while
+		if err := s.fs.Remove(s.path(g.name())); err != nil && !errors.Is(err, os.ErrNotExist) {
+			failed = errors.Join(failed, fmt.Errorf("checkpoint: remove part: %w", err))
+		} else {
+			gone[g] = true
+		}
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.mu.garbage = slices.DeleteFunc(s.mu.garbage, func(g part) bool { return gone[g] })
 	return failed
+}
+
+// sweepBeyond removes what a dropped chain has left that reaches beyond what is held of the task now. s.fold is held.
+func (s *Store) sweepBeyond(t determinant.TaskID) error {
+	held := s.Held(t)
+	return s.sweep(math.MaxInt, func(g part) bool { return g.task == t && g.epoch > held })
+}
+
+func (s *Store) sweepTask(t determinant.TaskID) error {
+	return s.sweep(math.MaxInt, func(g part) bool { return g.task == t })
 }
 
 // sync makes durable what was done to names.

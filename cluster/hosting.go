@@ -236,7 +236,7 @@ func (h *hosted) Snapshot(t *task.Task, s task.Snapshot) {
 func (w *Worker) store(h *hosted, p *pendingAck, meta checkpoint.Meta, tables []checkpoint.Frozen) {
 	image, err := checkpoint.Encode(meta, false, tables)
 	if err == nil {
-		err = w.opts.State.Put(image)
+		err = w.opts.State.PutEncoded(image)
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
