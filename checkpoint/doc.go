@@ -7,7 +7,7 @@
 // there. The package has three parts, each of which knows nothing of the other two:
 //
 //   - image.go, imagereader.go, meta.go: the byte form of one task's snapshot (Encode, Verify, Entries);
-//   - store.go and its neighbours: Store, one worker's images and committed state, on Pebble;
+//   - store.go and its neighbours: Store, one worker's images and committed state, as files;
 //   - coordinator.go, state.go, command.go, event.go: State, what the ledger has committed about checkpoints, and
 //     Coordinator, which decides what to commit next.
 //

@@ -17,9 +17,6 @@ var (
 	ErrLocked = errors.New("checkpoint: directory is in use")
 	// ErrWrongJob: the directory belongs to another job.
 	ErrWrongJob = errors.New("checkpoint: directory belongs to another job")
-	// ErrFailed: the disk failed under Pebble; the store refuses everything from then on. What was acknowledged is safe in
-	// the directory, which another process can open once this one has ended.
-	ErrFailed = errors.New("checkpoint: store failed")
 	// ErrClosed: the store was closed.
 	ErrClosed = errors.New("checkpoint: store is closed")
 )

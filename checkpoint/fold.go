@@ -4,18 +4,14 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/cockroachdb/pebble/v2"
-
 	"github.com/understudy-stream/understudy/determinant"
 	"github.com/understudy-stream/understudy/internal/mutation"
 )
 
-// foldBatchBytes bounds what tasks share one Pebble batch: a task's fold is always in one batch, small ones go together.
-const foldBatchBytes = 1 << 20
-
 // Commit makes the images of epoch e that were taken by exactly these lives the committed state of their tasks, and drops
 // every other image of epochs up to e. A task whose image is not here, or not relative to what is held, keeps its old
-// checkpoint: Held tells. Commit may be called again, after an error too, and then does what is left to do.
+// checkpoint: Held tells. Commit may be called again, after an error too, and then does what is left to do. Then it goes on with merging, in
+// proportion to what was committed.
 func (s *Store) Commit(e determinant.Epoch, lives []Life) error {
 	if err := s.enter(); err != nil {
 		return err
@@ -25,18 +21,19 @@ func (s *Store) Commit(e determinant.Epoch, lives []Life) error {
 	defer s.fold.Unlock()
 	var failed error
 	keep := make(map[determinant.TaskID]bool)
-	f := s.newFolder()
-	defer f.close()
+	f := folder{s: s}
 	for _, life := range lives {
-		if err := f.addImage(imageID{life.Task, e}, life.Incarnation); err != nil {
+		if err := f.add(imageID{life.Task, e}, life.Incarnation); err != nil {
 			failed = errors.Join(failed, err)
 			keep[life.Task] = true
 		}
 	}
-	if err := f.finish(); err != nil {
+	removed, err := s.removeImages(func(id imageID) bool { return id.epoch <= e && !keep[id.task] && !f.has(id) })
+	failed = errors.Join(failed, err)
+	if err := f.finish(removed); err != nil {
 		return errors.Join(failed, err)
 	}
-	return errors.Join(failed, s.removeImages(func(id imageID) bool { return id.epoch <= e && !keep[id.task] }))
+	return errors.Join(failed, s.mergeSome(f.bytes), s.sweep(1+sweepRate*len(f.parts), func(part) bool { return true }))
 }
 
 // Import takes a full image, which Export made at another worker, as the committed state of its task. The error has
@@ -61,16 +58,47 @@ func (s *Store) Import(image []byte) error {
 		return fmt.Errorf("%w: import of task %d epoch %d, held is %d", ErrStale, m.Task, m.Epoch, held)
 	}
 	if held < m.Epoch {
-		f := s.newFolder()
-		defer f.close()
-		if err := f.add(image, &m, full); err != nil {
-			return err
-		}
-		if err := f.finish(); err != nil {
+		if err := s.importPart(part{task: m.Task, epoch: m.Epoch, inc: m.Incarnation, bytes: uint64(len(image))}, image); err != nil {
 			return err
 		}
 	}
-	return s.removeImages(func(id imageID) bool { return id.task == m.Task && id.epoch <= m.Epoch })
+	return s.dropImages(func(id imageID) bool { return id.task == m.Task && id.epoch <= m.Epoch })
+}
+
+// importPart writes a part that is the whole state of its task. s.fold is held.
+func (s *Store) importPart(p part, image []byte) error {
+	if err := s.sweepBeyond(p.task); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	temp := s.tempLocked()
+	s.mu.Unlock()
+	if err := s.writeFile(s.path(temp), image); err != nil {
+		return err
+	}
+	if err := s.fs.Rename(s.path(temp), s.path(p.name())); err != nil {
+		return errors.Join(fmt.Errorf("checkpoint: import: %w", err), s.removeIfThere(temp))
+	}
+	if err := s.sync(); err != nil {
+		return errors.Join(err, s.removeIfThere(p.name()))
+	}
+	return s.publish(p)
+}
+
+// publish makes parts whose names are durable part of their chains. s.fold is held.
+func (s *Store) publish(parts ...part) error {
+	var failed error
+	for _, p := range parts {
+		if p.from == 0 && s.merge != nil && s.merge.into.task == p.task {
+			failed = errors.Join(failed, s.abandonMerge())
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, p := range parts {
+		s.publishLocked(p)
+	}
+	return failed
 }
 
 // Drop forgets the task: its committed state and its images.
@@ -81,25 +109,32 @@ func (s *Store) Drop(t determinant.TaskID) error {
 	defer s.leave()
 	s.fold.Lock()
 	defer s.fold.Unlock()
-	if err := s.removeImages(func(id imageID) bool { return id.task == t }); err != nil {
+	// What the chain replaced goes first, for good: without the chain it would count again.
+	if err := errors.Join(s.sweepTask(t), s.dropImages(func(id imageID) bool { return id.task == t })); err != nil {
 		return err
 	}
-	if s.Held(t) == 0 {
-		return nil
-	}
-	b := s.db.NewBatch()
-	defer s.closeBatch(b)
-	from, to := entryRange(t)
-	if err := errors.Join(b.DeleteRange(from, to, nil), b.Delete(metaKey(t), nil)); err != nil {
-		return fmt.Errorf("checkpoint: drop task %d: %w", t, err)
-	}
-	if err := s.fault.run(func() error { return b.Commit(pebble.Sync) }); err != nil {
-		return fmt.Errorf("checkpoint: drop task %d: %w", t, err)
+	if s.merge != nil && s.merge.into.task == t {
+		if err := s.abandonMerge(); err != nil {
+			return err
+		}
 	}
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	delete(s.mu.held, t)
-	return nil
+	chain := s.mu.chains[t]
+	s.mu.Unlock()
+	if len(chain) == 0 {
+		return nil
+	}
+	// Then its first part: no other counts without it.
+	for _, step := range []func() error{s.sync, func() error { return s.removeIfThere(chain[0].name()) }, s.sync} {
+		if err := step(); err != nil {
+			return fmt.Errorf("checkpoint: drop task %d: %w", t, err)
+		}
+	}
+	s.mu.Lock()
+	delete(s.mu.chains, t)
+	s.mu.garbage = append(s.mu.garbage, chain[1:]...)
+	s.mu.Unlock()
+	return s.sweepTask(t)
 }
 
 // DropAbove drops the images of epochs above e: after a global rollback to e they belong to a history that is void.
@@ -108,121 +143,79 @@ func (s *Store) DropAbove(e determinant.Epoch) error {
 		return err
 	}
 	defer s.leave()
-	return s.removeImages(func(id imageID) bool { return id.epoch > e })
+	s.fold.Lock()
+	defer s.fold.Unlock()
+	return s.dropImages(func(id imageID) bool { return id.epoch > e })
 }
 
-// folder writes images into the committed state. The caller holds s.fold.
+// dropImages removes the images that drop chooses, for good. s.fold is held.
+func (s *Store) dropImages(drop func(id imageID) bool) error {
+	removed, err := s.removeImages(drop)
+	if removed {
+		err = errors.Join(err, s.sync())
+	}
+	return err
+}
+
+// folder makes images committed state. The caller holds s.fold.
 type folder struct {
 	s     *Store
-	batch *pebble.Batch
-	done  []Holding // in a batch that was written, perhaps not synced
-	next  []Holding // in the open batch
+	ids   []imageID
+	parts []part // of the images
+	bytes uint64 // of them
 }
 
-func (s *Store) newFolder() *folder { return &folder{s: s, batch: s.db.NewBatch()} }
-
-// room makes the open batch, which is empty, as big as an image needs: growing copies it again and again.
-func (f *folder) room(image []byte) {
-	if len(image) > foldBatchBytes {
-		f.close()
-		f.batch = f.s.db.NewBatchWithSize(len(image) + len(image)/8)
+func (f *folder) has(id imageID) bool {
+	for _, have := range f.ids {
+		if have == id {
+			return true
+		}
 	}
+	return false
 }
 
-func (f *folder) close() { f.s.closeBatch(f.batch) }
-
-// closeBatch returns a batch to Pebble, unless Pebble failed and may still be at it.
-func (s *Store) closeBatch(b *pebble.Batch) {
-	if s.fault.check() == nil {
-		_ = b.Close()
-	}
-}
-
-// addImage folds an image file, unless it is not here or does not fit on what is held.
-func (f *folder) addImage(id imageID, inc determinant.Incarnation) error {
-	f.s.mu.Lock()
-	held := f.s.mu.held[id.task]
-	have, ok := f.s.mu.images[id]
-	f.s.mu.Unlock()
-	if !ok || have != inc || held.Epoch >= id.epoch {
+// add gives an image's file the name of a part, unless it is not here or does not fit on what is held.
+func (f *folder) add(id imageID, inc determinant.Incarnation) error {
+	s := f.s
+	s.mu.Lock()
+	held := s.heldLocked(id.task)
+	im := s.mu.images[id]
+	s.mu.Unlock()
+	if im == nil || im.inc != inc || held.Epoch >= id.epoch {
 		return nil
 	}
-	image, m, full, err := f.s.readImage(id, inc)
-	if err != nil {
+	if err := s.check(id, im); err != nil {
 		return err
 	}
-	if !full && m.Base > held.Epoch && !f.s.mutations.Has(mutation.RestoreUncommitted) {
+	if !im.full && im.base > held.Epoch && !s.mutations.Has(mutation.RestoreUncommitted) {
 		return nil
 	}
-	return f.add(image, &m, full)
-}
-
-// add puts the image into the open batch. The image has been verified.
-func (f *folder) add(image []byte, m *Meta, full bool) error {
-	if f.batch.Len()+len(image) > foldBatchBytes && !f.batch.Empty() {
-		if err := f.write(pebble.NoSync); err != nil {
-			return err
-		}
-		f.close()
-		f.batch = f.s.db.NewBatch()
-	}
-	if f.batch.Empty() {
-		f.room(image)
-	}
-	from, to := entryRange(m.Task)
-	if full {
-		if err := f.batch.DeleteRange(from, to, nil); err != nil {
-			return fmt.Errorf("checkpoint: fold: %w", err)
-		}
-	}
-	var prefix []byte
-	table, started := "", false
-	err := entries(image, true, func(name string, key, value []byte, deleted bool) error {
-		if !started || name != table {
-			table, started = name, true
-			prefix = appendTable(prefix[:0], m.Task, name)
-		}
-		if deleted {
-			op := f.batch.DeleteDeferred(len(prefix) + len(key))
-			copy(op.Key[copy(op.Key, prefix):], key)
-			return op.Finish()
-		}
-		op := f.batch.SetDeferred(len(prefix)+len(key), len(value))
-		copy(op.Key[copy(op.Key, prefix):], key)
-		copy(op.Value, value)
-		return op.Finish()
-	})
-	if err == nil {
-		err = f.batch.Set(metaKey(m.Task), appendMeta(nil, m), nil)
-	}
-	if err != nil {
-		return fmt.Errorf("checkpoint: fold task %d epoch %d: %w", m.Task, m.Epoch, err)
-	}
-	f.next = append(f.next, Holding{Task: m.Task, Epoch: m.Epoch, Incarnation: m.Incarnation})
-	return nil
-}
-
-func (f *folder) write(o *pebble.WriteOptions) error {
-	if err := f.s.fault.run(func() error { return f.batch.Commit(o) }); err != nil {
-		return fmt.Errorf("checkpoint: fold: %w", err)
-	}
-	f.done = append(f.done, f.next...)
-	f.next = nil
-	return nil
-}
-
-// finish writes what is left. The last batch is synced, and with it those before it: they are in one write-ahead log.
-func (f *folder) finish() error {
-	if len(f.next) == 0 {
-		return nil
-	}
-	if err := f.write(pebble.Sync); err != nil {
+	if err := s.sweepBeyond(id.task); err != nil {
 		return err
 	}
-	f.s.mu.Lock()
-	defer f.s.mu.Unlock()
-	for _, h := range f.done {
-		f.s.mu.held[h.Task] = h
+	p := part{task: id.task, from: held.Epoch, epoch: id.epoch, inc: inc, bytes: im.bytes}
+	if im.full {
+		p.from = 0
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if was := im.name(id); was != p.name() {
+		if err := s.fs.Rename(s.path(was), s.path(p.name())); err != nil {
+			return fmt.Errorf("checkpoint: commit task %d epoch %d: %w", id.task, id.epoch, err)
+		}
+		im.part = p.name()
+	}
+	f.ids, f.parts, f.bytes = append(f.ids, id), append(f.parts, p), f.bytes+p.bytes
 	return nil
+}
+
+// finish makes the names durable. Until then, the images are pending still, under new names.
+func (f *folder) finish(removed bool) error {
+	if len(f.parts) == 0 && !removed {
+		return nil
+	}
+	if err := f.s.sync(); err != nil {
+		return err
+	}
+	return f.s.publish(f.parts...)
 }

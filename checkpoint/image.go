@@ -8,6 +8,7 @@ import (
 	"hash/crc32"
 	"slices"
 	"strings"
+	"sync"
 )
 
 // Frozen is a part of a task's state as it was at a barrier; operator.Frozen is one. Entries calls yield for each entry
@@ -21,18 +22,23 @@ type Frozen interface {
 // The image format; docs/format/checkpoint-image.md explains it.
 const (
 	magic         = "USIMAGE\n"
-	formatVersion = 1
+	formatVersion = 2
 	flagFull      = 1
 
 	headerBytes  = len(magic) + 2 // magic, version, flags
 	sectionBytes = 1 + 8          // kind, length
+	sumBytes     = 4
 
 	sectionMeta  = 1
 	sectionTable = 2
 	sectionEnd   = 3
 )
 
-// MaxImageBytes bounds one image. A fold is one Pebble batch, whose limit is 4 GiB with the keys spelled out.
+// sectionFull is how many bytes of entries a section of a table has before the next entry begins another one, so that a reader needs
+// little memory.
+const sectionFull = 32 << 10
+
+// MaxImageBytes bounds one image that is made in memory, by Encode or Export.
 const MaxImageBytes = 1 << 30
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
@@ -43,57 +49,81 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 //
 // The caller owns the image. Encode may run on any goroutine.
 func Encode(meta Meta, full bool, frozen []Frozen) ([]byte, error) {
-	return EncodeSized(meta, full, frozen, 0)
-}
-
-// EncodeSized is Encode for a caller that expects about so many bytes, such as those of the image before: a buffer that grows is copied
-// again and again.
-func EncodeSized(meta Meta, full bool, frozen []Frozen, bytes int) ([]byte, error) {
 	ordered := slices.Clone(frozen)
 	slices.SortStableFunc(ordered, func(a, b Frozen) int { return strings.Compare(a.Table(), b.Table()) })
-	b := newBuilder(&meta, full, bytes)
+	b := newBuilder(&meta, full)
+	defer b.release()
 	for i, f := range ordered {
 		if i == 0 || f.Table() != ordered[i-1].Table() {
-			b.table(f.Table())
+			if err := b.table(f.Table()); err != nil {
+				return nil, err
+			}
 		}
 		if err := f.Entries(b.entry); err != nil {
 			return nil, fmt.Errorf("checkpoint: encode task %d epoch %d table %q: %w", meta.Task, meta.Epoch, f.Table(), err)
 		}
 	}
-	return b.finish(), nil
+	return b.finish()
 }
+
+// scratch has the buffers in which images are built: one that grows is copied again and again, and new memory is slow to write to.
+var scratch sync.Pool
 
 // builder writes one image into one growing buffer. Entries of a table go in as they come; only if they came out of order
-// does the end of the table sort them, with a second copy of that table alone.
+// does the end of the table sort them, with a second copy of that table alone. With a sink, it keeps no more than a few sections.
 type builder struct {
-	buf      []byte
-	full     bool
-	section  int    // where the open section starts; 0: none
-	first    int    // where the open table's entries start
-	lastFrom int    // where the last entry's key lies in buf
-	lastTo   int    //
-	count    int    // entries of the open table, overridden ones included
-	unsorted bool   // the open table needs sorting, or has entries that do not stay
-	tables   uint64 // tables written
-	entries  uint64 // entries written
+	buf  []byte
+	sink func([]byte) error // takes what is built; nil: it stays in buf. The bytes are valid until sink returns
+	full bool
+
+	section  int    // where the section under way starts
+	first    int    // where its entries start
+	name     string // of the open table
+	open     bool   // there is an open table
+	start    int    // where its first section starts
+	sections uint64 // that it has, the one under way included
+	count    uint64 // entries that it has, overridden ones included
+	last     []byte // its last key
+	unsorted bool   // it needs sorting, or has entries that do not stay; Invariant: false with a sink
+	pace     pace
+
+	tables  uint64 // sections of tables written
+	entries uint64 // entries written
 }
 
-func newBuilder(meta *Meta, full bool, expect int) *builder {
-	b := &builder{buf: make([]byte, 0, min(max(expect, 1024), MaxImageBytes)), full: full}
+// sinkBytes is how much is given to a builder's sink at once, about.
+const sinkBytes = 256 << 10
+
+func newBuilder(meta *Meta, full bool) *builder {
+	b := &builder{full: full}
+	if buf, ok := scratch.Get().(*[]byte); ok {
+		b.buf = (*buf)[:0]
+	}
 	b.buf = append(b.buf, magic...)
 	b.buf = append(b.buf, formatVersion, 0)
 	if full {
 		b.buf[len(b.buf)-1] |= flagFull
 	}
-	b.open(sectionMeta)
+	b.begin(sectionMeta)
 	b.buf = appendMeta(b.buf, meta)
 	b.section = 0 // the CRC of the first section covers the header too
 	b.seal(headerBytes)
 	return b
 }
 
-// open starts a section whose length is not known yet.
-func (b *builder) open(kind byte) {
+// release gives the memory back.
+func (b *builder) release() {
+	if buf := b.buf; cap(buf) <= maxScratch {
+		scratch.Put(&buf)
+	}
+	b.buf = nil
+}
+
+// maxScratch bounds the buffers that are kept for the next image.
+const maxScratch = 64 << 20
+
+// begin starts a section whose length is not known yet.
+func (b *builder) begin(kind byte) {
 	b.section = len(b.buf)
 	b.buf = append(b.buf, kind, 0, 0, 0, 0, 0, 0, 0, 0)
 }
@@ -102,57 +132,96 @@ func (b *builder) open(kind byte) {
 func (b *builder) seal(head int) {
 	binary.LittleEndian.PutUint64(b.buf[head+1:], uint64(len(b.buf)-head-sectionBytes))
 	b.buf = binary.LittleEndian.AppendUint32(b.buf, crc32.Checksum(b.buf[b.section:], castagnoli))
-	b.section = 0
 }
 
 // table ends the open table and starts the next one, whose name must be higher.
-func (b *builder) table(name string) {
-	b.closeTable()
-	b.open(sectionTable)
-	b.buf = binary.AppendUvarint(b.buf, uint64(len(name)))
-	b.buf = append(b.buf, name...)
-	b.first, b.count, b.unsorted = len(b.buf), 0, false
+func (b *builder) table(name string) error {
+	if err := b.closeTable(); err != nil {
+		return err
+	}
+	b.open, b.name, b.start, b.sections, b.count, b.unsorted = true, name, len(b.buf), 0, 0, false
+	b.more()
+	return nil
+}
+
+// more starts a section of the open table.
+func (b *builder) more() {
+	b.begin(sectionTable)
+	b.buf = binary.AppendUvarint(b.buf, uint64(len(b.name)))
+	b.buf = append(b.buf, b.name...)
+	b.first = len(b.buf)
+	b.sections++
 }
 
 // entry appends an entry to the open table.
 func (b *builder) entry(key, value []byte, deleted bool) error {
-	if len(b.buf)+len(key)+len(value) > MaxImageBytes {
+	if b.sink == nil && len(b.buf)+len(key)+len(value) > MaxImageBytes {
 		return fmt.Errorf("checkpoint: image exceeds %d bytes", int64(MaxImageBytes))
 	}
-	if deleted && b.full || b.count > 0 && bytes.Compare(b.buf[b.lastFrom:b.lastTo], key) >= 0 {
+	if deleted && b.full || b.count > 0 && bytes.Compare(b.last, key) >= 0 {
 		b.unsorted = true
+		if b.sink != nil {
+			return fmt.Errorf("checkpoint: assertion failed: key %x after %x in table %q, deleted %v", key, b.last, b.name, deleted)
+		}
+	}
+	if err := b.room(); err != nil {
+		return err
 	}
 	head := uint64(len(key)) << 1
 	if deleted {
 		head |= 1
 	}
 	b.buf = binary.AppendUvarint(b.buf, head)
-	b.lastFrom = len(b.buf)
 	b.buf = append(b.buf, key...)
-	b.lastTo = len(b.buf)
 	if !deleted {
 		b.buf = binary.AppendUvarint(b.buf, uint64(len(value)))
 		b.buf = append(b.buf, value...)
 	}
+	b.last = append(b.last[:0], key...)
 	b.count++
+	b.pace.did(len(key) + len(value))
 	return nil
 }
 
-func (b *builder) closeTable() {
-	if b.section == 0 {
-		return
+// room begins another section of the open table if the one under way is full. What has to be sorted is cut when it has been.
+func (b *builder) room() error {
+	if b.unsorted || len(b.buf)-b.first < sectionFull {
+		return nil
 	}
+	b.seal(b.section)
+	if err := b.drain(sinkBytes); err != nil {
+		return err
+	}
+	b.more()
+	return nil
+}
+
+// drain gives what is built to the sink, once it is so much. No section is under way.
+func (b *builder) drain(least int) error {
+	if b.sink == nil || len(b.buf) < least {
+		return nil
+	}
+	err := b.sink(b.buf)
+	b.buf, b.start = b.buf[:0], 0
+	return err
+}
+
+func (b *builder) closeTable() error {
+	if !b.open {
+		return nil
+	}
+	b.open = false
 	if b.unsorted {
 		b.sort()
 	}
 	if b.count == 0 { // a table without entries is not in the image
-		b.buf = b.buf[:b.section]
-		b.section = 0
-		return
+		b.buf = b.buf[:b.start]
+		return nil
 	}
-	b.entries += uint64(b.count)
-	b.tables++
+	b.entries += b.count
+	b.tables += b.sections
 	b.seal(b.section)
+	return b.drain(sinkBytes)
 }
 
 // sort brings the open table's entries into key order and drops those that do not stay.
@@ -162,33 +231,54 @@ func (b *builder) sort() {
 		place      int32 // among the entries as they came
 		deleted    bool
 	}
-	r := reader{src: bytes.Clone(b.buf[b.first:])}
 	spans := make([]span, 0, b.count)
-	for len(r.src) > 0 {
-		rest := r.src
-		key, _, deleted := r.entry()
-		spans = append(spans, span{key: key, whole: rest[:len(rest)-len(r.src)], place: int32(len(spans)), deleted: deleted})
+	r := reader{src: bytes.Clone(b.buf[b.start:])}
+	for i := range b.sections {
+		entries := reader{src: r.src[sectionBytes:]}
+		if i+1 < b.sections { // sealed
+			r.byte()
+			entries.src = r.take(r.uint64())
+			r.uint32()
+		}
+		entries.take(entries.uvarint()) // the name
+		for len(entries.src) > 0 {
+			rest := entries.src
+			key, _, deleted := entries.entry()
+			spans = append(spans, span{key: key, whole: rest[:len(rest)-len(entries.src)], place: int32(len(spans)), deleted: deleted})
+		}
 	}
 	slices.SortFunc(spans, func(x, y span) int { // not SortStableFunc: it takes three times as long
 		return cmp.Or(bytes.Compare(x.key, y.key), cmp.Compare(x.place, y.place))
 	})
-	b.buf, b.count = b.buf[:b.first], 0
+	b.buf, b.count, b.sections, b.unsorted = b.buf[:b.start], 0, 0, false
+	b.more()
 	for i, s := range spans {
 		overridden := i+1 < len(spans) && bytes.Equal(s.key, spans[i+1].key)
 		if overridden || s.deleted && b.full {
 			continue
 		}
+		_ = b.room() // which fails with a sink only
 		b.buf = append(b.buf, s.whole...)
 		b.count++
 	}
 }
 
-// finish ends the image and hands it over.
-func (b *builder) finish() []byte {
-	b.closeTable()
-	b.open(sectionEnd)
+// end completes the image.
+func (b *builder) end() error {
+	if err := b.closeTable(); err != nil {
+		return err
+	}
+	b.begin(sectionEnd)
 	b.buf = binary.AppendUvarint(b.buf, b.tables)
 	b.buf = binary.AppendUvarint(b.buf, b.entries)
 	b.seal(b.section)
-	return b.buf
+	return b.drain(0)
+}
+
+// finish completes the image and gives a copy of it, which has no more memory than it needs.
+func (b *builder) finish() ([]byte, error) {
+	if err := b.end(); err != nil {
+		return nil, err
+	}
+	return bytes.Clone(b.buf), nil
 }

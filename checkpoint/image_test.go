@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/iotest"
 
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
@@ -150,6 +151,80 @@ func TestImageDependsOnEntriesAlone(t *testing.T) {
 	})
 }
 
+// A big table is cut into sections, in the same places whatever the order in which its entries came, and is read back from memory and from a
+// file, of which little is in memory at a time.
+func TestImageOfManySections(t *testing.T) {
+	var items []item
+	want := ""
+	for i := range 2000 {
+		items = append(items, item{fmt.Sprintf("k%05d", i), strings.Repeat("v", i%97), i%13 == 0})
+	}
+	items = append(items, item{"l", strings.Repeat("long", sectionFull), false}, item{"m", "1", false})
+	for _, it := range items {
+		want += "t/" + it.key + "=" + it.value
+		if it.deleted {
+			want = strings.TrimSuffix(want, it.value) + " deleted"
+		}
+		want += "\n"
+	}
+	sorted, err := Encode(fullMeta(), false, frozen(table{"t", items}))
+	require.NoError(t, err)
+	require.Equal(t, want, dump(t, sorted))
+	back := slices.Clone(items)
+	slices.Reverse(back[len(back)/2:]) // the first sections are there when the disorder begins
+	mixed, err := Encode(fullMeta(), false, frozen(table{"t", back}))
+	require.NoError(t, err)
+	require.Equal(t, sorted, mixed)
+
+	r, err := openImageFile(iotest.OneByteReader(bytes.NewReader(sorted)), uint64(len(sorted)))
+	require.NoError(t, err)
+	n := 0
+	for {
+		key, value, deleted, ok, err := r.next()
+		require.NoError(t, err)
+		if !ok {
+			break
+		}
+		if deleted {
+			value = []byte(items[n].value)
+		}
+		require.Equal(t, items[n], item{string(key), string(value), deleted})
+		n++
+	}
+	require.Equal(t, len(items), n)
+	require.Greater(t, r.tables, uint64(2))
+	require.Less(t, cap(r.s.buf), 5*sectionFull+readBytes)
+	for _, size := range []int{0, 5, headerBytes, len(sorted) / 2, len(sorted) - 1} {
+		r, err := openImageFile(bytes.NewReader(sorted), uint64(size))
+		if err == nil {
+			err = r.verify()
+		}
+		require.ErrorIs(t, err, ErrCorrupt, "cut at %d", size)
+	}
+}
+
+// Sections that are cut in other places than an encoder cuts them are refused: one state has one image.
+func TestSectionsAreCutInOnePlace(t *testing.T) {
+	for what, sizes := range map[string][]int{"early": {100, 100}, "late": {sectionFull, 10, 10}} {
+		b := newBuilder(&Meta{Task: 1}, false)
+		require.NoError(t, b.table("t"))
+		for i, size := range sizes {
+			require.NoError(t, b.entry([]byte{byte(i)}, make([]byte, size), false))
+			if what == "late" {
+				b.unsorted = true // then no section is begun
+			} else if i == 0 {
+				b.seal(b.section)
+				b.more()
+			}
+		}
+		b.unsorted = false
+		cut, err := b.finish()
+		require.NoError(t, err)
+		_, _, err = Verify(cut)
+		require.ErrorIs(t, err, ErrCorrupt, what)
+	}
+}
+
 // TestEveryDamagedByteIsNoticed flips each bit and cuts at each length.
 func TestEveryDamagedByteIsNoticed(t *testing.T) {
 	image, err := Encode(fullMeta(), false, frozen(
@@ -179,12 +254,12 @@ func TestUnknownVersionIsNamed(t *testing.T) {
 	require.ErrorContains(t, err, "version 9")
 }
 
-// TestImageGolden holds the bytes of format version 1 still: stores on disk have them.
+// TestImageGolden holds the bytes of format version 2 still: stores on disk have them.
 func TestImageGolden(t *testing.T) {
 	image, err := Encode(fullMeta(), false, frozen(
 		table{"count", []item{{"apple", "1", false}, {"pear", "", true}}}, table{"timers", []item{{"t", "x", false}}}))
 	require.NoError(t, err)
-	path := filepath.Join("testdata", "image-v1.bin")
+	path := filepath.Join("testdata", "image-v2.bin")
 	if *rewrite {
 		require.NoError(t, os.WriteFile(path, image, 0o644))
 	}
@@ -206,16 +281,18 @@ func FuzzImage(f *testing.F) {
 			require.ErrorIs(t, err, ErrCorrupt)
 			return
 		}
-		b := newBuilder(&meta, full, 0)
+		b := newBuilder(&meta, full)
 		last := ""
 		require.NoError(t, Entries(src, func(table string, key, value []byte, deleted bool) error {
-			if b.tables+uint64(b.count) == 0 || table != last {
-				b.table(table)
+			if !b.open || table != last {
+				require.NoError(t, b.table(table))
 				last = table
 			}
 			return b.entry(key, value, deleted)
 		}))
-		require.Equal(t, src, b.finish())
+		again, err := b.finish()
+		require.NoError(t, err)
+		require.Equal(t, src, again)
 	})
 }
 
@@ -238,13 +315,13 @@ func FuzzMeta(f *testing.F) {
 func FuzzSections(f *testing.F) {
 	f.Add([]byte{1, 'a', 2, 'k', 1, 'v'}, []byte{1, 'b', 3, 'k'}, []byte{2, 2})
 	f.Fuzz(func(t *testing.T, first, second, end []byte) {
-		b := newBuilder(&Meta{Task: 1}, false, 0)
+		b := newBuilder(&Meta{Task: 1}, false)
 		for i, payload := range [][]byte{first, second, end} {
 			kind := byte(sectionTable)
 			if i == 2 {
 				kind = sectionEnd
 			}
-			b.open(kind)
+			b.begin(kind)
 			b.buf = append(b.buf, payload...)
 			b.seal(b.section)
 		}

@@ -4,8 +4,6 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/cockroachdb/pebble/v2"
-
 	"github.com/understudy-stream/understudy/determinant"
 	"github.com/understudy-stream/understudy/internal/mutation"
 )
@@ -24,12 +22,8 @@ func (s *Store) Restore(
 		*meta = Meta{Task: t}
 		return nil
 	}
-	m, iter, err := s.view(t, e)
+	m, err := s.view(t, e, load)
 	if err != nil {
-		return err
-	}
-	err = eachEntry(iter, load)
-	if err = errors.Join(err, iter.Close()); err != nil {
 		return fmt.Errorf("checkpoint: restore task %d epoch %d: %w", t, e, err)
 	}
 	*meta = m
@@ -37,7 +31,7 @@ func (s *Store) Restore(
 }
 
 // RestoreAt is Restore for a caller that knows from the ledger that checkpoint e of the task, as taken by incarnation inc,
-// is committed: if this store has the image but was not told yet, it folds the image first.
+// is committed: if this store has the image but was not told yet, it commits the image first.
 func (s *Store) RestoreAt(
 	t determinant.TaskID, e determinant.Epoch, inc determinant.Incarnation, meta *Meta, load func(table string, key, value []byte) error,
 ) error {
@@ -60,12 +54,20 @@ func (s *Store) MetaAt(t determinant.TaskID, e determinant.Epoch, inc determinan
 		*meta = Meta{Task: t}
 		return nil
 	}
-	m, iter, err := s.view(t, e)
+	files, err := s.openHeld(t, e)
 	if err != nil {
 		return err
 	}
-	*meta = m
-	return iter.Close()
+	newest := files[len(files)-1]
+	r, err := openImageFile(newest.file, newest.bytes)
+	for _, f := range files {
+		err = errors.Join(err, f.file.Close())
+	}
+	if err != nil {
+		return fmt.Errorf("checkpoint: meta of task %d in %s: %w", t, newest.name, err)
+	}
+	*meta = r.meta
+	return nil
 }
 
 func (s *Store) foldFor(t *determinant.TaskID, e *determinant.Epoch, inc determinant.Incarnation) error {
@@ -78,27 +80,24 @@ func (s *Store) foldFor(t *determinant.TaskID, e *determinant.Epoch, inc determi
 	if s.mutations.Has(mutation.RestoreUncommitted) {
 		*e, inc = s.newest(*t, *e, inc)
 	}
-	f := s.newFolder()
-	defer f.close()
-	if err := f.addImage(imageID{*t, *e}, inc); err != nil {
+	f := folder{s: s}
+	if err := f.add(imageID{*t, *e}, inc); err != nil {
 		return err
 	}
-	if len(f.next) == 0 {
+	if len(f.parts) == 0 {
 		return nil
 	}
-	if err := f.finish(); err != nil {
-		return err
-	}
-	return s.removeImages(func(id imageID) bool { return id.task == *t && id.epoch <= *e })
+	removed, err := s.removeImages(func(id imageID) bool { return id.task == *t && id.epoch <= *e && !f.has(id) })
+	return errors.Join(err, f.finish(removed))
 }
 
 // newest is the mutation RestoreUncommitted: the newest image that is here counts, committed or not.
 func (s *Store) newest(t determinant.TaskID, e determinant.Epoch, inc determinant.Incarnation) (determinant.Epoch, determinant.Incarnation) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for id, i := range s.mu.images { // a maximum, whatever the order
+	for id, im := range s.mu.images { // a maximum, whatever the order
 		if id.task == t && id.epoch > e {
-			e, inc = id.epoch, i
+			e, inc = id.epoch, im.inc
 		}
 	}
 	return e, inc
@@ -113,75 +112,72 @@ func (s *Store) Export(t determinant.TaskID) ([]byte, error) {
 	defer s.leave()
 	e := s.Held(t)
 	if e == 0 {
-		return newBuilder(&Meta{Task: t}, true, 0).finish(), nil
+		b := newBuilder(&Meta{Task: t}, true)
+		defer b.release()
+		return b.finish()
 	}
-	m, iter, err := s.view(t, e)
-	if err != nil {
-		return nil, err
-	}
-	b := newBuilder(&m, true, 0)
+	var b *builder
 	table, started := "", false
-	err = eachEntry(iter, func(name string, key, value []byte) error {
+	_, err := s.viewAs(t, e, func(m *Meta) { b = newBuilder(m, true) }, func(name string, key, value []byte) error {
 		if !started || name != table {
 			table, started = name, true
-			b.table(name)
+			if err := b.table(name); err != nil {
+				return err
+			}
 		}
 		return b.entry(key, value, false)
 	})
-	if err = errors.Join(err, iter.Close()); err != nil {
+	if b != nil {
+		defer b.release()
+	}
+	if err != nil {
 		return nil, fmt.Errorf("checkpoint: export task %d epoch %d: %w", t, e, err)
 	}
-	return b.finish(), nil
+	return b.finish()
 }
 
-// view returns the Meta of committed checkpoint e and an iterator over its entries: both of one moment. The caller closes
-// the iterator; nothing that is committed later shows in it.
-func (s *Store) view(t determinant.TaskID, e determinant.Epoch) (m Meta, iter *pebble.Iterator, err error) {
+// view gives the Meta of committed checkpoint e and calls load for each entry.
+func (s *Store) view(t determinant.TaskID, e determinant.Epoch, load func(table string, key, value []byte) error) (m Meta, err error) {
+	return s.viewAs(t, e, func(*Meta) {}, load)
+}
+
+// viewAs is view for a caller that wants the Meta before the entries.
+func (s *Store) viewAs(
+	t determinant.TaskID, e determinant.Epoch, begin func(m *Meta), load func(table string, key, value []byte) error,
+) (Meta, error) {
+	files, err := s.openHeld(t, e)
+	if err != nil {
+		return Meta{}, err
+	}
+	m, err := newMerging(files)
+	if err != nil {
+		return Meta{}, err
+	}
+	if m.meta.Task != t || m.meta.Epoch != e {
+		err := fmt.Errorf("%w: a part of task %d epoch %d where task %d epoch %d should be", ErrCorrupt, m.meta.Task, m.meta.Epoch, t, e)
+		return Meta{}, errors.Join(err, m.close())
+	}
+	begin(&m.meta)
+	for {
+		table, key, value, deleted, ok, err := m.next()
+		if err == nil && ok && !deleted {
+			err = load(table, key, value)
+		}
+		if err != nil || !ok {
+			return m.meta, errors.Join(err, m.close())
+		}
+	}
+}
+
+// openHeld opens the files of committed checkpoint e of the task: nothing that is committed later shows in them. The caller closes them.
+func (s *Store) openHeld(t determinant.TaskID, e determinant.Epoch) ([]partFile, error) {
 	s.fold.Lock()
 	defer s.fold.Unlock()
-	if held := s.Held(t); held != e {
-		return m, nil, fmt.Errorf("%w: task %d epoch %d, held is %d", ErrNotHeld, t, e, held)
+	s.mu.Lock()
+	held, chain := s.heldLocked(t).Epoch, s.mu.chains[t]
+	s.mu.Unlock()
+	if held != e {
+		return nil, fmt.Errorf("%w: task %d epoch %d, held is %d", ErrNotHeld, t, e, held)
 	}
-	value, closer, err := s.db.Get(metaKey(t))
-	if err != nil {
-		return m, nil, fmt.Errorf("checkpoint: meta of task %d: %w", t, err)
-	}
-	m, err = decodeMeta(value)
-	if err = errors.Join(err, closer.Close()); err != nil {
-		return m, nil, err
-	}
-	if m.Task != t || m.Epoch != e {
-		return m, nil, fmt.Errorf("%w: meta of task %d epoch %d where task %d epoch %d should be", ErrCorrupt, m.Task, m.Epoch, t, e)
-	}
-	from, to := entryRange(t)
-	iter, err = s.db.NewIter(&pebble.IterOptions{LowerBound: from, UpperBound: to})
-	if err != nil {
-		return m, nil, fmt.Errorf("checkpoint: entries of task %d: %w", t, err)
-	}
-	return m, iter, nil
-}
-
-// eachEntry calls f for each entry that the iterator has.
-func eachEntry(iter *pebble.Iterator, f func(table string, key, value []byte) error) error {
-	var prefix []byte
-	var table string
-	for ok := iter.First(); ok; ok = iter.Next() {
-		key := iter.Key()
-		end, err := tableEnd(key)
-		if err != nil {
-			return err
-		}
-		if string(key[:end]) != string(prefix) {
-			prefix = append(prefix[:0], key[:end]...)
-			table = tableName(prefix)
-		}
-		value, err := iter.ValueAndErr()
-		if err != nil {
-			return err
-		}
-		if err := f(table, key[end:], value); err != nil {
-			return err
-		}
-	}
-	return iter.Error()
+	return s.openParts(chain)
 }

@@ -115,6 +115,9 @@ type storeOp struct {
 
 const crashTasks = 4
 
+// crashSeeds is how many runs TestStoreCrashes makes.
+const crashSeeds = 100
+
 // randomOp draws a call that often makes sense in the state m.
 func randomOp(t *testing.T, rng *rand.Rand, m *model) storeOp {
 	task := determinant.TaskID(rng.IntN(crashTasks))
@@ -217,8 +220,7 @@ func (c *crashFS) MaybeError(op errorfs.Op) error {
 	defer c.mu.Unlock()
 	if op.Kind.ReadOrWrite() == errorfs.OpIsWrite {
 		if c.left--; c.left == 0 {
-			// All or nothing of what is not synced: Pebble relies on a directory keeping the order of what is done to it (a
-			// new MANIFEST and the marker that names it are made durable by one sync), and the clone does not.
+			// All or nothing of what is not synced: a rename is one change to a file system, and the clone would make two of it.
 			c.clone = c.mem.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: 100 * c.rng.IntN(2), RNG: c.rng})
 		}
 	}
@@ -244,6 +246,7 @@ func TestStoreCrashes(t *testing.T) {
 		crashes += crashRun(t, uint64(seed), calls)
 	}
 	t.Logf("%d crashes, calls %v", crashes, calls)
+	require.Greater(t, calls["merged"], seeds, "stores whose parts were merged")
 	require.Greater(t, crashes, seeds)
 }
 
@@ -253,7 +256,7 @@ func crashRun(t *testing.T, seed uint64, calls map[string]int) (crashes int) {
 	m := &model{map[determinant.TaskID]modelState{}, map[imageID]modelImage{}}
 	open := func() (*Store, *crashFS) {
 		c := &crashFS{mem: mem, left: 1 + rng.IntN(150), rng: rand.New(rand.NewPCG(seed, uint64(crashes)))}
-		s, err := OpenStore("w/store", StoreOptions{FS: errorfs.Wrap(mem, c), Identity: "job", MemTableBytes: 16 << 10})
+		s, err := OpenStore("w/store", StoreOptions{FS: errorfs.Wrap(mem, c), Identity: "job", MergeBytes: 4 << 10})
 		require.NoError(t, err, "seed %d", seed)
 		return s, c
 	}
@@ -275,6 +278,11 @@ func crashRun(t *testing.T, seed uint64, calls map[string]int) (crashes int) {
 			}
 			if got := op.store(s); want == nil {
 				require.NoError(t, got, "seed %d call %d %s again", seed, i, op.name)
+			}
+		}
+		for task := range m.held {
+			if len(s.mu.chains[task]) == 1 && len(before.held) > 0 && s.mu.merged == task && op.name == "commit" {
+				calls["merged"]++
 			}
 		}
 		tasks := slices.Sorted(maps.Keys(m.held))

@@ -3,7 +3,6 @@ package checkpoint
 import (
 	"errors"
 	"fmt"
-	"io"
 	"strconv"
 	"strings"
 
@@ -18,66 +17,129 @@ type imageID struct {
 	epoch determinant.Epoch
 }
 
+// pending is an image that is not committed.
+type pending struct {
+	inc     determinant.Incarnation
+	bytes   uint64
+	checked bool              // what follows is known, and the file was verified, or made of bytes that were
+	base    determinant.Epoch // that the entries are relative to
+	full    bool
+	part    string // name that the file has already got by a commit that could not be made durable; empty: it has its own
+}
+
 const (
 	imageSuffix = ".image"
 	tempSuffix  = ".tmp"
 
-	writeChunk = 256 << 10 // bytes written to an image file at once
-	maxRecent  = 64 << 20  // bytes of images that stay in memory until they are folded
+	writeChunk = 128 << 10 // bytes written to an image file at once
+
+	// syncEvery is how many bytes are written to a file before the system is told to bring them to the disk. Otherwise the sync at the end
+	// would wait for all of them, and a processor with it: Go's scheduler takes a while to notice that a call blocks.
+	syncEvery = 512 << 10
 )
 
 // imageName is the name of an image file: task-epoch-incarnation.image.
-func (s *Store) imageName(id imageID, inc determinant.Incarnation) string {
-	return s.fs.PathJoin(s.dir, fmt.Sprintf("%d-%d-%d%s", id.task, id.epoch, inc, imageSuffix))
+func imageName(id imageID, inc determinant.Incarnation) string {
+	return fmt.Sprintf("%d-%d-%d%s", id.task, id.epoch, inc, imageSuffix)
+}
+
+// name is what the image's file is called now.
+func (p *pending) name(id imageID) string {
+	if p.part != "" {
+		return p.part
+	}
+	return imageName(id, p.inc)
+}
+
+// path is where a file of that name is.
+func (s *Store) path(name string) string { return s.fs.PathJoin(s.dir, name) }
+
+// parseNumbers takes apart what is before the suffix of a name.
+func parseNumbers(name, suffix string, n []uint64) bool {
+	parts := strings.Split(strings.TrimSuffix(name, suffix), "-")
+	if !strings.HasSuffix(name, suffix) || len(parts) != len(n) {
+		return false
+	}
+	for i, part := range parts {
+		v, err := strconv.ParseUint(part, 10, 64)
+		if err != nil || strconv.FormatUint(v, 10) != part || i == 0 && v > 1<<32-1 {
+			return false
+		}
+		n[i] = v
+	}
+	return true
 }
 
 // parseImageName is the inverse of imageName.
 func parseImageName(name string) (id imageID, inc determinant.Incarnation, ok bool) {
-	parts := strings.Split(strings.TrimSuffix(name, imageSuffix), "-")
-	if !strings.HasSuffix(name, imageSuffix) || len(parts) != 3 {
-		return id, 0, false
-	}
 	var n [3]uint64
-	for i, part := range parts {
-		v, err := strconv.ParseUint(part, 10, 64)
-		if err != nil || strconv.FormatUint(v, 10) != part || i == 0 && v > 1<<32-1 {
-			return id, 0, false
-		}
-		n[i] = v
-	}
-	return imageID{determinant.TaskID(n[0]), determinant.Epoch(n[1])}, determinant.Incarnation(n[2]), true
+	ok = parseNumbers(name, imageSuffix, n[:])
+	return imageID{determinant.TaskID(n[0]), determinant.Epoch(n[1])}, determinant.Incarnation(n[2]), ok
 }
 
-// loadImages finds the image files and removes what a crash left behind: temporary files, images of lower incarnations,
-// images that are folded already.
-func (s *Store) loadImages() error {
+// load finds the files and removes what a crash left behind: temporary files, images of lower incarnations, images that are committed
+// already, parts that were merged.
+func (s *Store) load() error {
 	names, err := s.fs.List(s.dir)
 	if err != nil {
 		return fmt.Errorf("checkpoint: list %s: %w", s.dir, err)
 	}
+	var useless []string
+	found := make(map[determinant.TaskID][]part)
+	for _, name := range names {
+		if p, ok := parsePartName(name); ok {
+			if p.bytes, err = s.size(name); err != nil {
+				return err
+			}
+			found[p.task] = append(found[p.task], p)
+		}
+	}
+	for t, parts := range found { // each for itself
+		chain, rest := chainOf(parts)
+		if len(chain) > 0 {
+			s.mu.chains[t] = chain
+		}
+		for _, p := range rest {
+			useless = append(useless, p.name())
+		}
+	}
 	for _, name := range names {
 		id, inc, ok := parseImageName(name)
+		old := s.mu.images[id]
 		switch {
-		case !ok && !strings.HasSuffix(name, tempSuffix):
-			continue // not ours
-		case !ok || id.epoch <= s.mu.held[id.task].Epoch:
-			err = s.fs.Remove(s.fs.PathJoin(s.dir, name))
-		default:
-			if old, ok := s.mu.images[id]; ok {
-				err = s.fs.Remove(s.imageName(id, min(old, inc)))
-				inc = max(old, inc)
+		case !ok && strings.HasSuffix(name, tempSuffix), ok && id.epoch <= s.heldLocked(id.task).Epoch:
+			useless = append(useless, name)
+		case ok && old != nil && old.inc > inc:
+			useless = append(useless, name)
+		case ok:
+			if old != nil {
+				useless = append(useless, imageName(id, old.inc))
 			}
-			s.mu.images[id] = inc
+			bytes, err := s.size(name)
+			if err != nil {
+				return err
+			}
+			s.mu.images[id] = &pending{inc: inc, bytes: bytes}
 		}
-		if err != nil {
+	}
+	for _, name := range useless {
+		if err := s.fs.Remove(s.path(name)); err != nil {
 			return fmt.Errorf("checkpoint: clean up %s: %w", name, err)
 		}
 	}
 	return nil
 }
 
-// Put keeps an image beside the committed state until it is committed or dropped, and may keep the very bytes, which must not be changed
-// any more. It may be called again with the same
+// size is how long a file is, in bytes.
+func (s *Store) size(name string) (uint64, error) {
+	info, err := s.fs.Stat(s.path(name))
+	if err != nil {
+		return 0, fmt.Errorf("checkpoint: %w", err)
+	}
+	return uint64(info.Size()), nil
+}
+
+// Put keeps an image beside the committed state until it is committed or dropped. It may be called again with the same
 // image, and replaces an image of the same task and epoch by a lower incarnation. The error has in its chain
 //   - ErrBase if the image is incremental and the store holds an older checkpoint of the task than Meta.Base. The store may
 //     only be behind with Commit; otherwise it needs a full image;
@@ -88,6 +150,19 @@ func (s *Store) Put(image []byte) error {
 	if err != nil {
 		return err
 	}
+	return s.put(image, &meta, full)
+}
+
+// PutEncoded is Put for an image that Encode has just made in this process: it is not verified.
+func (s *Store) PutEncoded(image []byte) error {
+	d, err := openImage(image)
+	if err != nil {
+		return err
+	}
+	return s.put(image, &d.meta, d.full)
+}
+
+func (s *Store) put(image []byte, meta *Meta, full bool) error {
 	if meta.Epoch == 0 || !full && meta.Base >= meta.Epoch {
 		return fmt.Errorf("%w: image of task %d epoch %d relative to %d", ErrCorrupt, meta.Task, meta.Epoch, meta.Base)
 	}
@@ -96,175 +171,155 @@ func (s *Store) Put(image []byte) error {
 	}
 	defer s.leave()
 	s.mu.Lock()
-	have, err := s.admitLocked(&meta, full)
-	temp := s.fs.PathJoin(s.dir, strconv.FormatUint(s.mu.temp, 10)+tempSuffix)
-	s.mu.temp++
+	have, err := s.admitLocked(meta, full)
+	temp := s.tempLocked()
 	s.mu.Unlock()
 	if have || err != nil {
 		return err
 	}
-	if err := s.writeTemp(temp, image); err != nil {
+	if err := s.writeFile(s.path(temp), image); err != nil {
 		return err
 	}
-	if err := s.install(temp, &meta, full, image); err != nil {
-		return errors.Join(err, s.removeTemp(temp))
+	p := &pending{inc: meta.Incarnation, bytes: uint64(len(image)), checked: true, base: meta.Base, full: full}
+	if err := s.install(temp, meta, p); err != nil {
+		return errors.Join(err, s.removeIfThere(temp))
 	}
 	return nil
 }
 
+// tempLocked gives a name for a temporary file. s.mu is held.
+func (s *Store) tempLocked() string {
+	s.mu.temp++
+	return strconv.FormatUint(s.mu.temp, 10) + tempSuffix
+}
+
 // admitLocked tells whether the image is here already, or why it cannot come here.
 func (s *Store) admitLocked(m *Meta, full bool) (have bool, err error) {
-	held := s.mu.held[m.Task]
-	old, ok := s.mu.images[imageID{m.Task, m.Epoch}]
+	held := s.heldLocked(m.Task)
+	old := s.mu.images[imageID{m.Task, m.Epoch}]
 	switch {
-	case held.Epoch == m.Epoch && held.Incarnation == m.Incarnation, ok && old == m.Incarnation:
+	case held.Epoch == m.Epoch && held.Incarnation == m.Incarnation, old != nil && old.inc == m.Incarnation:
 		return true, nil
 	case held.Epoch >= m.Epoch:
 		return false, fmt.Errorf("%w: task %d epoch %d incarnation %d, but epoch %d of incarnation %d is committed here",
 			ErrStale, m.Task, m.Epoch, m.Incarnation, held.Epoch, held.Incarnation)
-	case ok && old > m.Incarnation:
+	case old != nil && old.inc > m.Incarnation:
 		return false, fmt.Errorf("%w: task %d epoch %d incarnation %d, but incarnation %d has put one",
-			ErrStale, m.Task, m.Epoch, m.Incarnation, old)
+			ErrStale, m.Task, m.Epoch, m.Incarnation, old.inc)
 	case !full && m.Base > held.Epoch: // one of an older base has all that changed since, so it fits too
 		return false, fmt.Errorf("%w: task %d epoch %d needs checkpoint %d, held is %d", ErrBase, m.Task, m.Epoch, m.Base, held.Epoch)
 	}
 	return false, nil
 }
 
-// writeTemp writes the file and does not return nil until its bytes are durable.
-func (s *Store) writeTemp(name string, image []byte) error {
-	f, err := s.fs.Create(name, vfs.WriteCategoryUnspecified)
+// writeFile writes the file at that path and does not return nil until its bytes are durable.
+func (s *Store) writeFile(path string, bytes []byte) error {
+	f, err := s.fs.Create(path, vfs.WriteCategoryUnspecified)
 	if err != nil {
-		return fmt.Errorf("checkpoint: create image: %w", err)
+		return fmt.Errorf("checkpoint: create %s: %w", path, err)
 	}
-	chunk := make([]byte, min(len(image), writeChunk)) // a vfs.File may scribble on what it is given
-	for rest := image; len(rest) > 0 && err == nil; {
+	f = vfs.NewSyncingFile(f, vfs.SyncingFileOptions{NoSyncOnClose: true, BytesPerSync: syncEvery})
+	chunk := make([]byte, min(len(bytes), writeChunk)) // a vfs.File may scribble on what it is given
+	var p pace
+	for rest := bytes; len(rest) > 0 && err == nil; {
 		n := copy(chunk, rest)
 		rest = rest[n:]
 		_, err = f.Write(chunk[:n])
+		p.did(n)
 	}
 	if err == nil {
 		err = f.Sync()
 	}
 	if err = errors.Join(err, f.Close()); err != nil {
-		return errors.Join(fmt.Errorf("checkpoint: write image: %w", err), s.removeTemp(name))
+		return errors.Join(fmt.Errorf("checkpoint: write %s: %w", path, err), s.fs.Remove(path))
 	}
 	return nil
 }
 
-// removeTemp removes a temporary file that may be gone already. One that stays is removed by the next OpenStore.
-func (s *Store) removeTemp(name string) error {
-	if _, err := s.fs.Stat(name); err == nil {
-		return s.fs.Remove(name)
+// removeIfThere removes a temporary file that may be gone already. One that stays is removed by the next OpenStore.
+func (s *Store) removeIfThere(name string) error {
+	if _, err := s.fs.Stat(s.path(name)); err == nil {
+		return s.fs.Remove(s.path(name))
 	}
 	return nil
 }
 
-// install gives a finished temporary file its name, if the image is still welcome.
-func (s *Store) install(temp string, m *Meta, full bool, image []byte) error {
+// install gives a finished temporary file its name, if the image is still welcome. Nobody waits for the disk meanwhile who only asks what is
+// held.
+func (s *Store) install(temp string, m *Meta, p *pending) error {
 	id := imageID{m.Task, m.Epoch}
+	name := p.name(id)
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	have, err := s.admitLocked(m, full)
-	if err != nil {
-		return err
-	}
-	if have { // by a call that ran beside this one
-		return s.removeTemp(temp)
-	}
-	name := s.imageName(id, m.Incarnation)
-	if err := s.fs.Rename(temp, name); err != nil {
-		return fmt.Errorf("checkpoint: install image: %w", err)
-	}
-	if err := syncDir(s.fs, s.dir); err != nil {
-		return errors.Join(fmt.Errorf("checkpoint: install image: %w", err), s.removeTemp(name))
-	}
-	old, replaced := s.mu.images[id]
-	s.mu.images[id] = m.Incarnation
-	s.forgetLocked(id)
-	if s.mu.recentBytes+len(image) <= maxRecent {
-		s.mu.recent[id] = image
-		s.mu.recentBytes += len(image)
-	}
-	if replaced {
-		_ = s.fs.Remove(s.imageName(id, old)) // the next OpenStore would
-	}
-	return nil
-}
-
-// forgetLocked drops an image's bytes from memory. s.mu is held.
-func (s *Store) forgetLocked(id imageID) {
-	s.mu.recentBytes -= len(s.mu.recent[id])
-	delete(s.mu.recent, id)
-}
-
-// readImage gives the bytes of an image, which are verified, from memory or else from its file.
-func (s *Store) readImage(id imageID, inc determinant.Incarnation) (image []byte, m Meta, full bool, err error) {
-	s.mu.Lock()
-	if s.mu.images[id] == inc {
-		image = s.mu.recent[id]
+	have, err := s.admitLocked(m, p.full)
+	if err == nil && !have {
+		err = s.fs.Rename(s.path(temp), s.path(name))
 	}
 	s.mu.Unlock()
-	if image != nil {
-		d, err := openImage(image)
-		if err != nil {
-			return nil, m, false, fmt.Errorf("checkpoint: image of task %d epoch %d in memory: %w", id.task, id.epoch, err)
-		}
-		return image, d.meta, d.full, nil
+	switch {
+	case err != nil:
+		return fmt.Errorf("checkpoint: install image: %w", err)
+	case have: // by a call that ran beside this one
+		return s.removeIfThere(temp)
 	}
-	name := s.imageName(id, inc)
-	f, err := s.fs.Open(name, vfs.SequentialReadsOption)
-	if err != nil {
-		return nil, m, false, fmt.Errorf("checkpoint: read image: %w", err)
+	if err := s.sync(); err != nil {
+		return errors.Join(err, s.removeIfThere(name))
 	}
-	image, err = readWhole(f)
-	if err = errors.Join(err, f.Close()); err != nil {
-		return nil, m, false, fmt.Errorf("checkpoint: read image %s: %w", name, err)
-	}
-	m, full, err = Verify(image)
-	if err == nil && (imageID{m.Task, m.Epoch} != id || m.Incarnation != inc) {
-		err = fmt.Errorf("%w: holds task %d epoch %d incarnation %d", ErrCorrupt, m.Task, m.Epoch, m.Incarnation)
-	}
-	if err != nil {
-		return nil, m, false, fmt.Errorf("checkpoint: image %s: %w", name, err)
-	}
-	return image, m, full, nil
-}
-
-// readWhole reads a file whose size is known into memory of that size.
-func readWhole(f vfs.File) ([]byte, error) {
-	info, err := f.Stat()
-	if err != nil {
-		return nil, err
-	}
-	image := make([]byte, info.Size())
-	_, err = io.ReadFull(f, image)
-	return image, err
-}
-
-// removeImages removes the image files that drop chooses, for good: they do not come back after a crash. A file that
-// cannot be removed stays known, so that a later call tries again.
-func (s *Store) removeImages(drop func(id imageID) bool) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	var failed error
-	removed := false
-	for id, inc := range s.mu.images {
+	have, err = s.admitLocked(m, p.full)
+	if err != nil {
+		return errors.Join(err, s.removeIfThere(name))
+	}
+	if have { // it is the same file
+		return nil
+	}
+	old := s.mu.images[id]
+	s.mu.images[id] = p
+	if old != nil {
+		_ = s.fs.Remove(s.path(old.name(id))) // the next OpenStore would
+	}
+	return nil
+}
+
+// check verifies the file of an image that was there when the store was opened.
+func (s *Store) check(id imageID, p *pending) error {
+	if p.checked {
+		return nil
+	}
+	name := p.name(id)
+	f, err := s.fs.Open(s.path(name), vfs.SequentialReadsOption)
+	if err != nil {
+		return fmt.Errorf("checkpoint: read image: %w", err)
+	}
+	r, err := openImageFile(f, p.bytes)
+	if err == nil {
+		err = r.verify()
+	}
+	if err == nil && (imageID{r.meta.Task, r.meta.Epoch} != id || r.meta.Incarnation != p.inc) {
+		err = fmt.Errorf("%w: holds task %d epoch %d incarnation %d", ErrCorrupt, r.meta.Task, r.meta.Epoch, r.meta.Incarnation)
+	}
+	if err = errors.Join(err, f.Close()); err != nil {
+		return fmt.Errorf("checkpoint: image %s: %w", name, err)
+	}
+	p.base, p.full, p.checked = r.meta.Base, r.full, true
+	return nil
+}
+
+// removeImages removes the image files that drop chooses; once the directory is synced they do not come back after a crash. A file that
+// cannot be removed stays known, so that a later call tries again.
+func (s *Store) removeImages(drop func(id imageID) bool) (removed bool, failed error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for id, p := range s.mu.images { // in any order
 		if !drop(id) {
 			continue
 		}
-		if err := s.fs.Remove(s.imageName(id, inc)); err != nil {
+		if err := s.fs.Remove(s.path(p.name(id))); err != nil {
 			failed = errors.Join(failed, fmt.Errorf("checkpoint: remove image: %w", err))
 			continue
 		}
 		delete(s.mu.images, id)
-		s.forgetLocked(id)
 		removed = true
 	}
-	if removed {
-		if err := syncDir(s.fs, s.dir); err != nil {
-			failed = errors.Join(failed, fmt.Errorf("checkpoint: remove images: %w", err))
-		}
-	}
-	return failed
+	return removed, failed
 }

@@ -31,7 +31,6 @@ type hosted struct {
 	recovering atomic.Bool // counts as failed until CaughtUp was reported
 	silent     atomic.Bool // nothing new has left the task in this life, and it is not the first
 	accused    bool        // a rollback was asked for in its name
-	imageBytes int         // of the last image that was encoded; disk jobs only
 
 	// What follows is guarded by the worker's mu.
 	base   determinant.Epoch // committed checkpoint that frozen is relative to
@@ -84,9 +83,6 @@ type pendingAck struct {
 	sent    bool
 	barrier determinant.Seq
 }
-
-// maxExpected bounds the memory that is taken for an image because the one before was as big.
-const maxExpected = 64 << 20
 
 // Step runs the next step of a task, if it is still the one that runs here. It is called by one goroutine per task.
 func (w *Worker) Step(t *task.Task) (progress bool) {
@@ -238,11 +234,9 @@ func (h *hosted) Snapshot(t *task.Task, s task.Snapshot) {
 
 // store encodes and writes an image and ships the same bytes to the standbys.
 func (w *Worker) store(h *hosted, p *pendingAck, meta checkpoint.Meta, tables []checkpoint.Frozen) {
-	expect := min(h.imageBytes+h.imageBytes/8, maxExpected)
-	image, err := checkpoint.EncodeSized(meta, false, tables, expect)
-	h.imageBytes = len(image)
+	image, err := checkpoint.Encode(meta, false, tables)
 	if err == nil {
-		err = w.opts.State.Put(image)
+		err = w.opts.State.PutEncoded(image)
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -307,7 +307,7 @@ func (b *checkpointBench) whileTaking(ctx context.Context, f func() error) error
 }
 
 // settle takes a checkpoint that begins from now on, collects garbage, and waits until the process computes next to nothing: what a stage has
-// left to be done, such as Pebble's compactions, must not be done in the next one.
+// left to be done must not be done in the next one.
 func (b *checkpointBench) settle(ctx context.Context) error {
 	b.noted(nil)
 	for range 2 { // the first may have begun before

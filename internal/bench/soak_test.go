@@ -25,11 +25,11 @@ const (
 	soakLook   = 250 * time.Millisecond
 	soakGrowth = 1.15    // of the last third's median by the second third's
 	soakSlack  = 8 << 20 // bytes by which a small figure may grow nevertheless
-	// soakTables is how much Pebble may hold in memory, and in its log, of what three workers' states were given, before it writes it down. A byte
+	// soakUnmerged is how much more three workers' stores may have at one time than at another of what was replaced, until it is merged. A byte
 	// that leaks with each event is more.
-	soakTables  = 3 * 16 << 20
-	soakEvents  = 1 << 50 // more than there is time for
-	soakSamples = 30      // at least
+	soakUnmerged = 3 * 16 << 20
+	soakEvents   = 1 << 50 // more than there is time for
+	soakSamples  = 30      // at least
 )
 
 // level is what a job held at some time, in bytes.
@@ -47,10 +47,10 @@ var kinds = []struct {
 	of    func(level) float64
 	slack float64
 }{
-	{"live heap less kept output", func(l level) float64 { return max(0, l.heap-l.inflight) }, soakTables},
+	{"live heap less kept output", func(l level) float64 { return max(0, l.heap-l.inflight) }, soakUnmerged},
 	{"kept output", func(l level) float64 { return l.inflight }, soakSlack},
 	{"determinants", func(l level) float64 { return l.choices }, soakSlack},
-	{"state directory", func(l level) float64 { return l.disk }, soakTables},
+	{"state directory", func(l level) float64 { return l.disk }, soakUnmerged},
 }
 
 // errNotFlat says that something grows.

@@ -38,7 +38,7 @@ type disk struct {
 	dir *dir
 }
 
-// Create implements vfs.FS. Image files may fail to be written; Pebble's own files do not, since it gives up at once.
+// Create implements vfs.FS. Files of images, also of merged ones, may fail to be written.
 func (d *disk) Create(name string, category vfs.DiskWriteCategory) (vfs.File, error) {
 	f, err := d.FS.Create(name, category)
 	if err != nil || d.dir.failing == 0 || !strings.Contains(name, "images/") {
