@@ -60,7 +60,7 @@ func combine[K comparable, I, A, O any](ks KeyedStream[K, I], name string, w Win
 			out, err := portOf[partial[K, A]](outs, 0)
 			op := &combiner[K, I, A]{pass: pass{at, out}, key: ks.key, take: a.take, out: out}
 			if !w.processing && w.slide > 0 {
-				op.slice = w.slice()
+				op.place.slice = w.slice()
 			}
 			return built{op: op, entries: []any{op}}, err
 		},
@@ -90,7 +90,7 @@ type combiner[K comparable, I, A any] struct {
 	key   func(I) K
 	take  func(acc A, known bool, v I) (A, error)
 	out   collector[partial[K, A]]
-	slice int64 // 0: of processing time, which the window's task assigns
+	place place // of the record before; its slices are 0 ms long in processing time, which the window's task assigns
 
 	held  []heldPartial[K, A] // in the order in which they go out
 	index heldIndex[K, A]
@@ -178,11 +178,12 @@ type undone[A any] struct {
 func (c *combiner[K, I, A]) record(v I, ts int64, hasTime bool) error {
 	c.begin(ts, hasTime)
 	key, start := c.key(v), int64(0)
-	if c.slice > 0 {
+	if c.place.slice > 0 {
 		if !hasTime {
 			return c.failed("assigning a window", errNoTimestamp)
 		}
-		start = sliceOf(ts, c.slice)
+		c.place.move(ts)
+		start = c.place.start
 	}
 	hash := maphash.Comparable(hashSeed, key) ^ uint64(start)*sliceMix
 	slot := c.index.find(c.held, hash, key, start)

@@ -131,6 +131,9 @@ func (k *keyPanes[K, A]) insert(t part[A]) *part[A] {
 		i--
 	}
 	k.parts = slices.Insert(k.parts, i, t)
+	if len(k.parts) == len(k.first)+1 {
+		clear(k.first[:]) // they have moved
+	}
 	return &k.parts[i]
 }
 

@@ -15,6 +15,8 @@ import (
 type fixedWindow[K comparable, I, A, O any] struct {
 	window[K, I, A, O]
 	slice int64 // ms: panes are slices of windows of this length; 0: whole windows
+	place place // of the record before
+	last  span  // the last window that it falls into
 	panes *panes[K, A]
 	fired *firedTable
 
@@ -28,7 +30,7 @@ type fixedWindow[K comparable, I, A, O any] struct {
 func newFixedWindow[K comparable, I, A, O any](base window[K, I, A, O], name string, state Codec[A]) *fixedWindow[K, I, A, O] {
 	w := &fixedWindow[K, I, A, O]{window: base, fired: &firedTable{id: name + "/fired", until: MinTime, frozen: MinTime}}
 	w.panes = newPanes(name+"/panes", base.scope.codec, state)
-	w.slice = w.slicing()
+	w.slice, w.place.slice = w.slicing(), w.windows.slice()
 	return w
 }
 
@@ -60,18 +62,37 @@ func sliceOf(at, slice int64) int64 {
 	return start
 }
 
+// place is a slice, all times in which fall into the same windows.
+type place struct {
+	slice      int64 // how long slices are, ms
+	start, end int64 // of the one at hand
+}
+
+// move goes to the slice that a time falls into, and tells whether that is another one.
+func (p *place) move(at int64) bool {
+	if at >= p.start && at < p.end {
+		return false
+	}
+	p.start = sliceOf(at, p.slice)
+	p.end = later(p.start, p.slice-mod(p.start, p.slice))
+	return true
+}
+
 func (w *fixedWindow[K, I, A, O]) record(v I, ts int64, hasTime bool) error {
 	at, err := w.enterRecord(v, ts, hasTime)
 	if err != nil {
 		return err
 	}
-	last := w.windows.last(at)
+	if w.place.move(at) {
+		w.last = w.windows.last(at)
+	}
+	last := w.last
 	if last.end <= at || w.gone(last) {
 		return w.tooLate(v, ts) // earlier ones are gone too
 	}
 	k := w.panes.index.find(&w.scope.keyBytes)
 	if w.slice > 0 {
-		_, err := w.add(v, k, sliceOf(at, w.slice), last)
+		_, err := w.add(v, k, w.place.start, last)
 		return err
 	}
 	for s := last; s.end > at && !w.gone(s); s = s.before(w.windows.slide) {

@@ -68,7 +68,8 @@ type Aggregator[K comparable, I, A, O any] struct {
 	// slide instead of one for each window.
 	Merge func(a, b A) (A, error)
 	// Emit is called when the window fires: when the watermark passes its end and at each late record that is still allowed, or
-	// when processing time reaches its end. What it emits is stamped with the last millisecond of an event-time window.
+	// when processing time reaches its end. What it emits is stamped with the last millisecond of an event-time window. The keys
+	// of a window come in an order that is the same in every replay.
 	Emit func(ctx Context, key K, w WindowInfo, acc A, emit func(O)) error
 }
 
