@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"hash/maphash"
 	"slices"
 )
 
@@ -58,7 +57,7 @@ func combine[K comparable, I, A, O any](ks KeyedStream[K, I], name string, w Win
 		kind: "Combine", name: name + "/combine", inputs: []input{inputOf(ks.stream)}, ports: ports(1),
 		build: func(_ *builder, at *site, outs []any) (built, error) {
 			out, err := portOf[partial[K, A]](outs, 0)
-			op := &combiner[K, I, A]{pass: pass{at, out}, key: ks.key, take: a.take, out: out}
+			op := &combiner[K, I, A]{pass: pass{at, out}, key: ks.key, codec: ks.codec.codec, take: a.take, out: out}
 			if !w.processing && w.slide > 0 {
 				op.place.slice = w.slice()
 			}
@@ -88,6 +87,8 @@ func joinPartial[K comparable, A any](merge func(a, b A) (A, error)) func(acc A,
 type combiner[K comparable, I, A any] struct {
 	pass
 	key   func(I) K
+	codec Codec[K] // of keys, for their hash: equal keys have equal encodings
+	buf   []byte
 	take  func(acc A, known bool, v I) (A, error)
 	out   collector[partial[K, A]]
 	place place // of the record before; its slices are 0 ms long in processing time, which the window's task assigns
@@ -185,7 +186,11 @@ func (c *combiner[K, I, A]) record(v I, ts int64, hasTime bool) error {
 		c.place.move(ts)
 		start = c.place.start
 	}
-	hash := maphash.Comparable(hashSeed, key) ^ uint64(start)*sliceMix
+	var err error
+	if c.buf, err = c.codec.Append(c.buf[:0], key); err != nil {
+		return c.failed("encoding a key", err)
+	}
+	hash := hashKey(c.buf) ^ uint64(start)*sliceMix
 	slot := c.index.find(c.held, hash, key, start)
 	var old A
 	known := slot.round == c.index.round

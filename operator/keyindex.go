@@ -1,9 +1,10 @@
 package operator
 
-import "hash/maphash"
+import (
+	"math/bits"
 
-// hashSeed is one for the process. Nothing that can be seen depends on it: an index is never walked through.
-var hashSeed = maphash.MakeSeed()
+	"github.com/cespare/xxhash/v2"
+)
 
 // keyBytes is an encoded key with its hash, which is worked out once for all that is looked up by it. Only the owner may look at it:
 // the next key takes its memory.
@@ -13,7 +14,11 @@ type keyBytes struct {
 }
 
 // sum works out the hash of what is in bytes.
-func (k *keyBytes) sum() { k.hash = maphash.Bytes(hashSeed, k.bytes) }
+func (k *keyBytes) sum() { k.hash = hashKey(k.bytes) }
+
+// hashKey is for tables in memory. It has the halves of the hash by which records go to tasks in the other order: of that, the keys of a task
+// all have the same lowest bits.
+func hashKey(b []byte) uint64 { return bits.RotateLeft64(xxhash.Sum64(b), 32) }
 
 // keyIndex finds things by encoded key: a hash table with linear probing (Knuth, The Art of Computer Programming 3, 6.4, algorithms L
 // and R). It beats a map because its caller has the hash already, and because a slot has the key beside it.
