@@ -97,6 +97,7 @@ type asyncMap[I, O any] struct {
 	result  Codec[O]
 	out     collector[O]
 
+	key   keyBytes
 	calls *table[asyncEntry] // by sequence number: the elements under way
 	next  uint64             // sequence number of the next element
 	// Derived from calls:
@@ -129,23 +130,20 @@ func (m *asyncMap[I, O]) push(e asyncEntry) uint64 {
 	return seq
 }
 
-func (m *asyncMap[I, O]) put(seq uint64, e asyncEntry) {
-	var key [8]byte
-	binary.BigEndian.PutUint64(key[:], seq)
-	m.calls.set(key[:], e)
-}
+func (m *asyncMap[I, O]) put(seq uint64, e asyncEntry) { m.calls.set(m.name(seq), e) }
 
 func (m *asyncMap[I, O]) get(seq uint64) asyncEntry {
-	var key [8]byte
-	binary.BigEndian.PutUint64(key[:], seq)
-	e, _ := m.calls.get(key[:])
+	e, _ := m.calls.get(m.name(seq))
 	return e
 }
 
-func (m *asyncMap[I, O]) drop(seq uint64) {
-	var key [8]byte
-	binary.BigEndian.PutUint64(key[:], seq)
-	m.calls.clear(key[:])
+func (m *asyncMap[I, O]) drop(seq uint64) { m.calls.clear(m.name(seq)) }
+
+// name makes the table key of an entry.
+func (m *asyncMap[I, O]) name(seq uint64) *keyBytes {
+	m.key.bytes = binary.BigEndian.AppendUint64(m.key.bytes[:0], seq)
+	m.key.sum()
+	return &m.key
 }
 
 // issue makes the call. What runs later uses nothing of the operator but its function and codec.

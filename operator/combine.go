@@ -57,9 +57,9 @@ func combine[K comparable, I, A, O any](ks KeyedStream[K, I], name string, w Win
 		kind: "Combine", name: name + "/combine", inputs: []input{inputOf(ks.stream)}, ports: ports(1),
 		build: func(_ *builder, at *site, outs []any) (built, error) {
 			out, err := portOf[partial[K, A]](outs, 0)
-			op := &combiner[K, I, A]{pass: pass{at, out}, key: ks.key, take: a.take, out: out, index: map[pane[K]]int{}}
+			op := &combiner[K, I, A]{pass: pass{at, out}, key: ks.key, codec: ks.codec.codec, take: a.take, out: out}
 			if !w.processing && w.slide > 0 {
-				op.slice = w.slice()
+				op.place.slice = w.slice()
 			}
 			return built{op: op, entries: []any{op}}, err
 		},
@@ -87,26 +87,86 @@ func joinPartial[K comparable, A any](merge func(a, b A) (A, error)) func(acc A,
 type combiner[K comparable, I, A any] struct {
 	pass
 	key   func(I) K
+	codec Codec[K] // of keys, for their hash: equal keys have equal encodings
+	buf   []byte
 	take  func(acc A, known bool, v I) (A, error)
 	out   collector[partial[K, A]]
-	slice int64 // 0: of processing time, which the window's task assigns
+	place place // of the record before; its slices are 0 ms long in processing time, which the window's task assigns
 
 	held  []heldPartial[K, A] // in the order in which they go out
-	index map[pane[K]]int     // in held
-	undo  []undone[A]         // what the present element has changed, in order
-	since uint64              // the element that undo is about
-}
-
-type pane[K comparable] struct {
-	key   K
-	start int64
+	index heldIndex[K, A]
+	undo  []undone[A] // what the present element has changed, in order
+	since uint64      // the element that undo is about
 }
 
 type heldPartial[K comparable, A any] struct {
-	pane[K]
+	hash    uint64
+	key     K
+	start   int64 // of the slice
 	acc     A
 	ts      int64 // of one of its records: all fall into the same windows
 	hasTime bool
+}
+
+// heldIndex finds what is held by key and slice: a hash table with linear probing that is emptied by counting on. What came last may be
+// taken out again, and nothing else.
+type heldIndex[K comparable, A any] struct {
+	slots []heldSlot // a power of two, at most half of them in use
+	round uint32     // Invariant: above that of the slots that are not in use
+}
+
+// heldSlot is in use if its round is the present one.
+type heldSlot struct {
+	round uint32
+	at    int32 // in combiner.held
+}
+
+// find gives the slot of a key and slice, in use or where it would be.
+func (x *heldIndex[K, A]) find(held []heldPartial[K, A], hash uint64, key K, start int64) *heldSlot {
+	if 2*len(held) >= len(x.slots) {
+		x.grow(held)
+	}
+	mask := uint64(len(x.slots) - 1)
+	for i := hash & mask; ; i = (i + 1) & mask {
+		s := &x.slots[i]
+		if s.round != x.round {
+			return s
+		}
+		if h := &held[s.at]; h.hash == hash && h.key == key && h.start == start {
+			return s
+		}
+	}
+}
+
+func (x *heldIndex[K, A]) grow(held []heldPartial[K, A]) {
+	x.slots, x.round = make([]heldSlot, max(leastSlots, 2*len(x.slots))), 1
+	mask := uint64(len(x.slots) - 1)
+	for at := range held {
+		i := held[at].hash & mask
+		for x.slots[i].round == x.round {
+			i = (i + 1) & mask
+		}
+		x.slots[i] = heldSlot{x.round, int32(at)}
+	}
+}
+
+// forget takes out what came last.
+func (x *heldIndex[K, A]) forget(hash uint64, at int) {
+	mask := uint64(len(x.slots) - 1)
+	for i := hash & mask; ; i = (i + 1) & mask {
+		if s := &x.slots[i]; s.round == x.round && int(s.at) == at {
+			s.round = x.round - 1
+			return
+		}
+	}
+}
+
+// empty forgets everything.
+func (x *heldIndex[K, A]) empty() {
+	if x.round++; x.round == 0 {
+		clear(x.slots)
+		x.round = 1
+	}
 }
 
 // undone is an accumulator before a change, or none.
@@ -118,35 +178,44 @@ type undone[A any] struct {
 
 func (c *combiner[K, I, A]) record(v I, ts int64, hasTime bool) error {
 	c.begin(ts, hasTime)
-	p := pane[K]{key: c.key(v)}
-	if c.slice > 0 {
+	key, start := c.key(v), int64(0)
+	if c.place.slice > 0 {
 		if !hasTime {
 			return c.failed("assigning a window", errNoTimestamp)
 		}
-		p.start = sliceOf(ts, c.slice)
+		c.place.move(ts)
+		start = c.place.start
 	}
-	at, known := c.index[p]
+	var err error
+	if c.buf, err = c.codec.Append(c.buf[:0], key); err != nil {
+		return c.failed("encoding a key", err)
+	}
+	hash := hashKey(c.buf) ^ uint64(start)*sliceMix
+	slot := c.index.find(c.held, hash, key, start)
 	var old A
+	known := slot.round == c.index.round
 	if known {
-		old = c.held[at].acc
+		old = c.held[slot.at].acc
 	}
 	acc, err := c.take(old, known, v)
 	if err != nil {
 		return c.user(err)
 	}
 	if !known {
-		at = len(c.held)
-		c.index[p] = at
-		c.held = append(c.held, heldPartial[K, A]{pane: p, ts: ts, hasTime: hasTime})
+		*slot = heldSlot{c.index.round, int32(len(c.held))}
+		c.held = append(c.held, heldPartial[K, A]{hash: hash, key: key, start: start, ts: ts, hasTime: hasTime})
 	}
-	c.held[at].acc = acc
+	c.held[slot.at].acc = acc
 	if c.since != c.chain.element {
 		clear(c.undo)
 		c.since, c.undo = c.chain.element, c.undo[:0]
 	}
-	c.undo = append(c.undo, undone[A]{at: at, acc: old, known: known})
+	c.undo = append(c.undo, undone[A]{at: int(slot.at), acc: old, known: known})
 	return nil
 }
+
+// sliceMix spreads the starts of slices over a hash: an odd number, from the golden ratio.
+const sliceMix = 0x9e3779b97f4a7c15
 
 // rewind takes back what the present element has changed.
 func (c *combiner[K, I, A]) rewind() {
@@ -156,11 +225,12 @@ func (c *combiner[K, I, A]) rewind() {
 	for len(c.undo) > 0 {
 		last := c.undo[len(c.undo)-1]
 		c.undo = c.undo[:len(c.undo)-1]
+		h := &c.held[last.at]
 		if last.known {
-			c.held[last.at].acc = last.acc
+			h.acc = last.acc
 			continue
 		}
-		delete(c.index, c.held[last.at].pane)
+		c.index.forget(h.hash, last.at)
 		c.held = c.held[:last.at]
 	}
 }
@@ -179,7 +249,7 @@ func (c *combiner[K, I, A]) flush() error {
 	}
 	clear(c.held)
 	clear(c.undo)
-	clear(c.index)
+	c.index.empty()
 	c.held, c.undo = c.held[:0], c.undo[:0]
 	return nil
 }

@@ -20,13 +20,17 @@ type keyScope[K comparable] struct {
 
 func (k *keyScope[K]) enterKey(key K) (err error) {
 	k.key = key
-	k.bytes, err = k.codec.Append(k.bytes[:0], key)
-	return err
+	if k.bytes, err = k.codec.Append(k.bytes[:0], key); err != nil {
+		return err
+	}
+	k.sum()
+	return nil
 }
 
 // enterBytes goes to the key of a timer.
 func (k *keyScope[K]) enterBytes(encoded string) (err error) {
 	k.bytes = append(k.bytes[:0], encoded...)
+	k.sum()
 	k.key, err = k.codec.Decode(k.bytes)
 	return err
 }
@@ -87,11 +91,11 @@ func (r *runningFold[K, I, A]) record(v I, ts int64, hasTime bool) error {
 	if err := r.scope.enterKey(r.key(v)); err != nil {
 		return r.failed("encoding a key", err)
 	}
-	acc, known := r.values.get(r.scope.bytes)
+	acc, known := r.values.get(&r.scope.keyBytes)
 	acc, err := r.fold(acc, known, v)
 	if err != nil {
 		return r.user(err)
 	}
-	r.values.set(r.scope.bytes, acc)
+	r.values.set(&r.scope.keyBytes, acc)
 	return r.out.record(acc, ts, hasTime)
 }

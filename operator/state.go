@@ -21,9 +21,6 @@ type States struct {
 	err      error
 }
 
-// keyBytes is the encoded key of the record or timer at hand.
-type keyBytes struct{ bytes []byte }
-
 // declare checks a name and finds the codec for a piece of state.
 func declare[T any](s *States, kind, name string, given []Codec[T]) (id string, c Codec[T]) {
 	id = s.operator + "/state " + name
@@ -68,13 +65,13 @@ func NewValue[T any](s *States, name string, codec ...Codec[T]) *Value[T] {
 }
 
 // Get returns the value, or the zero value and false if there is none.
-func (v *Value[T]) Get() (T, bool) { return v.table.get(v.scope.bytes) }
+func (v *Value[T]) Get() (T, bool) { return v.table.get(v.scope) }
 
 // Set replaces the value.
-func (v *Value[T]) Set(value T) { v.table.set(v.scope.bytes, value) }
+func (v *Value[T]) Set(value T) { v.table.set(v.scope, value) }
 
 // Clear removes the value.
-func (v *Value[T]) Clear() { v.table.clear(v.scope.bytes) }
+func (v *Value[T]) Clear() { v.table.clear(v.scope) }
 
 // List is a list of T per key. A checkpoint encodes the whole list of every key that changed, so keep them short; a Map with
 // a number as its key is better for long ones.
@@ -93,7 +90,7 @@ func NewList[T any](s *States, name string, codec ...Codec[T]) *List[T] {
 
 // Get returns the list. It must not be modified.
 func (l *List[T]) Get() []T {
-	values, _ := l.table.get(l.scope.bytes)
+	values, _ := l.table.get(l.scope)
 	return values[:len(values):len(values)]
 }
 
@@ -103,8 +100,8 @@ func (l *List[T]) Append(values ...T) {
 	if len(values) == 0 {
 		return
 	}
-	present, _ := l.table.get(l.scope.bytes)
-	l.table.set(l.scope.bytes, append(present, values...))
+	present, _ := l.table.get(l.scope)
+	l.table.set(l.scope, append(present, values...))
 }
 
 // Set replaces the list. An empty one is none.
@@ -113,11 +110,11 @@ func (l *List[T]) Set(values []T) {
 		l.Clear()
 		return
 	}
-	l.table.set(l.scope.bytes, slices.Clone(values))
+	l.table.set(l.scope, slices.Clone(values))
 }
 
 // Clear removes the list.
-func (l *List[T]) Clear() { l.table.clear(l.scope.bytes) }
+func (l *List[T]) Clear() { l.table.clear(l.scope) }
 
 type listCodec[T any] struct{ element Codec[T] }
 
@@ -172,7 +169,7 @@ type MapState[M comparable, V any] struct {
 	scope    *keyBytes
 	codec    Codec[M]
 	contents map[string]*members // by key
-	buf      []byte              // a table key: length of the key, key, encoded member
+	buf      keyBytes            // a table key: length of the key, key, encoded member
 }
 
 // members lists the entries of one key.
@@ -198,30 +195,30 @@ func NewMap[M comparable, V any](s *States, name string, codec ...Codec[V]) *Map
 
 // locate makes the table key of a member and returns where the member's own bytes begin.
 func (m *MapState[M, V]) locate(k M) int {
-	m.buf = append(binary.AppendUvarint(m.buf[:0], uint64(len(m.scope.bytes))), m.scope.bytes...)
-	start := len(m.buf)
-	buf, err := m.codec.Append(m.buf, k)
+	start := m.prefix()
+	buf, err := m.codec.Append(m.buf.bytes, k)
 	if err != nil {
 		panic(fmt.Errorf("operator: table %q: encoding a member's key: %w", m.table.id, err))
 	}
-	m.buf = buf
+	m.buf.bytes = buf
+	m.buf.sum()
 	return start
 }
 
 // Get returns the value of k, or the zero value and false if there is none.
 func (m *MapState[M, V]) Get(k M) (V, bool) {
 	m.locate(k)
-	return m.table.get(m.buf)
+	return m.table.get(&m.buf)
 }
 
 // Set replaces the value of k.
 func (m *MapState[M, V]) Set(k M, v V) {
 	start := m.locate(k)
-	if _, known := m.table.get(m.buf); known {
-		m.table.set(m.buf, v)
+	if _, known := m.table.get(&m.buf); known {
+		m.table.set(&m.buf, v)
 		return
 	}
-	full := m.table.set(m.buf, v)
+	full := m.table.set(&m.buf, v)
 	m.enter(m.scope.bytes, full[start:])
 }
 
@@ -239,7 +236,7 @@ func (m *MapState[M, V]) enter(key []byte, member string) {
 // Clear removes k.
 func (m *MapState[M, V]) Clear(k M) {
 	m.locate(k)
-	if !m.table.clear(m.buf) {
+	if !m.table.clear(&m.buf) {
 		return
 	}
 	c := m.contents[string(m.scope.bytes)]
@@ -258,10 +255,10 @@ func (m *MapState[M, V]) ClearAll() {
 	if c == nil {
 		return
 	}
-	m.prefix()
-	start := len(m.buf)
+	start := m.prefix()
 	for _, member := range c.keys {
-		m.table.clear(append(m.buf[:start], member...))
+		m.member(start, member)
+		m.table.clear(&m.buf)
 	}
 	delete(m.contents, string(m.scope.bytes))
 }
@@ -286,9 +283,8 @@ func (m *MapState[M, V]) All() iter.Seq2[M, V] {
 			m.settle(c)
 		}
 		for _, member := range c.keys {
-			m.prefix()
-			m.buf = append(m.buf, member...)
-			v, ok := m.table.get(m.buf)
+			m.member(m.prefix(), member)
+			v, ok := m.table.get(&m.buf)
 			if !ok {
 				continue
 			}
@@ -303,18 +299,25 @@ func (m *MapState[M, V]) All() iter.Seq2[M, V] {
 	}
 }
 
-func (m *MapState[M, V]) prefix() {
-	m.buf = append(binary.AppendUvarint(m.buf[:0], uint64(len(m.scope.bytes))), m.scope.bytes...)
+// prefix begins a table key of the key at hand and returns where the member's own bytes go.
+func (m *MapState[M, V]) prefix() int {
+	m.buf.bytes = append(binary.AppendUvarint(m.buf.bytes[:0], uint64(len(m.scope.bytes))), m.scope.bytes...)
+	return len(m.buf.bytes)
+}
+
+// member makes the table key of a member whose bytes go to start.
+func (m *MapState[M, V]) member(start int, bytes string) {
+	m.buf.bytes = append(m.buf.bytes[:start], bytes...)
+	m.buf.sum()
 }
 
 // settle sorts the members of the key at hand and drops those that are gone. It makes a new slice: an iteration may be
 // walking the old one.
 func (m *MapState[M, V]) settle(c *members) {
-	m.prefix()
-	start := len(m.buf)
+	start := m.prefix()
 	keys := make([]string, 0, c.live)
 	for _, member := range c.keys {
-		if m.buf = append(m.buf[:start], member...); m.has() {
+		if m.member(start, member); m.has() {
 			keys = append(keys, member)
 		}
 	}
@@ -323,7 +326,7 @@ func (m *MapState[M, V]) settle(c *members) {
 }
 
 func (m *MapState[M, V]) has() bool {
-	_, ok := m.table.get(m.buf)
+	_, ok := m.table.get(&m.buf)
 	return ok
 }
 

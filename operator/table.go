@@ -13,16 +13,16 @@ import (
 type table[T any] struct {
 	id    string
 	codec Codec[T]
-	cells map[string]*cell[T] // with those deleted in this generation, until it is frozen
+	cells keyIndex[cell[T]] // with those deleted in this generation, until it is frozen
 	// Invariant: dirty holds each cell of the present generation once.
 	dirty      []*cell[T]
 	deleted    int // how many cells are not live
 	generation uint64
-	last       *cell[T] // the cell found last, which is often wanted again; nil or in cells
 }
 
 type cell[T any] struct {
 	key        string
+	hash       uint64
 	value      T
 	generation uint64 // 0 if it was loaded
 	// Invariant: a cell that is not live is of the present generation.
@@ -30,37 +30,25 @@ type cell[T any] struct {
 }
 
 func newTable[T any](id string, codec Codec[T]) *table[T] {
-	return &table[T]{id: id, codec: codec, cells: map[string]*cell[T]{}, generation: 1}
-}
-
-// find gives the cell of a key, nil if there is none.
-func (t *table[T]) find(key []byte) *cell[T] {
-	if c := t.last; c != nil && c.key == string(key) {
-		return c
-	}
-	c := t.cells[string(key)]
-	if c != nil {
-		t.last = c
-	}
-	return c
+	return &table[T]{id: id, codec: codec, generation: 1}
 }
 
 // get finds the value of a key. It is to be replaced, not changed.
-func (t *table[T]) get(key []byte) (v T, ok bool) {
-	if c := t.find(key); c != nil && c.live {
+func (t *table[T]) get(key *keyBytes) (v T, ok bool) {
+	if c := t.cells.find(key); c != nil && c.live {
 		return c.value, true
 	}
 	return v, false
 }
 
 // set puts a value and returns the key as a string that needs no new memory.
-func (t *table[T]) set(key []byte, v T) string {
-	c := t.find(key)
+func (t *table[T]) set(key *keyBytes, v T) string {
+	c := t.cells.find(key)
 	switch {
 	case c == nil:
-		c = t.enter(&cell[T]{key: string(key), live: true})
+		c = t.enter(&cell[T]{key: string(key.bytes), hash: key.hash, live: true})
 	case c.generation != t.generation:
-		c = t.enter(&cell[T]{key: c.key, live: true})
+		c = t.enter(&cell[T]{key: c.key, hash: key.hash, live: true})
 	case !c.live:
 		c.live = true
 		t.deleted--
@@ -70,13 +58,13 @@ func (t *table[T]) set(key []byte, v T) string {
 }
 
 // clear deletes a key and tells whether it was there.
-func (t *table[T]) clear(key []byte) bool {
-	c := t.find(key)
+func (t *table[T]) clear(key *keyBytes) bool {
+	c := t.cells.find(key)
 	if c == nil || !c.live {
 		return false
 	}
 	if c.generation != t.generation {
-		c = t.enter(&cell[T]{key: c.key})
+		c = t.enter(&cell[T]{key: c.key, hash: key.hash})
 	}
 	var zero T
 	c.value, c.live = zero, false
@@ -87,21 +75,20 @@ func (t *table[T]) clear(key []byte) bool {
 // enter puts a new cell of the present generation in the place of an older one, if there is one.
 func (t *table[T]) enter(c *cell[T]) *cell[T] {
 	c.generation = t.generation
-	t.cells[c.key] = c
-	t.last = c
+	t.cells.put(c.hash, c.key, c)
 	t.dirty = append(t.dirty, c)
 	return c
 }
 
 // len is how many keys are live.
-func (t *table[T]) len() int { return len(t.cells) - t.deleted }
+func (t *table[T]) len() int { return t.cells.count - t.deleted }
 
 // keys lists the live keys in order. It costs the whole table.
 func (t *table[T]) keys() []string {
 	keys := make([]string, 0, t.len())
-	for k, c := range t.cells { //lint:sorted below
-		if c.live {
-			keys = append(keys, k)
+	for i := range t.cells.slots {
+		if c := t.cells.slots[i].at; c != nil && c.live {
+			keys = append(keys, c.key)
 		}
 	}
 	slices.Sort(keys)
@@ -117,12 +104,12 @@ func (t *table[T]) Freeze() Frozen {
 	if t.deleted > 0 {
 		for _, c := range t.dirty {
 			if !c.live {
-				delete(t.cells, c.key)
+				t.cells.remove(c.hash, c.key)
 			}
 		}
 		t.deleted = 0
 	}
-	t.dirty, t.last = nil, nil
+	t.dirty = nil
 	t.generation++
 	return f
 }
@@ -133,8 +120,10 @@ func (t *table[T]) Load(key, value []byte) error {
 	if err != nil {
 		return fmt.Errorf("operator: table %q: reading back key %q: %w", t.id, key, err)
 	}
-	c := &cell[T]{key: string(key), value: v, live: true}
-	t.cells[c.key] = c
+	k := keyBytes{bytes: key}
+	k.sum()
+	c := &cell[T]{key: string(key), hash: k.hash, value: v, live: true}
+	t.cells.put(c.hash, c.key, c)
 	return nil
 }
 

@@ -1,13 +1,10 @@
 package operator
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"math"
 	"time"
-
-	"github.com/understudy-stream/understudy/timers"
 )
 
 // Windows says how records are put together by time. See [Tumbling], [Sliding] and [Session].
@@ -71,7 +68,8 @@ type Aggregator[K comparable, I, A, O any] struct {
 	// slide instead of one for each window.
 	Merge func(a, b A) (A, error)
 	// Emit is called when the window fires: when the watermark passes its end and at each late record that is still allowed, or
-	// when processing time reaches its end. What it emits is stamped with the last millisecond of an event-time window.
+	// when processing time reaches its end. What it emits is stamped with the last millisecond of an event-time window. The keys
+	// of a window come in an order that is the same in every replay.
 	Emit func(ctx Context, key K, w WindowInfo, acc A, emit func(O)) error
 }
 
@@ -123,18 +121,19 @@ func windowNode[K comparable, I, A, O any](ks KeyedStream[K, I], name string, w 
 		checks: []func() error{ks.codec.check(), state.check()},
 		build: func(_ *builder, at *site, outs []any) (built, error) {
 			out, err := portOf[O](outs, 0)
-			if err != nil {
+			late, err2 := portOf[I](outs, 1)
+			if err = errors.Join(err, err2); err != nil {
 				return built{}, err
 			}
-			late, err := portOf[I](outs, 1)
-			op := &window[K, I, A, O]{pass: pass{at, both{out, late}}, windows: w, agg: a, fold: fold, lateness: lateness, key: ks.key,
+			base := window[K, I, A, O]{pass: pass{at, both{out, late}}, windows: w, agg: a, fold: fold, lateness: lateness, key: ks.key,
 				late: late, emitter: newEmitter(at, out)}
-			op.scope.codec = ks.codec.codec
-			op.clocks = newClocks(name)
-			op.panes = newTable(name+"/panes", state.codec)
-			op.sessions = map[string][]span{}
-			op.slice = op.slicing()
-			return built{op: op, entries: []any{op}, state: append(op.clocks.tables(), op.panes)}, err
+			base.scope.codec = ks.codec.codec
+			if w.slide == 0 {
+				op := newSessionWindow(base, name, state.codec)
+				return built{op: op, entries: []any{op}, state: append(op.clocks.tables(), op.panes)}, nil
+			}
+			op := newFixedWindow(base, name, state.codec)
+			return built{op: op, entries: []any{op}, state: []Table{op.panes, op.fired}}, nil
 		},
 	}
 }
@@ -163,8 +162,7 @@ func (s span) info() WindowInfo {
 	return WindowInfo{Start: time.UnixMilli(s.start).UTC(), End: time.UnixMilli(s.end).UTC()}
 }
 
-// window is the operator. A pane is the accumulator of one key and span. It fires at its last millisecond in event time
-// (or its end in processing time) and is removed lateness after that; each has a timer with the span as its tag.
+// window is what the operators for all kinds of windows have in common.
 type window[K comparable, I, A, O any] struct {
 	pass
 	windows  Windows
@@ -173,51 +171,24 @@ type window[K comparable, I, A, O any] struct {
 	lateness int64
 	key      func(I) K
 	scope    keyScope[K]
-	clocks   clocks
-	panes    *table[A] // by length of the key, key, start and end
 	late     collector[I]
 	emitter  *emitter[O]
-	buf      []byte
-	slice    int64 // ms: panes are slices of windows of this length; 0: whole windows
-	// sessions lists the panes of each key in order. Derived from panes; empty for other kinds.
-	sessions map[string][]span
 }
 
-func (w *window[K, I, A, O]) record(v I, ts int64, hasTime bool) error {
+// enterRecord begins the work on a record and gives the time by which it is in windows.
+func (w *window[K, I, A, O]) enterRecord(v I, ts int64, hasTime bool) (at int64, err error) {
 	w.begin(ts, hasTime)
-	at := ts
+	at = ts
 	switch {
 	case w.windows.processing:
 		at = w.rt.Now()
 	case !hasTime:
-		return w.failed("assigning a window", errNoTimestamp)
+		return 0, w.failed("assigning a window", errNoTimestamp)
 	}
 	if err := w.scope.enterKey(w.key(v)); err != nil {
-		return w.failed("encoding a key", err)
+		return 0, w.failed("encoding a key", err)
 	}
-	if w.windows.slide == 0 {
-		return w.session(v, at)
-	}
-	if w.slice > 0 {
-		return w.sliced(v, at, ts)
-	}
-	taken := false
-	for s := w.windows.last(at); s.end > at; s = s.before(w.windows.slide) {
-		if w.gone(s) {
-			break // earlier ones are gone too
-		}
-		taken = true
-		if err := w.add(v, s); err != nil {
-			return err
-		}
-		if s.start < MinTime+w.windows.slide {
-			break
-		}
-	}
-	if !taken {
-		return w.tooLate(v, ts)
-	}
-	return nil
+	return at, nil
 }
 
 var errNoTimestamp = errors.New("a record has no timestamp: put Timestamps before event-time windows")
@@ -248,7 +219,7 @@ func later(t, d int64) int64 {
 	return t + d
 }
 
-// fires is the time of the timer at which a pane fires, expires that at which it is removed.
+// fires is the time at which a window fires, its last millisecond in event time; expires that at which it is gone.
 func (w *window[K, I, A, O]) fires(s span) int64 {
 	if w.windows.processing {
 		return s.end
@@ -264,146 +235,11 @@ func (w *window[K, I, A, O]) gone(s span) bool { return !w.windows.processing &&
 // tooLate hands a record to the late stream.
 func (w *window[K, I, A, O]) tooLate(v I, ts int64) error { return w.late.record(v, ts, true) }
 
-// add takes a record into the pane of the key at hand and fires it if it should have fired already.
-func (w *window[K, I, A, O]) add(v I, s span) error {
-	w.locate(w.scope.bytes, s)
-	acc, known := w.panes.get(w.buf)
-	acc, err := w.fold(acc, known, v)
-	if err != nil {
-		return w.user(err)
-	}
-	full := w.panes.set(w.buf, acc)
-	if !known {
-		w.await(full, s)
-	}
-	return w.refire(s, acc)
-}
+// overdue tells whether the watermark is past the end of a window, so that a record that comes is late.
+func (w *window[K, I, A, O]) overdue(s span) bool { return !w.windows.processing && w.fires(s) <= w.wm }
 
-// refire fires a pane at once if the watermark is past its end: its record was late but allowed.
-func (w *window[K, I, A, O]) refire(s span, acc A) error {
-	if w.windows.processing || w.fires(s) > w.wm {
-		return nil
-	}
-	at, has := w.ts, w.hasTime
-	err := w.fire(s, acc)
-	w.begin(at, has)
-	return err
-}
-
-// fire emits a pane of the key at hand.
-func (w *window[K, I, A, O]) fire(s span, acc A) error {
+// fire emits what a key has in a window.
+func (w *window[K, I, A, O]) fire(key K, s span, info WindowInfo, acc A) error {
 	w.begin(s.end-1, !w.windows.processing)
-	return w.emitter.done(w.agg.Emit(w.site, w.scope.key, s.info(), acc, w.emitter.emit))
-}
-
-// locate makes the key of a pane.
-func (w *window[K, I, A, O]) locate(key []byte, s span) {
-	w.buf = append(binary.AppendUvarint(w.buf[:0], uint64(len(key))), key...)
-	w.buf = s.appendTo(w.buf)
-}
-
-const spanBytes = 16
-
-func (s span) appendTo(dst []byte) []byte {
-	dst = binary.BigEndian.AppendUint64(dst, uint64(s.start)^signBit)
-	return binary.BigEndian.AppendUint64(dst, uint64(s.end)^signBit)
-}
-
-func readSpan(b string) (span, bool) {
-	if len(b) != spanBytes {
-		return span{}, false
-	}
-	return span{
-		start: int64(binary.BigEndian.Uint64([]byte(b[:8])) ^ signBit),
-		end:   int64(binary.BigEndian.Uint64([]byte(b[8:])) ^ signBit),
-	}, true
-}
-
-// await registers the timers of a new pane; its key and tag are cut out of the pane's key.
-func (w *window[K, I, A, O]) await(full string, s span) {
-	tag, key := full[len(full)-spanBytes:], w.keyIn(full)
-	if w.windows.processing {
-		w.clocks.processing.queue.Register(w.fires(s), key, tag)
-		return
-	}
-	if w.fires(s) > w.wm {
-		w.clocks.event.queue.Register(w.fires(s), key, tag)
-	}
-	if w.lateness > 0 {
-		w.clocks.event.queue.Register(w.expires(s), key, tag)
-	}
-}
-
-// keyIn cuts the key at hand out of the key of one of its panes.
-func (w *window[K, I, A, O]) keyIn(full string) string {
-	return full[len(full)-spanBytes-len(w.scope.bytes) : len(full)-spanBytes]
-}
-
-// queue has the timers of all panes.
-func (w *window[K, I, A, O]) queue() *timers.Queue {
-	if w.windows.processing {
-		return w.clocks.processing.queue
-	}
-	return w.clocks.event.queue
-}
-
-// forget removes a pane of the key at hand with its timers.
-func (w *window[K, I, A, O]) forget(s span) {
-	w.locate(w.scope.bytes, s)
-	w.panes.clear(w.buf)
-	key, tag := string(w.scope.bytes), string(w.buf[len(w.buf)-spanBytes:])
-	q := w.queue()
-	q.Delete(w.fires(s), key, tag)
-	q.Delete(w.expires(s), key, tag)
-}
-
-// timer fires or removes a pane.
-func (w *window[K, I, A, O]) timer(t timers.Timer) error {
-	s, ok := readSpan(t.Tag)
-	if !ok {
-		return w.failed("firing a window", fmt.Errorf("%w: a timer's tag %x", ErrEncoding, t.Tag))
-	}
-	w.begin(t.Time, false)
-	if err := w.scope.enterBytes(t.Key); err != nil {
-		return w.failed("decoding the key of a timer", err)
-	}
-	if w.slice > 0 {
-		return w.fireSlices(t.Key, s)
-	}
-	w.locate(w.scope.bytes, s)
-	acc, ok := w.panes.get(w.buf)
-	if !ok {
-		return nil
-	}
-	if t.Time == w.expires(s) {
-		w.panes.clear(w.buf)
-		w.dropSession(s)
-	}
-	if t.Time == w.fires(s) {
-		return w.fire(s, acc)
-	}
-	return nil
-}
-
-func (w *window[K, I, A, O]) watermark(wm int64) error {
-	w.wm = wm
-	if err := due(w.clocks.event.queue, wm, noMark, w.timer); err != nil {
-		return err
-	}
-	return w.down.watermark(wm)
-}
-
-func (w *window[K, I, A, O]) nextTimer() (int64, bool) { return w.clocks.nextTimer() }
-func (w *window[K, I, A, O]) mark() uint64             { return w.clocks.mark() }
-
-func (w *window[K, I, A, O]) processingTime(now int64, before uint64) error {
-	return due(w.clocks.processing.queue, now, before, w.timer)
-}
-
-// end fires the panes of processing time that are open, in the order of their ends.
-func (w *window[K, I, A, O]) end() error {
-	if err := due(w.clocks.processing.queue, MaxTime, noMark, w.timer); err != nil {
-		return err
-	}
-	return w.down.end()
+	return w.emitter.done(w.agg.Emit(w.site, key, info, acc, w.emitter.emit))
 }

@@ -50,40 +50,40 @@ func q5(events operator.Stream[Event], o *Options) {
 			},
 		}, operator.WithCodec[hotAuction](hotAuctionCodec{}), operator.Combined())
 	byWindow := operator.KeyBy(counts, func(h hotAuction) int64 { return h.End })
-	show(operator.Process(byWindow, "hottest", func() operator.Processor[int64, hotAuction, hotAuction] { return &hottest{} }), o)
+	hottest, _ := operator.Window(byWindow, "hottest", operator.Tumbling(2*time.Second),
+		operator.Aggregator[int64, hotAuction, hotAuctions, hotAuction]{
+			Add:   hotAuctions.add,
+			Merge: hotAuctions.merge,
+			Emit: func(_ operator.Context, _ int64, _ operator.WindowInfo, hottest hotAuctions, emit func(hotAuction)) error {
+				for _, h := range hottest {
+					emit(h)
+				}
+				return nil
+			},
+		}, operator.WithCodec[hotAuction](hotAuctionCodec{}), operator.Combined())
+	show(hottest, o)
 }
 
-// hottest keeps the auctions with most bids of a window, which is the key, until it is over.
-type hottest struct {
-	auctions *operator.List[hotAuction]
-}
+// hotAuctions are the auctions with most bids of a window. The counts of a window have its last moment as their time, so those that end
+// together are in one window of a slide. Nothing is changed in place.
+type hotAuctions []hotAuction
 
-// Open implements operator.Processor.
-func (h *hottest) Open(s *operator.States) error {
-	h.auctions = operator.NewList[hotAuction](s, "hottest", hotAuctionCodec{})
-	return nil
-}
-
-// Process implements operator.Processor.
-func (h *hottest) Process(ctx operator.KeyedContext[int64], a hotAuction, _ func(hotAuction)) error {
-	best := h.auctions.Get()
+func (hs hotAuctions) add(h hotAuction) (hotAuctions, error) {
 	switch {
-	case len(best) == 0:
-		ctx.RegisterEventTimer(time.UnixMilli(a.End-1), "")
-		h.auctions.Append(a)
-	case a.Bids == best[0].Bids:
-		h.auctions.Append(a)
-	case a.Bids > best[0].Bids:
-		h.auctions.Set([]hotAuction{a})
+	case len(hs) == 0 || h.Bids > hs[0].Bids:
+		return hotAuctions{h}, nil
+	case h.Bids == hs[0].Bids:
+		return append(hs[:len(hs):len(hs)], h), nil
 	}
-	return nil
+	return hs, nil
 }
 
-// Timer implements operator.Processor.
-func (h *hottest) Timer(_ operator.KeyedContext[int64], _ operator.Timer, emit func(hotAuction)) error {
-	for _, a := range h.auctions.Get() {
-		emit(a)
+func (hs hotAuctions) merge(others hotAuctions) (hotAuctions, error) {
+	switch {
+	case len(hs) == 0 || len(others) > 0 && others[0].Bids > hs[0].Bids:
+		return others, nil
+	case len(others) > 0 && others[0].Bids == hs[0].Bids:
+		return append(hs[:len(hs):len(hs)], others...), nil
 	}
-	h.auctions.Clear()
-	return nil
+	return hs, nil
 }
