@@ -38,6 +38,9 @@ type CoordinatorEnvironment interface {
 	Finished(err error)
 	// Waiting says why something does not go on, for people; empty when it goes on.
 	Waiting(why string)
+	// Discover has the splits of a source that grows listed again, which may take long, and gives the answer to
+	// Coordinator.Discovered. known are the splits that it has; they must not be written to. One call per source is under way.
+	Discover(vertex int, known []string)
 }
 
 // CoordinatorOptions say how a coordinator decides.
@@ -80,6 +83,8 @@ type Coordinator struct {
 	pace       pace
 	stall      stall
 	said       string // to env.Waiting
+
+	discoveries []discovery // by vertex
 }
 
 // poisoned counts identical failures on a record.
@@ -101,6 +106,7 @@ func NewCoordinator(job *Job, v View, recovery standby.State, points checkpoint.
 		ended:    make([]determinant.Incarnation, len(job.Tasks)),
 		shown:    make([]determinant.Epoch, len(job.Tasks)),
 	}
+	c.discoveries = make([]discovery, len(job.Plan.Vertices))
 	c.unstored = map[determinant.WorkerID]int{}
 	for t := range c.holds {
 		c.holds[t] = map[determinant.WorkerID]determinant.Epoch{}
@@ -127,6 +133,7 @@ func (c *Coordinator) Replicated() (View, standby.State, checkpoint.State) {
 
 // Lead begins to act on what happens.
 func (c *Coordinator) Lead() {
+	clear(c.discoveries)
 	c.recovery(standby.Leader{})
 	c.checkpoints(checkpoint.Leader{})
 	c.placed()
@@ -164,6 +171,7 @@ func (c *Coordinator) Tick(now int64) {
 	}
 	c.checkpoints(checkpoint.Tick{Now: now})
 	c.recovery(standby.Tick{Now: now})
+	c.discover()
 	c.watch()
 }
 
@@ -341,6 +349,8 @@ func (c *Coordinator) Committed(e Entry) {
 		if c.view.admit(*e.Admit) {
 			c.announce(e)
 		}
+	case e.Grow != nil:
+		c.grown(e)
 	case e.Finish != nil:
 		c.finished = true
 		c.announce(e)

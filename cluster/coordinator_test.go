@@ -26,8 +26,10 @@ type office struct {
 	tells    []Control
 	finished []error
 	waiting  []string
+	asked    [][]string // for new splits: what was known
 }
 
+func (o *office) Discover(_ int, known []string)               { o.asked = append(o.asked, known) }
 func (o *office) Propose(e Entry)                              { o.proposed = append(o.proposed, e) }
 func (o *office) Broadcast(e Entry)                            { o.told = append(o.told, e) }
 func (o *office) Tell(_ determinant.WorkerID, m Control)       { o.tells = append(o.tells, m) }

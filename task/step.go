@@ -304,15 +304,16 @@ func (t *Task) clock() int64 {
 }
 
 func (t *Task) proposeSource() (d determinant.Determinant, ok bool, err error) {
-	added := t.source.Splits()
-	if added < len(t.cfg.Splits) {
-		identity := t.cfg.Splits[added]
-		return determinant.Determinant{Kind: determinant.KindSplit, Split: uint32(added), Bytes: []byte(identity)}, true, nil
+	if d, ok := t.nextSplit(); ok {
+		return d, true, nil
 	}
 	if t.ending {
 		return d, false, nil
 	}
 	if t.source.Open() == 0 {
+		if !t.mayEnd() {
+			return d, false, nil
+		}
 		return determinant.Determinant{Kind: determinant.KindSplit, Split: determinant.NoSplit, Removed: true}, true, nil
 	}
 	if b := t.cfg.Budget; b != nil && b.Exhausted() {
@@ -343,7 +344,7 @@ func (t *Task) changeSplit(d *determinant.Determinant) error {
 	case t.source == nil:
 		return t.diverged("a Split step in a task without source")
 	case !d.Removed:
-		return t.source.Add(string(d.Bytes))
+		return t.addSplit(d)
 	case d.Split != determinant.NoSplit:
 		return t.source.Remove(d.Split)
 	}
