@@ -71,7 +71,8 @@ func (w *Worker) Control(m Control) {
 func (w *Worker) triggered(tr *checkpoint.Trigger) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if h := w.tasks[tr.Task].Load(); h != nil && h.inc == tr.Incarnation && tr.Epoch <= w.mu.view.newest() {
+	known := tr.Epoch <= w.mu.view.newest() || w.opts.Mutations.Has(mutation.TriggerBeforeEntry)
+	if h := w.tasks[tr.Task].Load(); known && h != nil && h.inc == tr.Incarnation {
 		h.task.Trigger(*tr)
 		w.env.WakeTask(tr.Task)
 	}

@@ -21,7 +21,6 @@ import (
 type growth struct {
 	world    *World
 	rng      *rand.Rand
-	hidden   []*growing // sources that grow, until all their splits are there
 	listings []listing
 	from     map[string]determinant.Epoch // by split; the first epoch in which it may be read
 	opened   determinant.Epoch            // the newest epoch that a checkpoint has opened
@@ -62,7 +61,7 @@ func (g *growth) grows(s *source) operator.Source[record] {
 		}
 		more.due = append(more.due, at)
 	}
-	g.hidden = append(g.hidden, more)
+	g.rng.Shuffle(len(more.due), func(i, j int) { more.due[i], more.due[j] = more.due[j], more.due[i] })
 	return more
 }
 
