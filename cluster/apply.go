@@ -39,6 +39,8 @@ func (w *Worker) Apply(e Entry) {
 		w.mu.view.setAside(*e.Aside)
 	case e.Admit != nil:
 		w.mu.view.admit(*e.Admit)
+	case e.Grow != nil:
+		w.grown(e.Grow)
 	}
 }
 
@@ -58,12 +60,21 @@ func (w *Worker) Control(m Control) {
 	case m.Want != nil:
 		w.env.Disk(func() { w.export(m.From, m.Want.Task) })
 	case m.Trigger != nil:
-		if h := w.tasks[m.Trigger.Task].Load(); h != nil && h.inc == m.Trigger.Incarnation {
-			h.task.Trigger(*m.Trigger)
-			w.env.WakeTask(m.Trigger.Task)
-		}
+		w.triggered(m.Trigger)
 	case m.Poll != nil:
 		w.repeatAcks(m.Poll.Epoch)
+	}
+}
+
+// triggered hands a source the word that a checkpoint was started. It may have passed the entries before it: then it is dropped, since
+// it comes again, and a source passes a barrier only when it knows the splits of the epoch behind it.
+func (w *Worker) triggered(tr *checkpoint.Trigger) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	known := tr.Epoch <= w.mu.view.newest() || w.opts.Mutations.Has(mutation.TriggerBeforeEntry)
+	if h := w.tasks[tr.Task].Load(); known && h != nil && h.inc == tr.Incarnation {
+		h.task.Trigger(*tr)
+		w.env.WakeTask(tr.Task)
 	}
 }
 

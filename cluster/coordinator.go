@@ -38,6 +38,9 @@ type CoordinatorEnvironment interface {
 	Finished(err error)
 	// Waiting says why something does not go on, for people; empty when it goes on.
 	Waiting(why string)
+	// Discover has the splits of a source that grows listed again, which may take long, and gives the answer to
+	// Coordinator.Discovered. known are the splits that it has; they must not be written to. One call per source is under way.
+	Discover(vertex int, known []string)
 }
 
 // CoordinatorOptions say how a coordinator decides.
@@ -80,6 +83,8 @@ type Coordinator struct {
 	pace       pace
 	stall      stall
 	said       string // to env.Waiting
+
+	discoveries []discovery // by vertex
 }
 
 // poisoned counts identical failures on a record.
@@ -101,6 +106,7 @@ func NewCoordinator(job *Job, v View, recovery standby.State, points checkpoint.
 		ended:    make([]determinant.Incarnation, len(job.Tasks)),
 		shown:    make([]determinant.Epoch, len(job.Tasks)),
 	}
+	c.discoveries = make([]discovery, len(job.Plan.Vertices))
 	c.unstored = map[determinant.WorkerID]int{}
 	for t := range c.holds {
 		c.holds[t] = map[determinant.WorkerID]determinant.Epoch{}
@@ -127,6 +133,7 @@ func (c *Coordinator) Replicated() (View, standby.State, checkpoint.State) {
 
 // Lead begins to act on what happens.
 func (c *Coordinator) Lead() {
+	clear(c.discoveries)
 	c.recovery(standby.Leader{})
 	c.checkpoints(checkpoint.Leader{})
 	c.placed()
@@ -164,6 +171,7 @@ func (c *Coordinator) Tick(now int64) {
 	}
 	c.checkpoints(checkpoint.Tick{Now: now})
 	c.recovery(standby.Tick{Now: now})
+	c.discover()
 	c.watch()
 }
 
@@ -271,8 +279,10 @@ func recoveryEntry(cmd standby.Command) Entry {
 	panic(fmt.Sprintf("cluster: assertion failed: %T is never proposed", cmd))
 }
 
-func (c *Coordinator) checkpoints(ev checkpoint.Event) {
-	for _, effect := range c.points.Step(ev) {
+func (c *Coordinator) checkpoints(ev checkpoint.Event) { c.carryOutPoints(c.points.Step(ev)) }
+
+func (c *Coordinator) carryOutPoints(effects []checkpoint.Effect) {
+	for _, effect := range effects {
 		switch e := effect.(type) {
 		case checkpoint.Propose:
 			c.ledger.Propose(checkpointEntry(e.Command))
@@ -341,6 +351,8 @@ func (c *Coordinator) Committed(e Entry) {
 		if c.view.admit(*e.Admit) {
 			c.announce(e)
 		}
+	case e.Grow != nil:
+		c.grown(e)
 	case e.Finish != nil:
 		c.finished = true
 		c.announce(e)
@@ -391,9 +403,10 @@ func (c *Coordinator) applyRecovery(e Entry, cmd standby.Command) {
 // pointed takes a committed command about checkpoints and tells the decider what it means for recovery.
 func (c *Coordinator) pointed(e Entry, cmd checkpoint.Command) {
 	before := c.points.State()
-	c.checkpoints(checkpoint.Committed{Command: cmd})
+	effects := c.points.Step(checkpoint.Committed{Command: cmd})
 	after := c.points.State()
 	if after.Committed == before.Committed && len(after.Since) == len(before.Since) && after.Open == before.Open {
+		c.carryOutPoints(effects)
 		return
 	}
 	news := standby.Checkpoint{Committed: after.Committed, Since: c.since(&after)}
@@ -418,6 +431,7 @@ func (c *Coordinator) pointed(e Entry, cmd checkpoint.Command) {
 		c.waiting("")
 	}
 	c.announce(e)
+	c.carryOutPoints(effects) // behind the entry: a source passes no barrier before its worker knows what it opens
 	c.recovery(standby.Committed{Command: news})
 	c.placed()
 }

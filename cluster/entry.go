@@ -27,6 +27,7 @@ type Entry struct {
 	Aside     *Aside
 	Finish    *Finish
 	Admit     *Admit
+	Grow      *Grow
 }
 
 // Admit takes a worker process in. Its id was never used before.
@@ -77,6 +78,8 @@ func (e Entry) String() string {
 		return fmt.Sprintf("set aside task %d, channel %d, sequence number %d", e.Aside.Task, e.Aside.Position.Channel, e.Aside.Position.Seq)
 	case e.Admit != nil:
 		return fmt.Sprintf("admit worker %d at %s", e.Admit.Worker, e.Admit.Address)
+	case e.Grow != nil:
+		return e.Grow.String()
 	case e.Finish != nil:
 		return fmt.Sprintf("finish at %d %s", e.Finish.Epoch, e.Finish.Err)
 	}

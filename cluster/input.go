@@ -72,12 +72,13 @@ func difference(fresh, gone []string) string {
 	return strings.Join(parts, "; ")
 }
 
-// InputDigest tells one input of a job from another; empty if none of its sources can.
+// InputDigest tells one input of a job from another; empty if none of its sources can. What a source that grows reads is not known
+// before it has ended.
 func InputDigest(ctx context.Context, plan *operator.Plan) (string, error) {
 	digest, known := sha256.New(), false
 	for i := range plan.Vertices {
 		v := &plan.Vertices[i]
-		if v.Source == nil || v.InputOf == nil {
+		if v.Source == nil || v.InputOf == nil || v.Growing != nil {
 			continue
 		}
 		splits, err := v.Source(ctx)

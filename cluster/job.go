@@ -140,17 +140,12 @@ func (j *Job) sources() []determinant.TaskID {
 	return ids
 }
 
-// splitsOf gives task t its share of its vertex's splits: every n-th of n tasks. The shares never change, so a split is
-// always read by one task only.
-func (j *Job) splitsOf(t *TaskSpec, splits [][]string) []string {
-	if t.Vertex >= len(splits) {
-		return nil
+// share gives task t its share of its vertex's splits, with their numbers among all: every n-th of n tasks. A split stays with its
+// task when others come behind it, so it is always read by one task only.
+func (j *Job) share(t *TaskSpec, splits []string, take func(number int, identity string)) {
+	for i := t.Info.Index; i < len(splits); i += t.Info.Parallelism {
+		take(i, splits[i])
 	}
-	var share []string
-	for i := t.Info.Index; i < len(splits[t.Vertex]); i += t.Info.Parallelism {
-		share = append(share, splits[t.Vertex][i])
-	}
-	return share
 }
 
 // relevant lists the logs that any of the consumers may depend on within d hops, downstream tasks first.

@@ -9,8 +9,10 @@ import (
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
 
+	"github.com/understudy-stream/understudy/checkpoint"
 	"github.com/understudy-stream/understudy/determinant"
 	"github.com/understudy-stream/understudy/operator"
+	"github.com/understudy-stream/understudy/task"
 )
 
 // blindSink is a causal sink that is never opened.
@@ -103,24 +105,44 @@ func TestLayoutRefusesACycle(t *testing.T) {
 	require.Error(t, err)
 }
 
-// Each split is read by exactly one task.
+// Each split is read by exactly one task, and by the same one however many come behind it.
 func TestShareOfSplitsIsDisjointAndComplete(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		var splits []string
-		for i := range rapid.IntRange(0, 20).Draw(t, "splits") {
-			splits = append(splits, fmt.Sprint(i))
-		}
 		n := rapid.IntRange(1, 7).Draw(t, "tasks")
-		j := &Job{}
-		var all []string
-		for i := range n {
-			spec := &TaskSpec{Info: operator.TaskInfo{Index: i, Parallelism: n}}
-			share := j.splitsOf(spec, [][]string{splits})
-			require.InDelta(t, len(splits)/n, len(share), 1)
-			all = append(all, share...)
-			require.Nil(t, j.splitsOf(&TaskSpec{Vertex: 1}, [][]string{splits}))
+		v := View{Splits: [][]string{nil}, Stages: [][]Stage{{{From: 1}}}}
+		add := func() {
+			g := Grow{Known: len(v.Splits[0]), From: v.newest() + 2}
+			for range rapid.IntRange(1, 8).Draw(t, "splits") {
+				g.Splits = append(g.Splits, fmt.Sprint(len(v.Splits[0])+len(g.Splits)))
+			}
+			require.True(t, v.admits(&g))
+			v.grown(&g, 0)
 		}
-		require.ElementsMatch(t, splits, all)
+		before := make([]task.Splits, n)
+		for range 5 {
+			add()
+			v.started(&checkpoint.Start{Epoch: v.newest() + 1})
+			if rapid.Bool().Draw(t, "completed") {
+				v.completed(&checkpoint.Complete{Epoch: v.newest()})
+			}
+			var all []string
+			for i := range n {
+				spec := &TaskSpec{Info: operator.TaskInfo{Index: i, Parallelism: n}}
+				share := v.splitsOf(&Job{}, spec)
+				require.InDelta(t, len(v.Splits[0])/n, len(share.List), 1)
+				require.Zero(t, share.Final)
+				for k, s := range share.List {
+					all = append(all, s.Identity)
+					require.LessOrEqual(t, s.From, v.newest()+1, "a checkpoint was started since the last came")
+					if k < len(before[i].List) {
+						require.Equal(t, before[i].List[k].Identity, s.Identity)
+					}
+				}
+				before[i] = share
+			}
+			require.ElementsMatch(t, v.Splits[0], all)
+		}
+		require.Equal(t, task.Splits{Final: 1}, v.splitsOf(&Job{}, &TaskSpec{Vertex: 1}))
 	})
 }
 

@@ -359,6 +359,9 @@ func (n *coordinatorNode) Broadcast(e Entry) {
 	if e.Decision != nil {
 		n.opts.Logger.Info("decision", "what", e.Decision.String())
 	}
+	if e.Grow != nil {
+		n.opts.Logger.Info("new splits", "what", e.Grow.String())
+	}
 	if !n.leading {
 		return
 	}

@@ -109,6 +109,11 @@ type Local struct {
 	waiting  atomic.Value // string
 	outside  outside
 
+	ctx          context.Context // ends when the run does
+	cancel       context.CancelFunc
+	listing      sync.WaitGroup           // of splits
+	undiscovered atomic.Pointer[[]string] // which sources cannot tell whether they have new splits
+
 	mu struct {
 		sync.RWMutex
 		workers []*localWorker // by directory
@@ -125,6 +130,7 @@ func RunLocal(ctx context.Context, plan *operator.Plan, o LocalOptions) (Summary
 		return Summary{}, err
 	}
 	l := &Local{job: job, opts: o, finished: make(chan struct{}), stats: newStats(len(job.Tasks))}
+	l.ctx, l.cancel = context.WithCancel(context.Background())
 	if err := l.open(ctx); err != nil {
 		return Summary{}, errors.Join(err, l.close())
 	}
@@ -366,7 +372,7 @@ func (l *Local) run(ctx context.Context) error {
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		case now := <-ticker.C:
-			l.do(func() { l.coord.Tick(l.opts.Clock()) })
+			l.do(l.tick)
 			if now.Sub(shown) <= 250*time.Millisecond {
 				continue
 			}
@@ -379,6 +385,13 @@ func (l *Local) run(ctx context.Context) error {
 	}
 }
 
+// tick lets the coordinator see the time.
+func (l *Local) tick() {
+	l.coord.Tick(l.opts.Clock())
+	why := l.coord.Undiscovered()
+	l.undiscovered.Store(&why)
+}
+
 func (l *Local) finish(err error) {
 	l.once.Do(func() {
 		l.result = err
@@ -388,6 +401,7 @@ func (l *Local) finish(err error) {
 
 // close stops everything. The ledger and the state directories stay as they are, so that the job can go on from there.
 func (l *Local) close() error {
+	l.cancel()
 	if l.ledger == nil {
 		return nil // it was never opened
 	}
@@ -395,6 +409,7 @@ func (l *Local) close() error {
 	if l.events != nil {
 		l.events.close()
 	}
+	l.listing.Wait()
 	var errs []error
 	for _, w := range l.workers() {
 		if w != nil {
@@ -417,6 +432,9 @@ func (lc *localCoordinator) Broadcast(e Entry) {
 	}
 	if e.Decision != nil {
 		l.opts.Logger.Info("decision", "what", e.Decision.String())
+	}
+	if e.Grow != nil {
+		l.opts.Logger.Info("new splits", "what", e.Grow.String())
 	}
 	for _, w := range l.workers() {
 		if w != nil {

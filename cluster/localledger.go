@@ -341,3 +341,4 @@ func (nowhere) Broadcast(Entry)                    {}
 func (nowhere) Tell(determinant.WorkerID, Control) {}
 func (nowhere) Finished(error)                     {}
 func (nowhere) Waiting(string)                     {}
+func (nowhere) Discover(int, []string)             {}

@@ -157,6 +157,7 @@ func (v *View) completed(c *checkpoint.Complete) {
 		v.Base = v.Opened[n-1]
 	}
 	v.Complete, v.Opened = c, nil
+	v.settle()
 }
 
 // parted notes the tasks that a decision has begin anew at the last completed checkpoint, without the choices that their

@@ -200,7 +200,7 @@ func (w *Worker) build(t determinant.TaskID, pr *promotion, log causal.Copy, own
 	h.task, err = task.New(task.Config{
 		ID: t, Incarnation: inc, Info: spec.Info, Inputs: spec.Inputs, Edges: spec.Edges,
 		External: spec.External, ExternalID: spec.ExtID, New: w.job.Plan.Vertices[spec.Vertex].New,
-		Splits: w.splitsOf(spec, v.Splits, inc), Mode: mode, Depth: depth, Meta: meta,
+		Splits: w.splitsOf(spec, &v, inc), Mode: mode, Depth: depth, Meta: meta,
 		Load: func(load func(table string, key, value []byte) error) error {
 			return state.RestoreAt(t, epoch, life, &meta, load)
 		},
@@ -233,18 +233,6 @@ func (w *Worker) build(t determinant.TaskID, pr *promotion, log causal.Copy, own
 	return h, nil
 }
 
-// splitsOf gives a source task its splits. A share that grew with a new life, as under the mutation SplitMoves, would be
-// read by two tasks.
-func (w *Worker) splitsOf(t *TaskSpec, splits [][]string, inc determinant.Incarnation) []string {
-	share := w.job.splitsOf(t, splits)
-	if inc > 1 && w.opts.Mutations.Has(mutation.SplitMoves) && len(share) > 0 {
-		next := *t
-		next.Info.Index = (t.Info.Index + 1) % t.Info.Parallelism
-		share = append(share, w.job.splitsOf(&next, splits)...)
-	}
-	return share
-}
-
 // install lets a restored task run, if no later decision has come in between.
 func (w *Worker) install(t determinant.TaskID, h *hosted) {
 	w.mu.Lock()
@@ -257,6 +245,7 @@ func (w *Worker) install(t determinant.TaskID, h *hosted) {
 		return
 	}
 	w.mu.promos[t] = nil
+	w.grow(h) // the ledger may have gone on while the state was loaded
 	w.tasks[t].Store(h)
 	w.env.Observe(Observation{Task: t, Incarnation: h.inc, Phase: Restored})
 	for i := range h.in {

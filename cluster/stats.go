@@ -278,6 +278,9 @@ func (s *stats) progress(l *Local) Progress {
 		}
 	}
 	waiting := l.outside.reasons(l.job)
+	if why := l.undiscovered.Load(); why != nil {
+		waiting = append(waiting, *why...)
+	}
 	if why, _ := l.waiting.Load().(string); why != "" {
 		waiting = append([]string{why}, waiting...)
 	}

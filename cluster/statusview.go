@@ -100,6 +100,7 @@ func (n *coordinatorNode) waiting() []string {
 			why = append(why, d.String())
 		}
 	}
+	why = append(why, n.rep.coord.Undiscovered()...)
 	slices.Sort(why)
 	return slices.Compact(why)
 }

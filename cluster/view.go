@@ -16,7 +16,8 @@ import (
 // changes only by entries, so every worker that has applied the same entries has the same.
 type View struct {
 	Index      uint64
-	Splits     [][]string          // per vertex, of sources
+	Splits     [][]string          // per vertex, of sources; grows at its ends only
+	Stages     [][]Stage           // per vertex, of sources that grow
 	Mode       determinant.Mode    // of the first epoch
 	Depth      determinant.Depth   // likewise
 	Base       standby.EpochMode   // of the epoch after the last completed checkpoint
@@ -50,7 +51,7 @@ type Aside struct {
 // NewView is the view before the first entry.
 func NewView(job *Job, splits [][]string, mode determinant.Mode, depth determinant.Depth) View {
 	v := View{Splits: splits, Mode: mode, Depth: depth, Base: standby.EpochMode{Mode: mode, Depth: depth}}
-	v.Configured = v.Base
+	v.Configured, v.Stages = v.Base, stagesOf(job, splits)
 	for t := range job.Tasks {
 		v.Places = append(v.Places, standby.Placement{Task: determinant.TaskID(t)})
 	}

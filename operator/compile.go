@@ -138,7 +138,7 @@ func (p *Plan) connect(g *vertexGraph, vertexOf, tasks []int) error {
 }
 
 func (g *vertexGraph) vertex() Vertex {
-	v := Vertex{Index: g.index, Parallelism: g.parallelism, Source: g.nodes[0].source, InputOf: g.nodes[0].inputOf}
+	v := Vertex{Index: g.index, Parallelism: g.parallelism, Source: g.nodes[0].source, InputOf: g.nodes[0].inputOf, Growing: g.nodes[0].growing}
 	names := make([]string, len(g.nodes))
 	for i, n := range g.nodes {
 		names[i] = n.name

@@ -58,6 +58,7 @@ type node struct {
 	atLeastOnce   bool
 	source        sourceSplits
 	inputOf       func(split string) string
+	growing       Growing // the source, if it is one
 	sink          CausalSink
 	transactional TransactionalSink
 	checks        []func() error // asked at Plan time

@@ -31,6 +31,8 @@ type Vertex struct {
 	Source func(ctx context.Context) ([]string, error)
 	// InputOf is InputNamer's method of the source; nil if it has none.
 	InputOf func(split string) string
+	// Growing is the source if it may get new splits while the job runs; nil for others.
+	Growing Growing
 	// Sink opens the causal store of one task of a vertex that ends in a causal sink; nil for others.
 	Sink func(ctx context.Context, task int) (CausalStore, error)
 	// Transactions opens those of one task of a vertex that ends in a transactional sink; nil for others.

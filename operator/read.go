@@ -39,6 +39,9 @@ func From[T any](j *Job, name string, s Source[T], o ...Option) Stream[T] {
 	if namer, ok := any(s).(InputNamer); ok {
 		n.inputOf = namer.InputOf
 	}
+	if growing, ok := any(s).(Growing); ok && growing.DiscoveryInterval() > 0 {
+		n.growing = growing
+	}
 	return Stream[T]{node: j.add(n, opts), codec: codec}
 }
 

@@ -524,7 +524,9 @@ func sourceVertex(t tester, s *script, f func(ctx operator.Context, v uint64, em
 }
 
 // withSplits gives a source task its splits.
-func withSplits(s *script) func(*Config) { return func(c *Config) { c.Splits = s.names } }
+func withSplits(s *script) func(*Config) {
+	return func(c *Config) { c.Splits = FixedSplits(s.names...) }
+}
 
 // curious is user code that asks the context for everything there is, and keeps state and timers.
 type curious struct{ count *operator.Value[uint64] }

@@ -39,7 +39,7 @@ type Config struct {
 	External    bool                      // has a sink: one more output channel, the last
 	ExternalID  determinant.ChannelID
 	New         func(operator.Runtime) (operator.Chain, error)
-	Splits      []string // of a source, in order
+	Splits      Splits // of a source
 
 	Mode  determinant.Mode  // of the epoch after the restored checkpoint
 	Depth determinant.Depth // likewise
@@ -114,6 +114,7 @@ type Task struct {
 	cfg    Config
 	chain  operator.Chain
 	source operator.SourceHead
+	splits atomic.Pointer[Splits] // of a source. What it points to does not change
 	tables []operator.Table
 
 	in      []*input
@@ -185,6 +186,7 @@ func New(cfg Config) (*Task, error) {
 	t.taken = cfg.Meta.Records
 	t.records.Store(t.taken)
 	t.sharing.Store(uint32(cfg.Depth))
+	t.splits.Store(&t.cfg.Splits)
 	if cfg.Meta.Epoch > 0 {
 		t.inWM = cfg.Meta.Watermark
 	}
@@ -235,6 +237,9 @@ func (t *Task) openChain() error {
 	}
 	if err := chain.Restored(); err != nil {
 		return fmt.Errorf("task: %s: %w", t, err)
+	}
+	if t.source != nil && t.cfg.Meta.Epoch > 0 {
+		t.idle = t.cfg.Splits.Grows && t.source.Open() == 0 // as was said before the barrier
 	}
 	return nil
 }

@@ -55,6 +55,9 @@ const (
 	AckBeforePrepare
 	CommitNotRepeated
 	FinishBeforeCommit
+	SplitsAtOnce
+	SplitsSorted
+	TriggerBeforeEntry
 	end
 )
 
@@ -69,6 +72,7 @@ var names = [...]string{
 	"stores-not-read", "generation-unchecked", "fallen-start-again", "early-subscription-dropped",
 	"register-repeats-nothing",
 	"commit-before-complete", "prepare-left-out", "abort-left-out", "ack-before-prepare", "commit-not-repeated", "finish-before-commit",
+	"splits-at-once", "splits-sorted", "trigger-before-entry",
 }
 
 // Has tells whether any of m is in the set.

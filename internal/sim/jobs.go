@@ -60,12 +60,13 @@ var codec = operator.WithCodec[record](recordCodec{})
 func (b *jobBuilder) from(n, ways int) stream {
 	w := b.world
 	s := &source{world: w, splits: n + w.rng.IntN(3), each: w.plan.records/(n+1) + w.rng.IntN(8)}
+	from := w.growth.grows(s)
 	for _, id := range s.ids() {
 		for way := range ways {
 			b.want = append(b.want, id+uint64(way)*pathShift)
 		}
 	}
-	return operator.From[record](b.job, "source", s, par(n), codec)
+	return operator.From(b.job, "source", from, par(n), codec)
 }
 
 func (b *jobBuilder) enrich(s stream, name string, n int) stream {

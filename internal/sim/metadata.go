@@ -63,6 +63,7 @@ func newMetadata(w *World) *metadata {
 			}
 		}
 	}
+	w.growth.begun(splits)
 	n := len(w.job.Tasks)
 	m := &metadata{
 		world: w,
@@ -221,11 +222,14 @@ func (m *metadata) follow(e *cluster.Entry) {
 	case e.Start != nil:
 		m.saving = true
 		w.modes.started(e.Start)
+		w.growth.started(e.Start.Epoch)
 	case e.Abandon != nil:
 		m.saving = false
 		w.checks.abandoned(e.Abandon)
 	case e.Aside != nil:
 		w.result.Asides++
+	case e.Grow != nil:
+		w.growth.grown(e.Grow)
 	case e.Admit != nil:
 		m.admitted(e.Admit)
 	case e.Complete != nil:

@@ -87,6 +87,8 @@ func mutantOptions(m mutation.Set, seed uint64) Options {
 		o.Kinds, o.Faults, o.Standbys = FailDisk, 4, -1
 	case mutation.RegisterRepeatsNothing:
 		o.Kinds, o.Faults = KillTask|ChangeLeader|ChangeWhileDeciding, 8
+	case mutation.SplitsAtOnce, mutation.SplitsSorted, mutation.TriggerBeforeEntry:
+		o.Growing, o.Kinds = 100, KillTask|KillWorker|ChangeLeader
 	case mutation.CommitBeforeComplete, mutation.PrepareLeftOut, mutation.AbortLeftOut, mutation.AckBeforePrepare,
 		mutation.CommitNotRepeated, mutation.FinishBeforeCommit:
 		o.Transactional, o.Kinds, o.Faults = 100, sinkTrouble, 8

@@ -82,7 +82,7 @@ type source struct {
 func (s *source) Splits(context.Context) ([]string, error) {
 	var names []string
 	for i := range s.splits {
-		names = append(names, fmt.Sprintf("split%d", i))
+		names = append(names, splitName(i))
 	}
 	return names, nil
 }

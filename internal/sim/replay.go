@@ -21,6 +21,7 @@ func (w *World) checkEnd() {
 	w.modes.check()
 	if !w.modes.left {
 		w.checkTime()
+		w.growth.check()
 		w.replay()
 	}
 }
@@ -112,6 +113,7 @@ func (w *World) replayTask(id determinant.TaskID, outputs map[determinant.Channe
 	if err != nil {
 		return err
 	}
+	t.Grow(w.growth.splits(spec))
 	for i, in := range spec.Inputs {
 		for _, b := range outputs[in.Channel] {
 			t.Deliver(i, b, false)

@@ -16,6 +16,7 @@ func (w *World) tick() {
 	w.drains.tick()
 	w.modes.tick()
 	w.act()
+	w.growth.tick()
 	w.checks.tick()
 	if w.step%64 > 0 {
 		return

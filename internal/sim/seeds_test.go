@@ -59,7 +59,8 @@ func runSeed(t *testing.T, seed uint64) Result {
 	return r
 }
 
-// optionsOf says what a seed runs: mostly exactly-once at full depth, and with transactional sinks in one of four.
+// optionsOf says what a seed runs: mostly exactly-once at full depth, and with transactional sinks in one of four, with sources that grow in
+// another one.
 func optionsOf(seed uint64) Options {
 	o := Options{Seed: seed, Kinds: FaultKind(*kinds), Depth: determinant.Full}
 	switch seed % 20 {
@@ -74,6 +75,9 @@ func optionsOf(seed uint64) Options {
 	}
 	if seed/20%4 == 1 {
 		o.Transactional = 70
+	}
+	if seed/20%4 == 2 {
+		o.Growing = 70
 	}
 	if *mode != "" {
 		var err error

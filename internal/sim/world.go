@@ -30,8 +30,10 @@ type Options struct {
 	Balance  int64             // after so many virtual milliseconds without failures tasks move to even them out; 0: never
 	// Transactional is how many in a hundred sinks are transactional.
 	Transactional int
-	Mutations     mutation.Set
-	Trace         io.Writer // nil: no trace
+	// Growing is how many in a hundred sources get splits while the job runs.
+	Growing   int
+	Mutations mutation.Set
+	Trace     io.Writer // nil: no trace
 	// Script, if set, runs after every step instead of the seed's faults, until it returns true.
 	Script func(w *World) (done bool)
 	// NoCheckpoints leaves out the periodic checkpoints. The job cannot end; the run ends when the script is done and Settle
@@ -67,6 +69,7 @@ type Result struct {
 	Loose       int // tasks that were recovered without determinants
 	Committed   int // transactions that became visible
 	Aborted     int // transactions that were dropped
+	Grown       int // splits that appeared while the job ran
 	Violation   *Violation
 }
 
@@ -90,15 +93,16 @@ func (r *Result) add(o Result) {
 	r.Loose += o.Loose
 	r.Committed += o.Committed
 	r.Aborted += o.Aborted
+	r.Grown += o.Grown
 }
 
 // String gives the counts.
 func (r Result) String() string {
 	return fmt.Sprintf("%d steps, %d faults, %d decisions, %d rollbacks, %d checkpoints, %d elections, %d streams begun anew, "+
 		"%d messages and %d writes of zombies, %d records set aside, %d files spilled, %d checkpoints for memory, "+
-		"%d transactions committed, %d aborted, %d visible records",
+		"%d transactions committed, %d aborted, %d splits added, %d visible records",
 		r.Steps, r.Faults, r.Decisions, r.Rollbacks, r.Checkpoints, r.Elections, r.Relinks, r.Zombies, r.Refused, r.Asides, r.Spills, r.Gates,
-		r.Committed, r.Aborted, r.Lines)
+		r.Committed, r.Aborted, r.Grown, r.Lines)
 }
 
 // Violation is a broken promise.
@@ -162,6 +166,7 @@ type World struct {
 	faults      faults
 	drains      *drains
 	modes       *modes
+	growth      *growth
 	history     *history
 	checks      checks
 	aside       []uint64 // ids of records that were set aside
@@ -223,6 +228,7 @@ func newWorld(o Options) *World {
 		s = shapeOf(o.Shape)
 	}
 	w.result.Shape = s.name
+	w.growth = newGrowth(w)
 	b := &jobBuilder{world: w, job: operator.NewJob(s.name), transactions: w.stream("transactions")}
 	s.build(b)
 	plan, err := b.job.Plan(1)
