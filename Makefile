@@ -128,7 +128,7 @@ LATENCY ?= --repeats 3 --seconds 5 # make latency LATENCY='--rate 2000 --report 
 
 .PHONY: latency
 latency: ## how long after a record was due a reader of each sink sees it; servers are started for it
-	UNDERSTUDY_NO_SKIP=1 KAFKA=$(strip $(KAFKA)) $(GO) test ./cmd/understudy -run '^TestLatency$$' -count=1 -timeout 2h -latency="$(strip $(LATENCY))"
+	UNDERSTUDY_NO_SKIP=1 KAFKA=$(strip $(KAFKA)) $(GO) test ./cmd/understudy -run '^TestLatency$$' -v -count=1 -timeout 2h -latency="$(strip $(LATENCY))"
 
 SECONDS      ?= 60 # make outside SECONDS=10 OUTSIDE=nats/server OUTSIDE_SEED=7
 OUTSIDE      ?=
