@@ -33,21 +33,31 @@ const (
 	outsideRate  = 11 << 10 // bytes per second and file: 5000 words a second, about
 )
 
-// outsideSink is a causal sink whose output is read back by the system's own client.
+// outsideSink is a sink whose output is read back by the system's own client.
 type outsideSink struct {
 	name   string
 	server func(t *testing.T) external // nil: there is none
+	more   string                      // parameters of the URL
+	frail  bool                        // the server loses what is prepared when it is killed, as no Kafka does
 	// read writes the output to files of lines, in the order of each task's, and gives their directory.
 	read func(t *testing.T, s external, url string, records int) (dir string)
 }
 
 func outsideSinks() []outsideSink {
 	return []outsideSink{
-		{"file", nil, func(_ *testing.T, _ external, url string, _ int) string { return strings.TrimPrefix(url, "file:") }},
-		{"nats", func(t *testing.T) external { return newServerProcess(t, "nats") }, followed},
-		{"kafka", func(t *testing.T) external { return newServerProcess(t, "kafka") }, followed},
-		{"postgres", func(t *testing.T) external { return newPostgres(t) }, copiedOut},
+		{name: "file", read: func(_ *testing.T, _ external, url string, _ int) string { return strings.TrimPrefix(url, "file:") }},
+		{name: "nats", server: func(t *testing.T) external { return newServerProcess(t, "nats") }, read: followed},
+		{name: "kafka", server: kafkaProcess, read: followed},
+		{name: "transactions", server: kafkaProcess, more: "&transactional=true", frail: true, read: followed},
+		{name: "postgres", server: func(t *testing.T) external { return newPostgres(t) }, read: copiedOut},
 	}
+}
+
+func kafkaProcess(t *testing.T) external { return newServerProcess(t, "kafka") }
+
+// meets tells whether a failure can befall a run with the sink.
+func (o *outsideSink) meets(f *outsideFailure) bool {
+	return f.during == nil || o.server != nil && !o.frail
 }
 
 // outsideFailure is what befalls a run.
@@ -85,13 +95,10 @@ func TestOutside(t *testing.T) {
 		t.Run(sink.name, func(t *testing.T) {
 			for i := range outsideFailures {
 				f := &outsideFailures[i]
-				if sink.server == nil && f.during != nil {
-					continue
+				// Other tests have tasks and workers that are killed.
+				if sink.meets(f) && (*outsideAll || sink.name == "nats" && f.name == "server") {
+					t.Run(f.name, func(t *testing.T) { sink.run(t, f) })
 				}
-				if !*outsideAll && (sink.name != "nats" || f.name != "server") {
-					continue // the other tests have tasks and workers that are killed
-				}
-				t.Run(f.name, func(t *testing.T) { sink.run(t, f) })
 			}
 		})
 	}
@@ -111,7 +118,7 @@ func (o *outsideSink) run(t *testing.T, f *outsideFailure) {
 		server = o.server(t)
 		url = server.sink("counts")
 	}
-	args := []string{"run", "wordcount", "--input", input, "--rate", fmt.Sprint(outsideRate), "--sink", url, "--state", state, "--workers", "3",
+	args := []string{"run", "wordcount", "--input", input, "--rate", fmt.Sprint(outsideRate), "--sink", url + o.more, "--state", state, "--workers", "3",
 		"--parallelism", fmt.Sprint(outsideTasks), "-o", "json"}
 	if len(f.flags) > 0 {
 		args = append(append(args, f.flags...), "--seed", fmt.Sprint(*outsideSeed))
