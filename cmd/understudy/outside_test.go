@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"math"
@@ -17,7 +18,9 @@ import (
 	"github.com/stretchr/testify/require"
 
 	understudy "github.com/understudy-stream/understudy"
+	"github.com/understudy-stream/understudy/determinant"
 	"github.com/understudy-stream/understudy/internal/outside"
+	"github.com/understudy-stream/understudy/operator"
 )
 
 // Flags of TestOutside; `make outside` gives it all sinks and more time.
@@ -38,7 +41,7 @@ type outsideSink struct {
 	name   string
 	server func(t *testing.T) external // nil: there is none
 	more   string                      // parameters of the URL
-	frail  bool                        // the server loses what is prepared when it is killed, as no Kafka does
+	frail  bool                        // the server forgets what is prepared when it ends, as no Kafka does
 	// read writes the output to files of lines, in the order of each task's, and gives their directory.
 	read func(t *testing.T, s external, url string, records int) (dir string)
 }
@@ -276,4 +279,70 @@ func TestBenchLatency(t *testing.T) {
 		require.Less(t, s.Causal.P50.Median, s.Transactional.P50.Median, "%s: at once is sooner than with the next checkpoint", s.Sink)
 	}
 	requireReport(t, report, "From due to visible", "nats")
+}
+
+// What a sink has shown is followed by the server's own client, and nothing of it is left in the end.
+func TestPlaces(t *testing.T) {
+	for _, sink := range outsideSinks() {
+		if sink.server == nil || sink.more != "" {
+			continue
+		}
+		t.Run(sink.name, func(t *testing.T) {
+			url := sink.server(t).sink("counts")
+			place, err := outside.At(url, "one", 2)
+			require.NoError(t, err)
+			for life := determinant.Incarnation(1); life <= 2; life++ { // the second finds nothing of the first
+				causal := place.Causal()
+				require.NoError(t, causal.(operator.SinkIdentifier).Identify(fmt.Sprint("job", life)))
+				go func() {
+					for task := range 2 {
+						if err := showThree(causal, task, life); err != nil {
+							t.Error(err)
+						}
+					}
+				}()
+				seen := map[string][]string{}
+				n := 0
+				ctx, stop := context.WithTimeout(t.Context(), patience)
+				require.NoError(t, place.Follow(ctx, func(part string, record []byte, _ time.Time) error {
+					var number int
+					if err := json.Unmarshal(record, &number); err != nil {
+						return err
+					}
+					seen[part] = append(seen[part], fmt.Sprint(number))
+					if n++; n == 6 {
+						stop()
+					}
+					return nil
+				}))
+				stop()
+				want := []string{"0", "1", "2"}
+				require.Equal(t, map[string][]string{"task-00000": want, "task-00001": want}, seen)
+				require.NoError(t, place.Remove(t.Context()))
+			}
+			require.NoError(t, place.Remove(t.Context()), "what is not there")
+			enough := errors.New("enough")
+			causal := place.Causal()
+			require.NoError(t, causal.(operator.SinkIdentifier).Identify("job3"))
+			require.NoError(t, showThree(causal, 1, 1))
+			require.ErrorIs(t, place.Follow(t.Context(), func(string, []byte, time.Time) error { return enough }), enough)
+		})
+	}
+}
+
+// showThree writes three records.
+func showThree(sink operator.CausalSink, task int, incarnation determinant.Incarnation) (err error) {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	store, err := sink.Open(ctx, task, 2)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, store.Close()) }()
+	if _, err := store.Fence(ctx, operator.Fence{Incarnation: incarnation}); err != nil {
+		return err
+	}
+	return store.Write(ctx, incarnation, operator.StoreWrite{
+		Start: determinant.Cursor{Epoch: 1}, End: determinant.Cursor{Next: 3, Epoch: 1, Bytes: 3}, Records: [][]byte{[]byte("0"), []byte("1"), []byte("2")},
+	})
 }

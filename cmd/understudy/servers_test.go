@@ -31,7 +31,7 @@ type external interface {
 	sink(name string) string
 	// start starts the server and returns when it answers.
 	start()
-	// kill ends all its processes by kill -9.
+	// kill ends all its processes by kill -9, as far as the server promises to survive that.
 	kill()
 }
 
@@ -77,8 +77,15 @@ func (s *serverProcess) start() {
 	require.NoError(s.t, err, line)
 }
 
+// kill is kill -9 for NATS. franz-go's broker has no transaction log as Kafka has: it writes the markers that end a transaction partition by
+// partition, and what died between two of them it commits in one partition and aborts in the other. So it may finish the request that it is
+// at; its connections break, and requests that were on their way have no answer.
 func (s *serverProcess) kill() {
-	require.NoError(s.t, s.cmd.Process.Kill())
+	end := os.Signal(syscall.SIGKILL)
+	if s.kind == "kafka" {
+		end = syscall.SIGTERM
+	}
+	require.NoError(s.t, s.cmd.Process.Signal(end))
 	_ = s.cmd.Wait() // its error is that it was killed
 	s.cmd = nil
 }
@@ -95,11 +102,12 @@ func serve(spec string) error {
 		kind, dir = parts[0], parts[1]
 	}
 	var err error
+	closeIt := func() {}
 	switch kind {
 	case "nats":
 		port, err = serveNATS(dir, port)
 	case "kafka":
-		port, err = serveKafka(dir, port)
+		port, closeIt, err = serveKafka(dir, port)
 	default:
 		err = fmt.Errorf("%s=%q", beServer, spec)
 	}
@@ -110,6 +118,7 @@ func serve(spec string) error {
 	stop := make(chan os.Signal, 1)
 	signal.Notify(stop, syscall.SIGTERM)
 	<-stop
+	closeIt()
 	return nil
 }
 
@@ -129,16 +138,17 @@ func serveNATS(dir string, port int) (int, error) {
 }
 
 // serveKafka is franz-go's broker, which writes all it acknowledges to disk.
-func serveKafka(dir string, port int) (int, error) {
+func serveKafka(dir string, port int) (at int, stop func(), err error) {
 	c, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.Ports(port), kfake.DataDir(dir), kfake.SyncWrites())
 	if err != nil {
-		return 0, err
+		return 0, nil, err
 	}
 	_, text, err := net.SplitHostPort(c.ListenAddrs()[0])
 	if err != nil {
-		return 0, err
+		return 0, nil, err
 	}
-	return strconv.Atoi(text)
+	at, err = strconv.Atoi(text)
+	return at, c.Close, err
 }
 
 // postgresProcess is a PostgreSQL of the tests' own.

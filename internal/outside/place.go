@@ -28,7 +28,7 @@ type Place interface {
 }
 
 // ErrNoPlace is returned for a URL of which this package cannot read what is shown.
-var ErrNoPlace = errors.New("outside: no sink that can be read from outside: want file:, nats:, tls:, kafka:, postgres: or postgresql:")
+var ErrNoPlace = errors.New("outside: no sink that can be read from outside, which begin with file, nats, tls, kafka, postgres or postgresql")
 
 // At gives the place that a sink's URL says, under a name of its own: the suffix, letters and digits, is added to the directory,
 // stream, topic or table, so that each run begins with nothing. The sink has so many tasks.
