@@ -65,31 +65,44 @@ func (s *streams) Follow(ctx context.Context, see See) error {
 	ctx, fail := context.WithCancelCause(ctx)
 	defer fail(nil)
 	var one sync.Mutex
+	var done sync.WaitGroup
 	for task := range s.tasks {
-		stream, subject := s.of(task)
-		consumer, err := orderedConsumer(ctx, js, stream, subject)
-		if err != nil {
-			return ended(ctx, err)
-		}
-		part := partName(task)
-		consuming, err := consumer.Consume(func(m jetstream.Msg) {
-			at := time.Now()
-			one.Lock()
-			defer one.Unlock()
-			if ctx.Err() != nil {
-				return
-			}
-			if err := see(part, m.Data(), at); err != nil {
+		done.Go(func() {
+			err := s.follow(ctx, js, task, func(m jetstream.Msg) {
+				at := time.Now()
+				one.Lock()
+				defer one.Unlock()
+				if ctx.Err() != nil {
+					return
+				}
+				if err := see(partName(task), m.Data(), at); err != nil {
+					fail(err)
+				}
+			})
+			if err != nil {
 				fail(err)
 			}
 		})
-		if err != nil {
-			return ended(ctx, err)
-		}
-		defer func() { consuming.Stop(); <-consuming.Closed() }()
+	}
+	done.Wait()
+	return ended(ctx, ctx.Err())
+}
+
+// follow reads the stream of one task until ctx ends.
+func (s *streams) follow(ctx context.Context, js jetstream.JetStream, task int, see func(jetstream.Msg)) error {
+	stream, subject := s.of(task)
+	consumer, err := orderedConsumer(ctx, js, stream, subject)
+	if err != nil {
+		return err
+	}
+	consuming, err := consumer.Consume(see)
+	if err != nil {
+		return err
 	}
 	<-ctx.Done()
-	return ended(ctx, ctx.Err())
+	consuming.Stop()
+	<-consuming.Closed()
+	return nil
 }
 
 // orderedConsumer waits for the stream to be there.
