@@ -124,6 +124,21 @@ nexmark: ## Nexmark: the answers for a million events, and every query on worker
 	$(GO) test ./internal/nexmark -run '^TestMillion$$' -v -count=1 -timeout 20m -nexmark.million
 	$(GO) test ./cmd/understudy -run '^TestNexmarkOnKilledWorkers$$' -v -count=1 -timeout 20m -nexmark.all
 
+LATENCY ?= --repeats 3 --seconds 5 # make latency LATENCY='--rate 2000 --report latency.html' KAFKA=host:port
+
+.PHONY: latency
+latency: ## how long after a record was due a reader of each sink sees it; servers are started for it
+	UNDERSTUDY_NO_SKIP=1 KAFKA=$(strip $(KAFKA)) $(GO) test ./cmd/understudy -run '^TestLatency$$' -v -count=1 -timeout 2h -latency="$(strip $(LATENCY))"
+
+SECONDS      ?= 60 # make outside SECONDS=10 OUTSIDE=nats/server OUTSIDE_SEED=7
+OUTSIDE      ?=
+OUTSIDE_SEED ?= 1
+
+.PHONY: outside
+outside: ## every sink while workers, the cluster and the sink's own server are killed, SECONDS each, read back by its own client
+	UNDERSTUDY_NO_SKIP=1 $(GO) test ./cmd/understudy -run '^TestOutside$$/$(strip $(OUTSIDE))' -v -count=1 -timeout 24h -outside.all \
+		-outside.seconds=$(strip $(SECONDS)) -outside.seed=$(strip $(OUTSIDE_SEED))
+
 KAFKA ?= # make test-kafka KAFKA=host:port
 
 .PHONY: test-kafka

@@ -23,7 +23,8 @@ func newBenchCommand() *cobra.Command {
 		Args:  knownCommand,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(newBenchOverheadCommand(), newBenchBaselineCommand(), newBenchRecoveryCommand(), newBenchCheckpointCommand(), newBenchProcessCommand())
+	cmd.AddCommand(newBenchOverheadCommand(), newBenchBaselineCommand(), newBenchRecoveryCommand(), newBenchCheckpointCommand(), newBenchLatencyCommand(),
+		newBenchProcessCommand())
 	return cmd
 }
 

@@ -9,15 +9,12 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
-	"os/exec"
-	"os/user"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -111,57 +108,9 @@ func TestKafkaEndpoints(t *testing.T) {
 	})
 }
 
-// postgresServer starts a PostgreSQL of the test's own and gives its URL and the file with its password.
-func postgresServer(t *testing.T) (at, passwordFile string) {
-	t.Helper()
-	programs, err := filepath.Glob("/usr/lib/postgresql/*/bin/initdb")
-	require.NoError(t, err)
-	if len(programs) == 0 {
-		if os.Getenv("UNDERSTUDY_NO_SKIP") != "" {
-			t.Fatal("PostgreSQL is not installed")
-		}
-		t.Skip("PostgreSQL is not installed (apt-get install postgresql)")
-	}
-	dir, err := os.MkdirTemp("", "understudy-postgres-") // whose parents another user may enter
-	require.NoError(t, err)
-	t.Cleanup(func() { require.NoError(t, os.RemoveAll(dir)) })
-	passwordFile = filepath.Join(dir, "password")
-	require.NoError(t, os.WriteFile(passwordFile, []byte(secret+"\n"), 0o600))
-	as := &syscall.SysProcAttr{}
-	if os.Getuid() == 0 { // whom PostgreSQL refuses
-		u, err := user.Lookup("postgres")
-		require.NoError(t, err)
-		uid, err := strconv.ParseUint(u.Uid, 10, 32)
-		require.NoError(t, err)
-		gid, err := strconv.ParseUint(u.Gid, 10, 32)
-		require.NoError(t, err)
-		as.Credential = &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}
-		require.NoError(t, os.Chown(dir, int(uid), int(gid)))
-		require.NoError(t, os.Chown(passwordFile, int(uid), int(gid)))
-	}
-	program := func(name string, args ...string) *exec.Cmd {
-		cmd := exec.Command(filepath.Join(filepath.Dir(programs[len(programs)-1]), name), args...)
-		cmd.Dir, cmd.SysProcAttr, cmd.Env = dir, as, append(os.Environ(), "LC_ALL=C")
-		return cmd
-	}
-	out, err := program("initdb", "-D", "data", "-U", "postgres", "-A", "password", "--pwfile", passwordFile, "--no-sync", "--encoding=UTF8").CombinedOutput()
-	require.NoError(t, err, "%s", out)
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	port := l.Addr().(*net.TCPAddr).Port
-	require.NoError(t, l.Close())
-	out, err = program("pg_ctl", "-D", "data", "-w", "-l", "log", "-o",
-		fmt.Sprintf("-p %d -c listen_addresses=127.0.0.1 -c unix_socket_directories= -c fsync=off", port), "start").CombinedOutput()
-	require.NoError(t, err, "%s", out)
-	t.Cleanup(func() {
-		out, err := program("pg_ctl", "-D", "data", "-w", "-m", "immediate", "stop").CombinedOutput()
-		require.NoError(t, err, "%s", out)
-	})
-	return fmt.Sprintf("postgres://postgres@127.0.0.1:%d/postgres", port), passwordFile
-}
-
 func TestPostgresEndpoints(t *testing.T) {
-	at, password := postgresServer(t)
+	p := newPostgres(t, "-c", "fsync=off")
+	at, password := p.url(), p.passwordFile()
 	input, out := texts(t, 2, 4000), filepath.Join(t.TempDir(), "out")
 	end := "&password_file=" + password
 	play(t, "passthrough", "--input", input, "--sink", at+"?table=lines&column=line"+end)

@@ -26,6 +26,13 @@ import (
 var builtCommand string
 
 func TestMain(m *testing.M) {
+	if spec := os.Getenv(beServer); spec != "" {
+		if err := serve(spec); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
 	code, err := testBinary(m)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)

@@ -33,7 +33,7 @@ type place struct {
 func (p place) String() string { return fmt.Sprintf("%s/%d", p.topic, p.partition) }
 
 func connect(o *ClientOptions, more ...kgo.Opt) (*brokers, error) {
-	c, err := o.client(more...)
+	c, err := o.NewClient(more...)
 	if err != nil {
 		return nil, err
 	}

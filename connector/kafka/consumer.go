@@ -36,7 +36,7 @@ const (
 )
 
 func newConsumer(o *SourceOptions) (*consumer, error) {
-	client, err := o.Client.client(
+	client, err := o.Client.NewClient(
 		kgo.FetchIsolationLevel(kgo.ReadCommitted()), kgo.KeepControlRecords(), kgo.FetchMaxWait(consumerWait),
 		kgo.ConsumeResetOffset(kgo.NoResetOffset()), kgo.FetchMaxPartitionBytes(int32(min(max(o.BufferBytes/fetchParts, leastFetch), 1<<30))),
 	)

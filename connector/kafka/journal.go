@@ -37,7 +37,7 @@ const (
 // decided to commit, and refuse it from now on. It waits for that.
 func (j *journal) acquire(ctx context.Context) error {
 	j.release()
-	p, err := j.options.Client.client(
+	p, err := j.options.Client.NewClient(
 		kgo.TransactionalID(j.txid), kgo.TransactionTimeout(j.options.JournalTimeout), kgo.ProducerLinger(0),
 		kgo.ProducerBatchMaxBytes(int32(j.options.MaxMessageBytes)), kgo.RecordPartitioner(chosenPartition{}),
 		kgo.ProducerBatchCompression(j.options.codec()), kgo.UnknownTopicRetries(-1), kgo.MaxBufferedRecords(bufferedRecords),

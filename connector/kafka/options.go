@@ -174,8 +174,9 @@ func backoff(tries int) time.Duration {
 	return min(lastRetry, firstRetry<<min(max(tries-1, 0), 10))
 }
 
-// client makes a client. The caller closes it.
-func (o *ClientOptions) client(more ...kgo.Opt) (*kgo.Client, error) {
+// NewClient makes a client as those of sources and sinks are, with more options: for a program that reads or writes there by itself.
+// The caller closes it.
+func (o *ClientOptions) NewClient(more ...kgo.Opt) (*kgo.Client, error) {
 	opts := []kgo.Opt{
 		kgo.SeedBrokers(o.Brokers...), kgo.ClientID(o.ClientID), kgo.DisableClientMetrics(),
 		kgo.RetryBackoffFn(backoff), kgo.MetadataMinAge(cmp.Or(o.metadataAge, metadataAge)),

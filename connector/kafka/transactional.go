@@ -428,7 +428,7 @@ func (d *desk) begin(ctx context.Context, i determinant.Incarnation) error {
 		}
 	}
 	err := d.persist(ctx, func() error {
-		p, err := d.options.Client.client(
+		p, err := d.options.Client.NewClient(
 			kgo.TransactionalID(d.slotID(at)), kgo.TransactionTimeout(d.options.TransactionTimeout), kgo.ProducerLinger(0),
 			kgo.ProducerBatchMaxBytes(int32(d.options.MaxMessageBytes)), kgo.RecordPartitioner(chosenPartition{}),
 			kgo.ProducerBatchCompression(d.options.codec()), kgo.UnknownTopicRetries(-1), kgo.MaxBufferedRecords(bufferedRecords),

@@ -197,6 +197,28 @@ func (c *Connection) options(name string) ([]client.Option, error) {
 	), nil
 }
 
+// Connect makes a connection as those of sources and sinks are: for a program that reads or writes there by itself. It returns at once; the
+// connection is made, and made again, as soon as a server answers. The caller closes it.
+func (c *Connection) Connect(name string, more ...client.Option) (*client.Conn, error) {
+	opts, err := c.options(name)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", operator.ErrPermanent, err)
+	}
+	var servers []string
+	for _, s := range c.Servers {
+		address, err := c.address(s)
+		if err != nil {
+			return nil, fmt.Errorf("%w: nats: %w", operator.ErrPermanent, err)
+		}
+		servers = append(servers, address)
+	}
+	conn, err := client.Connect(strings.Join(servers, ","), append(opts, more...)...)
+	if err != nil {
+		return nil, fmt.Errorf("%w: nats: connecting to %s: %w", operator.ErrPermanent, strings.Join(c.Servers, ", "), err)
+	}
+	return conn, nil
+}
+
 // link is a connection that is made when it is first used.
 type link struct {
 	options Connection
@@ -258,24 +280,11 @@ func (l *link) get() (*client.Conn, jetstream.JetStream, error) {
 	if l.mu.closed {
 		return nil, nil, fmt.Errorf("nats: %w", client.ErrConnectionClosed)
 	}
-	opts, err := l.options.options(l.name)
-	if err != nil {
-		return nil, nil, fmt.Errorf("%w: %w", operator.ErrPermanent, err)
-	}
-	var servers []string
-	for _, s := range l.options.Servers {
-		address, err := l.options.address(s)
-		if err != nil {
-			return nil, nil, fmt.Errorf("%w: nats: %w", operator.ErrPermanent, err)
-		}
-		servers = append(servers, address)
-	}
 	l.mu.session, l.mu.broken = context.WithCancelCause(context.Background())
-	opts = append(opts, client.DisconnectErrHandler(func(*client.Conn, error) { l.end() }),
+	conn, err := l.options.Connect(l.name, client.DisconnectErrHandler(func(*client.Conn, error) { l.end() }),
 		client.ReconnectHandler(func(*client.Conn) { l.begin() }), client.ConnectHandler(func(*client.Conn) { l.begin() }))
-	conn, err := client.Connect(strings.Join(servers, ","), opts...)
 	if err != nil {
-		return nil, nil, fmt.Errorf("%w: nats: connecting to %s: %w", operator.ErrPermanent, l.where(), err)
+		return nil, nil, err
 	}
 	var js jetstream.JetStream
 	if l.options.Domain != "" {

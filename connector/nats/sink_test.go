@@ -224,6 +224,50 @@ func TestTruncateKeepsWhatIsNeeded(t *testing.T) {
 	require.Len(t, stored.Deltas, 1, "what was cut is gone")
 }
 
+// A reader beside a writer finds all that it needs, however often determinants that nobody needs are removed meanwhile.
+func TestReadingBesideTruncations(t *testing.T) {
+	b := newBench(t, embedded(t).ClientURL())
+	s := b.open()
+	b.fence(s, 1)
+	const epochs = 150
+	written := make(chan error, 1)
+	go func() {
+		var out output
+		for e := 1; e <= epochs; e++ {
+			for n := (e - 1) * epochRecords; n < e*epochRecords; n++ {
+				if err := s.Write(ctx, 1, out.write(n, n+1)); err != nil {
+					written <- err
+					return
+				}
+			}
+			if e%8 == 0 { // so that there is much to read, and much is removed at once
+				if err := s.Truncate(ctx, determinant.Epoch(e), nil); err != nil {
+					written <- err
+					return
+				}
+			}
+		}
+		written <- nil
+	}()
+	reader, reads := b.open(), 0
+	for over := false; !over; reads++ {
+		select {
+		case err := <-written:
+			require.NoError(t, err)
+			over = true
+		default:
+		}
+		stored, err := reader.Fence(ctx, operator.Fence{Incarnation: 1})
+		require.NoError(t, err, "after %d reads", reads)
+		at := int(stored.Cursor.Next)
+		covers(t, stored.Deltas, at-at%(8*epochRecords), at)
+		if over {
+			require.Equal(t, epochs*epochRecords, at)
+		}
+	}
+	t.Logf("%d reads", reads)
+}
+
 func (b *bench) fence2(s operator.CausalStore, i determinant.Incarnation, g determinant.Generation) operator.Stored {
 	stored, err := s.Fence(ctx, operator.Fence{Incarnation: i, Generation: g})
 	require.NoError(b.t, err)

@@ -113,6 +113,12 @@ func (a *Access) password(config *pgx.ConnConfig) error {
 
 var errSecret = permanent("postgres: no password")
 
+// Connect opens a session as those of sources and sinks are, under a name that the server shows: for a program that reads or writes
+// there by itself. It tries once. The caller closes it.
+func (a *Access) Connect(ctx context.Context, name string) (*pgx.Conn, error) {
+	return a.connect(ctx, name, nil)
+}
+
 // connect opens a connection. Its errors do not show the password.
 func (a *Access) connect(ctx context.Context, name string, settings map[string]string) (*pgx.Conn, error) {
 	config, err := a.config(name, settings)

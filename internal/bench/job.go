@@ -29,6 +29,12 @@ type Spec struct {
 	Query     Experiment // empty: three maps
 	EventRate uint64     // events per second of event time
 	Start     int64      // when event 0 is due, milliseconds since the Unix epoch
+
+	// Of what `bench latency` measures, instead of these:
+	Sink          string // URL; empty: something else is measured
+	Suffix        string // of this run's place
+	Transactional bool   // what is shown waits for its checkpoint
+	Pad           int    // bytes in each record, beside what is needed
 }
 
 // counting is a stateful map: it counts the records of each key and adds the count to what the record carries.
@@ -61,6 +67,9 @@ func (c *counting) Timer(operator.KeyedContext[uint64], operator.Timer, func(tic
 
 // Job is one of the experiments of the Clonos paper (SIGMOD 2021, section 7).
 func (s *Spec) Job() (*operator.Job, error) {
+	if s.Sink != "" {
+		return s.shown()
+	}
 	name := "three-maps"
 	if s.Query != "" {
 		name = string(s.Query)

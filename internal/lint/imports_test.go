@@ -57,6 +57,7 @@ func TestModulesPlanted(t *testing.T) {
 		pebble = "github.com/cockroachdb/pebble/v2"
 		cobra  = "github.com/spf13/cobra"
 		kgo    = "github.com/twmb/franz-go/pkg/kgo"
+		redis  = "github.com/redis/go-redis/v9"
 		assert = "github.com/stretchr/testify/assert"
 		rapid  = "pgregory.net/rapid"
 		prom   = "github.com/prometheus/client_golang/prometheus"
@@ -72,12 +73,17 @@ func TestModulesPlanted(t *testing.T) {
 		"connector/connectortest/x.go": importing("connectortest", rapid),
 		"connector/file/x.go":          importing("file", rapid),
 		"connector/kafka/x.go":         importing("kafka", kgo),
-		"cluster/x.go":                 importing("cluster", kgo),
+		"connector/nats/x.go":          importing("nats", kgo),
+		"connector/redis/x.go":         importing("redis", redis),
+		"internal/outside/x.go":        importing("outside", kgo, redis),
+		"cluster/x.go":                 importing("cluster", redis),
 		"cmd/understudy/main.go":       importing("main", cobra),
 	})),
 		"checkpoint/x.go:4: github.com/hashicorp/raft may be imported by [raftmeta] only: only the ledger",
-		"cluster/x.go:3: github.com/twmb/franz-go/pkg/kgo has no row in the table of modules",
+		"cluster/x.go:3: github.com/redis/go-redis/v9 has no row in the table of modules",
 		"connector/file/x.go:3: pgregory.net/rapid is for test files",
+		"connector/nats/x.go:3: github.com/twmb/franz-go/pkg/kgo is for test files",
+		"internal/outside/x.go:4: github.com/redis/go-redis/v9 has no row in the table of modules",
 		"metrics.go:4: github.com/spf13/cobra may be imported by [cmd] only",
 		"operator/x.go:3: github.com/stretchr/testify/assert is for test files",
 		"task/x.go:5: github.com/cockroachdb/pebble/v2 may be imported by [checkpoint raftmeta verify internal/sim] only",
