@@ -68,7 +68,7 @@ func newQ0Task(t testing.TB) *q0Task {
 	q := &q0Task{log: causal.NewLog(0)}
 	q.task, err = task.New(task.Config{
 		Incarnation: 1, Info: operator.TaskInfo{Vertex: plan.Vertices[0].Name, Parallelism: 1}, New: plan.Vertices[0].New,
-		External: true, Splits: []string{"0"}, Mode: determinant.ExactlyOnce, Depth: determinant.Full, Log: q.log, Host: alone{},
+		External: true, Splits: task.FixedSplits("0"), Mode: determinant.ExactlyOnce, Depth: determinant.Full, Log: q.log, Host: alone{},
 		Clock: func() int64 { return 0 }, Entropy: func() uint64 { return 0 },
 	})
 	require.NoError(t, err)
