@@ -122,7 +122,7 @@ func (v *View) splitsOf(job *Job, t *TaskSpec) task.Splits {
 	stages := v.stages(t.Vertex)
 	s := task.Splits{Final: 1}
 	if len(stages) > 0 {
-		s.Final = 0
+		s.Final, s.Grows = 0, true
 		if last := stages[len(stages)-1]; last.Final {
 			s.Final = last.From
 		}

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -20,23 +21,70 @@ import (
 	"github.com/understudy-stream/understudy/standby"
 )
 
-// valve is a source of numbers, in two splits, that gives out as many as it was opened for.
+// valve is a source of numbers, in two splits and those that were added, that gives out as many as it was opened for.
 type valve struct {
 	mu struct {
 		sync.Mutex
 		limit   uint64
 		waiting []chan struct{}
+		added   int
+		all     bool  // no split will be added
+		fault   error // of listing splits again
 	}
-	n uint64 // per split
+	n     uint64        // per split
+	every time.Duration // splits are listed again; 0: none is added
 }
 
-func (v *valve) Splits(context.Context) ([]string, error) { return []string{"0", "1"}, nil }
+func (v *valve) Splits(context.Context) ([]string, error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.splits(), nil
+}
+
+func (v *valve) splits() (names []string) {
+	for i := range 2 + v.mu.added {
+		names = append(names, strconv.Itoa(i))
+	}
+	return names
+}
+
+func (v *valve) DiscoveryInterval() time.Duration { return v.every }
+
+// Discover lists new splits first, and not all that are known.
+func (v *valve) Discover(context.Context, []string) ([]string, bool, error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	names := v.splits()
+	slices.Reverse(names)
+	return names[:len(names)-1], v.mu.all, v.mu.fault
+}
+
+// grow adds splits.
+func (v *valve) grow(n int) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.mu.added += n
+}
+
+// last says that no split is added any more.
+func (v *valve) last() {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.mu.all = true
+}
+
+func (v *valve) breakListing(err error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.mu.fault = err
+}
 
 func (v *valve) Open(_ context.Context, split string, offset uint64) (operator.Reader[uint64], error) {
-	r := &valveReader{valve: v, at: offset, ready: make(chan struct{}, 1)}
-	if split == "1" {
-		r.first = v.n
+	number, err := strconv.ParseUint(split, 10, 64)
+	if err != nil {
+		return nil, err
 	}
+	r := &valveReader{valve: v, at: offset, first: number * v.n, ready: make(chan struct{}, 1)}
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.mu.waiting = append(v.mu.waiting, r.ready)

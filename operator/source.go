@@ -26,7 +26,8 @@ type Source[T any] interface {
 //
 // The splits that the job has keep their order and their tasks for ever, and new ones are put behind them. They are read from the next
 // epoch on, by all tasks of the source, in every life that a task has. Such a source has no end of its own: a task
-// that has read its splits to their ends waits for more, until Discover says that all are there.
+// that has read its splits to their ends waits for more, until Discover says that all are there. One that has no split to read is
+// idle (see IdleAfter): it holds back no watermark.
 type Growing interface {
 	// DiscoveryInterval is the time between two calls of Discover. 0 or less: never; the source does not grow, and ends when the
 	// splits of Splits do. It is the same in every process.

@@ -17,6 +17,7 @@ type Splits struct {
 	List []Split // Invariant: in the order in which they are read first; From never falls
 	// Final is the first epoch in which the task may end when it has read them all; 0: it waits for more.
 	Final determinant.Epoch
+	Grows bool // splits may come, or might once
 }
 
 // FixedSplits are splits that are all there from the start.
@@ -66,4 +67,18 @@ func (t *Task) addSplit(d *determinant.Determinant) error {
 func (t *Task) mayEnd() bool {
 	final := t.splits.Load().Final
 	return final > 0 && final <= t.epoch
+}
+
+// tellIdle tells the chain whether the task of a source that grows has no split to read: then it holds back nobody's watermark. It is
+// called where splits come and go, and at the end of each epoch, so what is said where is a function of the steps.
+func (t *Task) tellIdle() error {
+	if t.source == nil || !t.splits.Load().Grows || t.ending {
+		return nil
+	}
+	idle := t.source.Open() == 0
+	if idle == t.idle {
+		return nil
+	}
+	t.idle = idle
+	return t.chain.Idle(idle)
 }

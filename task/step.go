@@ -344,11 +344,19 @@ func (t *Task) changeSplit(d *determinant.Determinant) error {
 	case t.source == nil:
 		return t.diverged("a Split step in a task without source")
 	case !d.Removed:
-		return t.addSplit(d)
+		if err := t.addSplit(d); err != nil {
+			return err
+		}
 	case d.Split != determinant.NoSplit:
-		return t.source.Remove(d.Split)
+		if err := t.source.Remove(d.Split); err != nil {
+			return err
+		}
+	default:
+		if err := t.beginEnd(); err != nil {
+			return t.userFailure(err)
+		}
 	}
-	if err := t.beginEnd(); err != nil {
+	if err := t.tellIdle(); err != nil {
 		return t.userFailure(err)
 	}
 	return nil
@@ -384,6 +392,9 @@ func (t *Task) sourceBarrier(d *determinant.Determinant) error {
 // endEpoch closes the step and the epoch: what the chain still holds goes out, the mark of the next epoch goes into the log,
 // the state is frozen, and only then the barrier goes to the outputs.
 func (t *Task) endEpoch(b boundary) error {
+	if err := t.tellIdle(); err != nil {
+		return t.userFailure(err)
+	}
 	if err := t.chain.StepEnd(); err != nil {
 		return t.userFailure(err)
 	}

@@ -238,6 +238,9 @@ func (t *Task) openChain() error {
 	if err := chain.Restored(); err != nil {
 		return fmt.Errorf("task: %s: %w", t, err)
 	}
+	if t.source != nil && t.cfg.Meta.Epoch > 0 {
+		t.idle = t.cfg.Splits.Grows && t.source.Open() == 0 // as was said before the barrier
+	}
 	return nil
 }
 

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"time"
 
 	"github.com/understudy-stream/understudy/connector/file"
 	"github.com/understudy-stream/understudy/operator"
@@ -32,6 +33,22 @@ type lineSource[T any] struct {
 
 // Splits implements operator.Source.
 func (s *lineSource[T]) Splits(ctx context.Context) ([]string, error) { return s.of.Splits(ctx) }
+
+// DiscoveryInterval implements operator.Growing.
+func (s *lineSource[T]) DiscoveryInterval() time.Duration {
+	if of, ok := s.of.(operator.Growing); ok {
+		return of.DiscoveryInterval()
+	}
+	return 0
+}
+
+// Discover implements operator.Growing.
+func (s *lineSource[T]) Discover(ctx context.Context, known []string) (splits []string, all bool, err error) {
+	if of, ok := s.of.(operator.Growing); ok {
+		return of.Discover(ctx, known)
+	}
+	return nil, true, nil
+}
 
 // InputOf implements operator.InputNamer.
 func (s *lineSource[T]) InputOf(split string) string { return s.of.InputOf(split) }

@@ -16,7 +16,7 @@ import (
 // on waking up.
 const pacedWait = 2 * time.Millisecond
 
-// pacedLines reads each file as if it were being written, at so many bytes per second since the job began. The moment is part of each
+// pacedLines reads each file as if it were being written, at so many bytes per second since the job began, or has found it. The moment is part of each
 // split's identity, so that all processes, and all lives of a task, agree on it. Which lines are due when a task looks is chance; the
 // task's log says how many it took.
 type pacedLines struct {
@@ -36,11 +36,29 @@ func (o *runOptions) pacedFiles(files *file.Source, options file.SourceOptions) 
 // Splits implements operator.Source.
 func (p *pacedLines) Splits(ctx context.Context) ([]string, error) {
 	splits, err := p.files.Splits(ctx)
+	return beginning(splits), err
+}
+
+// beginning has splits begin now.
+func beginning(splits []string) []string {
 	began := strconv.FormatInt(time.Now().UnixMicro(), 10)
 	for i := range splits {
 		splits[i] = began + " " + splits[i]
 	}
-	return splits, err
+	return splits
+}
+
+// DiscoveryInterval implements operator.Growing.
+func (p *pacedLines) DiscoveryInterval() time.Duration { return p.files.DiscoveryInterval() }
+
+// Discover implements operator.Growing: a new file is being written from when it is found.
+func (p *pacedLines) Discover(ctx context.Context, known []string) (splits []string, all bool, err error) {
+	files := make([]string, len(known))
+	for i, split := range known {
+		_, files[i], _ = strings.Cut(split, " ")
+	}
+	splits, all, err = p.files.Discover(ctx, files)
+	return beginning(splits), all, err
 }
 
 // InputOf implements operator.InputNamer.

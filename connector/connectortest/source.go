@@ -18,6 +18,9 @@ type SourceInput[T any] struct {
 	// Add puts one more record at the end of the last split and returns it. It may be called from any goroutine. Nil for an input
 	// that has an end: then every split must end with io.EOF. With Add no split may end.
 	Add func() T
+	// Grow adds one split, or several, to an input whose source is operator.Growing, and returns the records of each. Nil for one whose
+	// source is not, or whose DiscoveryInterval is 0.
+	Grow func() [][]T
 	// BadSplits are more names of splits that must be refused: that of a split that is gone, say.
 	BadSplits []string
 	// BadOffsets are more offsets of the first split that must be refused: one between two records, say.
@@ -33,6 +36,9 @@ func Source[T any](t *testing.T, input func(t testing.TB) SourceInput[T]) {
 			if c.grows && in.Add == nil {
 				t.Skip("the input has no Add: all of it is there from the start")
 			}
+			if c.splits && in.Grow == nil {
+				t.Skip("the input has no Grow: no split is added to it")
+			}
 			c.run(&sourceRun[T]{t: t, in: in, patience: patience})
 		})
 	}
@@ -40,9 +46,10 @@ func Source[T any](t *testing.T, input func(t testing.TB) SourceInput[T]) {
 
 // sourceCase is one rule.
 type sourceCase[T any] struct {
-	name  string
-	grows bool // needs SourceInput.Add
-	run   func(r *sourceRun[T])
+	name   string
+	grows  bool // needs SourceInput.Add
+	splits bool // needs SourceInput.Grow
+	run    func(r *sourceRun[T])
 }
 
 // sourceRun is one case with its input.
@@ -64,5 +71,9 @@ func sourceCases[T any]() []sourceCase[T] {
 		{name: "cancelled", run: (*sourceRun[T]).cancelled},
 		{name: "added", grows: true, run: (*sourceRun[T]).added},
 		{name: "added while waiting", grows: true, run: (*sourceRun[T]).addedWhileWaiting},
+		{name: "nothing new", splits: true, run: (*sourceRun[T]).nothingNew},
+		{name: "new splits", splits: true, run: (*sourceRun[T]).newSplits},
+		{name: "new splits elsewhere", splits: true, run: (*sourceRun[T]).newSplitsElsewhere},
+		{name: "listing cancelled", splits: true, run: (*sourceRun[T]).listingCancelled},
 	}
 }

@@ -99,13 +99,19 @@ func (r *sourceRun[T]) contents(s operator.Source[T]) (names []string, items [][
 // endless reads splits that do not end until as many records came as there must be.
 func (r *sourceRun[T]) endless(s operator.Source[T], names []string) [][]item[T] {
 	r.t.Helper()
+	return r.until(s, names, len(r.in.Records))
+}
+
+// until reads splits that do not end until so many records came.
+func (r *sourceRun[T]) until(s operator.Source[T], names []string, want int) [][]item[T] {
+	r.t.Helper()
 	items := make([][]item[T], len(names))
 	readers := make([]operator.Reader[T], len(names))
 	for i, name := range names {
 		readers[i] = r.open(s, name, 0)
 	}
 	total := 0
-	for end := time.Now().Add(r.patience); total < len(r.in.Records); {
+	for end := time.Now().Add(r.patience); total < want; {
 		before := total
 		for i, reader := range readers {
 			v, next, err := reader.Next()
@@ -118,7 +124,7 @@ func (r *sourceRun[T]) endless(s operator.Source[T], names []string) [][]item[T]
 		}
 		if total == before {
 			if time.Now().After(end) {
-				r.t.Fatalf("%d records came, there must be %d", total, len(r.in.Records))
+				r.t.Fatalf("%d records came, there must be %d", total, want)
 			}
 			<-time.After(firstWait)
 		}

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -23,6 +25,7 @@ type queue struct {
 	readers []*queueReader // open ones
 	shared  int            // of a mutant: where all readers are
 	lists   int            // how many times the splits were listed
+	first   int            // splits that are there from the start
 }
 
 const offsetStep = 10
@@ -39,6 +42,7 @@ func newQueue(ends bool, off ...string) *queue {
 		}
 		q.splits = append(q.splits, split)
 	}
+	q.first = len(q.splits)
 	return q
 }
 
@@ -46,7 +50,8 @@ func (q *queue) input() SourceInput[string] {
 	in := SourceInput[string]{
 		Source:     func() operator.Source[string] { return &queueSource{q: q} },
 		Records:    slices.Concat(q.splits...),
-		BadSplits:  []string{"3"},
+		Grow:       q.grow,
+		BadSplits:  []string{"9"},
 		BadOffsets: []uint64{offsetStep},
 	}
 	if !q.ends {
@@ -55,10 +60,22 @@ func (q *queue) input() SourceInput[string] {
 	return in
 }
 
+// grow adds two splits.
+func (q *queue) grow() (added [][]string) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for range 2 {
+		s := len(q.splits)
+		split := []string{fmt.Sprintf("%d/0", s), fmt.Sprintf("%d/1", s)}
+		q.splits, added = append(q.splits, split), append(added, split)
+	}
+	return added
+}
+
 func (q *queue) add() string {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	last := &q.splits[len(q.splits)-1]
+	last := &q.splits[q.first-1]
 	v := fmt.Sprintf("added %d", len(*last))
 	*last = append(*last, v)
 	for _, r := range q.readers {
@@ -91,15 +108,62 @@ func (s *queueSource) Splits(ctx context.Context) ([]string, error) {
 	return names, ctx.Err()
 }
 
+func (s *queueSource) DiscoveryInterval() time.Duration {
+	s.q.mu.Lock()
+	defer s.q.mu.Unlock()
+	if s.q.lists++; s.q.off["an interval is the same"] {
+		return time.Duration(s.q.lists)
+	}
+	return time.Second
+}
+
+func (s *queueSource) Discover(ctx context.Context, known []string) (splits []string, all bool, err error) {
+	q := s.q
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if ctx.Err() != nil {
+		if q.off["a cancelled listing says why"] {
+			return nil, false, errors.New("cancelled")
+		}
+		return nil, false, ctx.Err()
+	}
+	n := len(q.splits)
+	if q.off["new splits are found"] {
+		n = q.first
+	}
+	for i := range n {
+		name := strconv.Itoa(i)
+		if q.off["a known split keeps its name"] && i == 0 && len(q.splits[q.first-1]) > 8 {
+			name = "00"
+		}
+		if q.off["a new split has one name"] && i >= q.first && !slices.Contains(known, name) {
+			name = fmt.Sprintf("%d by %p", i, s)
+		}
+		splits = append(splits, name)
+	}
+	if q.off["only what is there is found"] && n > q.first {
+		splits = append(splits, strconv.Itoa(n))
+	}
+	if q.off["a listing returns"] {
+		return nil, false, errors.New("not now")
+	}
+	return splits, false, nil
+}
+
 func (s *queueSource) Open(ctx context.Context, split string, offset uint64) (operator.Reader[string], error) {
 	q := s.q
-	i := slices.Index([]string{"0", "1", "2"}, split)
-	if i < 0 && !q.off["a bad split is refused"] {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	i := -1
+	for n := range q.splits {
+		if split == strconv.Itoa(n) || q.off["a new split has one name"] && strings.HasPrefix(split, fmt.Sprintf("%d by ", n)) {
+			i = n
+		}
+	}
+	if i < 0 && !q.off["a bad split is refused"] || i >= q.first && q.off["a new split can be read"] {
 		return nil, errors.New("no such split")
 	}
 	i = max(i, 0)
-	q.mu.Lock()
-	defer q.mu.Unlock()
 	at := int(offset / offsetStep)
 	if offset > uint64(len(q.splits[i])*offsetStep) || offset%offsetStep != 0 {
 		if !q.off["a bad offset is refused"] {
@@ -156,7 +220,9 @@ func (r *queueReader) Next() (string, uint64, error) {
 		at = &q.shared
 	}
 	split := q.splits[r.split]
-	if n := len(split); off["the last record comes"] && q.ends && n > 0 {
+	if n := len(split); off["a new split is whole"] && r.split >= q.first {
+		split = split[:1]
+	} else if off["the last record comes"] && q.ends && n > 0 {
 		split = split[:n-1]
 	}
 	if *at >= len(split) {
@@ -225,6 +291,15 @@ func TestSourceMutantsAreCaught(t *testing.T) {
 		"Ready is one channel",
 		"a wake-up comes",
 		"a wake-up is kept",
+		"an interval is the same",
+		"new splits are found",
+		"a known split keeps its name",
+		"a new split has one name",
+		"only what is there is found",
+		"a new split can be read",
+		"a new split is whole",
+		"a listing returns",
+		"a cancelled listing says why",
 	} {
 		t.Run(rule, func(t *testing.T) {
 			caught := 0

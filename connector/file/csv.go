@@ -87,16 +87,30 @@ func (s csvSource[T]) Splits(ctx context.Context) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
+	return splits, s.headers(ctx, splits)
+}
+
+// Discover lists new files, and reads the header of each.
+func (s csvSource[T]) Discover(ctx context.Context, known []string) (splits []string, all bool, err error) {
+	splits, all, err = s.Source.Discover(ctx, known)
+	if err != nil {
+		return nil, false, err
+	}
+	return splits, all, s.headers(ctx, splits)
+}
+
+// headers reads the header of each file: one that cannot be read is noticed before the job has it.
+func (s csvSource[T]) headers(ctx context.Context, splits []string) error {
 	for _, split := range splits {
 		r, err := s.Open(ctx, split, 0)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		if err := r.Close(); err != nil {
-			return nil, fmt.Errorf("file: %w", err)
+			return fmt.Errorf("file: %w", err)
 		}
 	}
-	return splits, nil
+	return nil
 }
 
 func (s csvSource[T]) Open(ctx context.Context, identity string, offset uint64) (operator.Reader[T], error) {

@@ -14,10 +14,13 @@ import (
 
 // Glob lists the files that match any of the patterns, sorted by path, each once, as Lines does. A pattern that matches none is
 // ErrNoMatch.
-func Glob(ctx context.Context, globs ...string) ([]string, error) { return expandAll(ctx, globs) }
+func Glob(ctx context.Context, globs ...string) ([]string, error) {
+	return expandAll(ctx, globs, false)
+}
 
-// expandAll lists the files that match any of the patterns, sorted, each once.
-func expandAll(ctx context.Context, globs []string) ([]string, error) {
+// expandAll lists the files that match any of the patterns, sorted, each once. A pattern that matches none is an error unless none is
+// to be had yet.
+func expandAll(ctx context.Context, globs []string, yet bool) ([]string, error) {
 	if len(globs) == 0 {
 		return nil, fmt.Errorf("%w: no pattern was given", ErrNoMatch)
 	}
@@ -27,7 +30,7 @@ func expandAll(ctx context.Context, globs []string) ([]string, error) {
 		if err := g.expand(glob); err != nil {
 			return nil, err
 		}
-		if len(g.files) == 0 {
+		if len(g.files) == 0 && !yet {
 			return nil, fmt.Errorf("%w: %s", ErrNoMatch, glob)
 		}
 		files = append(files, g.files...)

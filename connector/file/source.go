@@ -8,6 +8,7 @@ import (
 	"math"
 	"os"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/understudy-stream/understudy/operator"
@@ -37,6 +38,9 @@ type SourceOptions struct {
 	SplitBytes  int64 // length of the byte ranges that a file is cut into; default 16 MiB
 	MaxLine     int   // longest line in bytes, without its "\n"; default 16 MiB
 	BufferBytes int   // what one read asks for; default 256 KiB
+	// Watch is the time between two looks for new files that match. 0: there are none but those that are there when the job begins, and the
+	// input ends when they are read. With Watch it does not end, and a pattern need not match anything yet.
+	Watch time.Duration
 }
 
 // EnsureDefaults fills in what is zero.
@@ -54,6 +58,9 @@ func (o *SourceOptions) EnsureDefaults() {
 
 // Validate tells what is wrong with the options.
 func (o *SourceOptions) Validate() error {
+	if o.Watch != 0 && o.Watch < time.Millisecond {
+		return fmt.Errorf("file: looking for new files every %v: want at least 1ms", o.Watch)
+	}
 	if o.SplitBytes < 0 || o.MaxLine < 0 || o.BufferBytes < 0 {
 		return fmt.Errorf("file: negative option: split %d, line %d, buffer %d bytes", o.SplitBytes, o.MaxLine, o.BufferBytes)
 	}
@@ -67,16 +74,22 @@ func (o *SourceOptions) Validate() error {
 type Source struct {
 	globs   []string
 	options SourceOptions
+	mu      struct {
+		sync.Mutex
+		looks map[string]split // what the last look found that was new
+	}
 }
 
 var (
 	_ operator.Source[Line] = (*Source)(nil)
 	_ operator.InputNamer   = (*Source)(nil)
+	_ operator.Growing      = (*Source)(nil)
 )
 
 // Lines reads the lines of every file that matches a pattern. A pattern is that of path.Match for each path segment; the
 // segment ** stands for any number of directories, none included. As in a shell, a wildcard does not match a name that
-// begins with a dot, and ** does not follow symbolic links. Each pattern must match at least one file. Files whose name
+// begins with a dot, and ** does not follow symbolic links. Each pattern must match at least one file, unless new ones are looked
+// for (SourceOptions.Watch). Files whose name
 // ends in .gz are decompressed; each is one split.
 //
 // The last line of a file need not end in "\n". Blank lines are lines. Files must not change while the job lives: a
@@ -93,7 +106,7 @@ func (s *Source) Splits(ctx context.Context) ([]string, error) {
 	if err := o.Validate(); err != nil {
 		return nil, err
 	}
-	files, err := expandAll(ctx, s.globs)
+	files, err := expandAll(ctx, s.globs, o.Watch > 0)
 	if err != nil {
 		return nil, err
 	}
@@ -106,19 +119,7 @@ func (s *Source) Splits(ctx context.Context) ([]string, error) {
 		if err != nil {
 			return nil, err
 		}
-		if whole.Gzip {
-			splits = append(splits, whole.String())
-			continue
-		}
-		for start := int64(0); start < whole.Size; {
-			part := whole
-			part.Start, part.End = start, whole.Size
-			if whole.Size-start > o.SplitBytes {
-				part.End = start + o.SplitBytes
-			}
-			splits = append(splits, part.String())
-			start = part.End
-		}
+		splits = append(splits, whole.cut(o.SplitBytes)...)
 	}
 	return splits, nil
 }

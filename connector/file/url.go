@@ -40,9 +40,10 @@ type SourceURL struct {
 //
 //	file:///data/*.jsonl?split-bytes=1MiB
 //	file:data/**/*.csv.gz?comma=;&columns=id,name
+//	file:in/*.jsonl?watch=1s
 //
 // The path is a pattern as Lines takes it; "?" in it is written %3F. format is lines, jsonl, csv, or parquet; without it the name's
-// end tells. The other parameters are split-bytes, max-line and buffer-bytes, and for csv comma, comment, columns, lazy-quotes and
+// end tells. The other parameters are split-bytes, max-line, buffer-bytes and watch (the time between two looks for new files), and for csv comma, comment, columns, lazy-quotes and
 // trim-leading-space. Sizes may end in KiB, MiB or GiB.
 func ParseSourceURL(text string) (SourceURL, error) {
 	var s SourceURL
@@ -58,6 +59,7 @@ func ParseSourceURL(text string) (SourceURL, error) {
 	s.Options.SplitBytes = p.size("split-bytes")
 	s.Options.MaxLine = int(p.size("max-line"))
 	s.Options.BufferBytes = int(p.size("buffer-bytes"))
+	s.Options.Watch = p.duration("watch")
 	switch s.Format {
 	case FormatCSV:
 		s.CSV.Comma, s.CSV.Comment = p.rune("comma"), p.rune("comment")

@@ -35,6 +35,9 @@ type SourceOptions struct {
 	Since time.Time
 	// Bounded ends the input where the topics' committed records end when the job begins. Default: it never ends.
 	Bounded bool
+	// DiscoveryInterval is the time between two looks for partitions that were added to the topics. They are read from their first
+	// record on. Default 30 s; negative: never. Not with Bounded.
+	DiscoveryInterval time.Duration
 	// BufferBytes is how much of a partition is read ahead. Default 1 MiB.
 	BufferBytes int
 	// Waiting is told each time that something has failed and is going to be tried again: of which split, "" for all of them, and
@@ -48,6 +51,9 @@ func (o *SourceOptions) EnsureDefaults() {
 	if o.BufferBytes == 0 {
 		o.BufferBytes = 1 << 20
 	}
+	if o.DiscoveryInterval == 0 && !o.Bounded {
+		o.DiscoveryInterval = 30 * time.Second
+	}
 	if o.Waiting == nil {
 		o.Waiting = func(string, error) {}
 	}
@@ -60,6 +66,9 @@ func (o *SourceOptions) Validate() error {
 	}
 	if o.Latest && !o.Since.IsZero() {
 		return errors.New("kafka: a source begins at the latest record or at a time, not both")
+	}
+	if o.Bounded && o.DiscoveryInterval > 0 {
+		return errors.New("kafka: a source that ends where the topics end now does not look for new partitions")
 	}
 	if o.BufferBytes < 1 {
 		return fmt.Errorf("kafka: %d bytes read ahead", o.BufferBytes)
@@ -81,9 +90,10 @@ type Source struct {
 var (
 	_ operator.Source[Record] = (*Source)(nil)
 	_ operator.InputNamer     = (*Source)(nil)
+	_ operator.Growing        = (*Source)(nil)
 )
 
-// Records reads the committed records of topics. Which partitions there are is settled when the job begins.
+// Records reads the committed records of topics, also of partitions that are added while the job runs, unless the source is bounded.
 func Records(o SourceOptions, topics ...string) *Source {
 	o.EnsureDefaults()
 	sorted := slices.Clone(topics)
@@ -95,6 +105,67 @@ func Records(o SourceOptions, topics ...string) *Source {
 	}
 	s.options = o
 	return s
+}
+
+// DiscoveryInterval implements operator.Growing.
+func (s *Source) DiscoveryInterval() time.Duration { return max(s.options.DiscoveryInterval, 0) }
+
+// Discover implements operator.Growing. A partition that was added is read from its first record on, whatever the options say: all
+// of it came after the job began. A partition is known by its topic and number, whatever became of the topic since: the readers of one that
+// was made anew say so.
+func (s *Source) Discover(ctx context.Context, known []string) (splits []string, all bool, err error) {
+	if err := s.options.Validate(); err != nil {
+		return nil, false, err
+	}
+	have := make(map[place]bool, len(known))
+	for _, identity := range known {
+		sp, err := parseSplit(identity)
+		if err != nil {
+			return nil, false, err
+		}
+		have[sp.place] = true
+	}
+	b, err := connect(&s.options.Client)
+	if err != nil {
+		return nil, false, err
+	}
+	defer b.close()
+	for _, topic := range s.topics {
+		err := persist(ctx, nil, func(err error) { s.options.Waiting(topic, err) }, func() error {
+			added, err := s.added(ctx, b, topic, have)
+			if err == nil {
+				splits = append(splits, added...)
+			}
+			return err
+		})
+		if err != nil {
+			return nil, false, err
+		}
+	}
+	return splits, false, nil
+}
+
+// added lists the partitions of a topic that are new.
+func (s *Source) added(ctx context.Context, b *brokers, topic string, have map[place]bool) ([]string, error) {
+	id, n, err := b.topic(ctx, topic)
+	if err != nil {
+		return nil, err
+	}
+	if n == 0 {
+		return nil, fmt.Errorf("%w: %q", ErrNoTopic, topic)
+	}
+	var out []string
+	for p := range int32(n) {
+		sp := split{place: place{topic, p}, id: id, until: -1}
+		if have[sp.place] {
+			continue
+		}
+		if sp.from, err = b.offset(ctx, sp.place, atStart, false); err != nil {
+			return nil, err
+		}
+		out = append(out, sp.String())
+	}
+	return out, nil
 }
 
 // Splits lists the partitions, by topic and number, with where each begins and, if the source is bounded, ends. It waits for brokers

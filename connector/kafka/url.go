@@ -52,7 +52,8 @@ func SinkFromURL(text string) (topic string, o SinkOptions, err error) {
 //	kafka://host:port/topic,topic?start=latest&until=end
 //
 // The parameters are those of SinkFromURL for the connection, and: start, which is earliest (the default), latest, or a time such as
-// 2026-01-31T12:00:00Z; until, which is never (the default) or end, for what is there when the job begins; buffer-bytes.
+// 2026-01-31T12:00:00Z; until, which is never (the default) or end, for what is there when the job begins;
+// discover, the time between two looks for new partitions, 30s by default, or never; buffer-bytes.
 func SourceFromURL(text string) (topics []string, o SourceOptions, err error) {
 	q, topics, err := openURL(text, &o.Client)
 	if err != nil {
@@ -62,6 +63,7 @@ func SourceFromURL(text string) (topics []string, o SourceOptions, err error) {
 	q.text("start", &start)
 	q.text("until", &until)
 	q.number("buffer-bytes", &o.BufferBytes)
+	q.discovery(&o)
 	switch start {
 	case "", "earliest":
 	case "latest":
@@ -84,6 +86,23 @@ func SourceFromURL(text string) (topics []string, o SourceOptions, err error) {
 	checked := o
 	checked.EnsureDefaults()
 	return topics, o, checked.Validate()
+}
+
+// discovery takes how often new partitions are looked for.
+func (q *query) discovery(o *SourceOptions) {
+	var text string
+	if !q.text("discover", &text) {
+		return
+	}
+	if text == "never" {
+		o.DiscoveryInterval = -1
+		return
+	}
+	d, err := time.ParseDuration(text)
+	if err != nil || d <= 0 {
+		q.fail("discover", text, "a time such as 30s, or never")
+	}
+	o.DiscoveryInterval = d
 }
 
 // query takes the parameters of a URL one by one; what is left at the end is a mistake.

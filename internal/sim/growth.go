@@ -160,6 +160,7 @@ func (g *growth) check() {
 func (g *growth) splits(spec *cluster.TaskSpec) task.Splits {
 	s := task.Splits{Final: 1} // that the task has ended is in its log
 	view := g.world.metadata.truth.coordinator.View()
+	s.Grows = len(view.Stages) > 0 && len(view.Stages[spec.Vertex]) > 0
 	for i, name := range view.Splits[spec.Vertex] {
 		if i%spec.Info.Parallelism == spec.Info.Index {
 			s.List = append(s.List, task.Split{Identity: name, From: g.from[name]})
