@@ -138,6 +138,10 @@ func TestSourceConforms(t *testing.T) {
 				if !bounded {
 					added := 0
 					in.BadOffsets = nil
+					in.Grow = func() [][]string {
+						s.addPartition(t, topic, "new", "and more")
+						return [][]string{{"new", "and more"}}
+					}
 					in.Add = func() string {
 						added++
 						v := fmt.Sprint("added ", added)

@@ -210,8 +210,11 @@ func (w *World) mendEnd(c *connection, i int, p *process) {
 	e, far := &c.ends[i], &c.ends[1-i]
 	if e.begin > 0 && e.begin <= w.step {
 		e.begin, e.stream, e.open = 0, e.next, true
-		if e.lost < e.stream && far.lost < e.stream {
+		switch {
+		case e.lost < e.stream && far.lost < e.stream:
 			e.notice = 0 // what it was about to learn is of the former stream
+		case e.notice == 0:
+			w.willNotice(c, i, 300) // the stream broke before it began here, and the word of that came too early
 		}
 		w.result.Relinks++
 		w.trace("worker %d begins stream %d with worker %d", p.id, e.stream, c.other(p.id))
