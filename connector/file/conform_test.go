@@ -134,6 +134,24 @@ func TestSourceConforms(t *testing.T) {
 			})
 		})
 	}
+	t.Run("watched", func(t *testing.T) {
+		connectortest.Source(t, func(t testing.TB) connectortest.SourceInput[Line] {
+			dir := t.TempDir()
+			plain := write(t, filepath.Join(dir, "a.jsonl"), text.String())
+			grown := 0
+			return connectortest.SourceInput[Line]{
+				Source: func() operator.Source[Line] {
+					return Lines(filepath.Join(dir, "*.jsonl")).With(SourceOptions{Watch: time.Second})
+				},
+				Records: want(plain, text.String()),
+				Grow: func() [][]Line {
+					grown++
+					name := write(t, filepath.Join(dir, fmt.Sprintf("%d.jsonl", grown)), "new\nand more\n")
+					return [][]Line{want(name, "new\nand more\n")}
+				},
+			}
+		})
+	})
 	t.Run("gzip", func(t *testing.T) {
 		connectortest.Source(t, func(t testing.TB) connectortest.SourceInput[Line] {
 			packed := write(t, filepath.Join(t.TempDir(), "a.gz"), zip(t, text.String()))

@@ -2,6 +2,7 @@ package file_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -82,6 +83,72 @@ func TestAJobWhoseTasksAreKilled(t *testing.T) {
 			require.True(t, report.Clean(), "%v", report)
 		})
 	}
+}
+
+// TestAJobWhoseDirectoryGrows reads files that come while tasks are killed and the whole job is stopped and run again.
+func TestAJobWhoseDirectoryGrows(t *testing.T) {
+	const files, rows = 9, 2000
+	dir := t.TempDir()
+	in, out := filepath.Join(dir, "in"), filepath.Join(dir, "out")
+	require.NoError(t, os.MkdirAll(in, 0o777))
+	put := func(f int) { // as a whole
+		var text strings.Builder
+		for i := range rows {
+			fmt.Fprintf(&text, "{\"ID\":%d}\n", f*rows+i)
+		}
+		require.NoError(t, os.WriteFile(filepath.Join(in, ".new"), []byte(text.String()), 0o666))
+		require.NoError(t, os.Rename(filepath.Join(in, ".new"), filepath.Join(in, fmt.Sprintf("%d.jsonl", f))))
+	}
+	kills := 0
+	for run := range 3 {
+		source := file.DecodedJSON[order](file.Lines(filepath.Join(in, "*.jsonl")).With(file.SourceOptions{Watch: 5 * time.Millisecond}))
+		job := operator.NewJob("orders")
+		drawn := operator.Map(operator.Rebalanced(operator.From(job, "orders", source)), "draw", func(ctx operator.Context, v order) (order, error) {
+			v.Draw = ctx.Rand().Int64()
+			return v, nil
+		})
+		operator.To(operator.Rebalanced(drawn), "out", file.Sink(out, file.SinkOptions{}))
+		ctx, cancel := context.WithTimeoutCause(t.Context(), time.Minute, errors.New("the job is too slow"))
+		next, stop := run*files/3, errors.New("stopped by the test")
+		ctx, end := context.WithCancelCause(ctx)
+		sum, err := understudy.Run(ctx, job, understudy.Options{
+			StateDir: filepath.Join(dir, "state"), Parallelism: 2, CheckpointInterval: 40 * time.Millisecond,
+			Chaos: &understudy.Chaos{Kill: 25 * time.Millisecond, Target: "task", Seed: uint64(run), Limit: 8},
+			Progress: func(understudy.Progress) {
+				switch shown := lines(t, out); {
+				case next < (run+1)*files/3 && shown >= (next-1)*rows:
+					put(next)
+					next++
+				case shown >= (run+1)*files/3*rows:
+					end(stop)
+				}
+			},
+		})
+		end(nil)
+		cancel()
+		require.ErrorIs(t, err, stop)
+		require.Zero(t, sum.Rollbacks)
+		kills += sum.Kills
+	}
+	require.Positive(t, kills)
+	report, err := verify.CheckIDs(t.Context(), verify.IDsOptions{
+		Input:  verify.Selection{Paths: []string{in}, Fields: []string{"ID"}},
+		Output: verify.Selection{Paths: []string{out}, Fields: []string{"ID"}},
+	})
+	require.NoError(t, err)
+	require.True(t, report.Clean(), "%v", report)
+}
+
+// lines counts what is visible.
+func lines(t *testing.T, out string) (n int) {
+	names, err := filepath.Glob(filepath.Join(out, "part-*"))
+	require.NoError(t, err)
+	for _, name := range names {
+		text, err := os.ReadFile(name)
+		require.NoError(t, err)
+		n += strings.Count(string(text), "\n")
+	}
+	return n
 }
 
 // requireLayout checks names, sizes and folders of the output's files.

@@ -17,6 +17,7 @@ func TestSourceURL(t *testing.T) {
 		"file:x.csv?columns=a,b&comma=|": {Glob: "x.csv", Format: FormatCSV, CSV: CSVOptions{Comma: '|', Columns: []string{"a", "b"}}},
 		"file:x?split-bytes=2MiB&max-line=5&buffer-bytes=1KiB": {Glob: "x", Format: FormatLines,
 			Options: SourceOptions{SplitBytes: 2 << 20, MaxLine: 5, BufferBytes: 1 << 10}},
+		"file:in/*.jsonl?watch=1s": {Glob: "in/*.jsonl", Format: FormatJSONL, Options: SourceOptions{Watch: time.Second}},
 		"file:x.csv?lazy-quotes=true&trim-leading-space=1&comment=%23": {Glob: "x.csv", Format: FormatCSV,
 			CSV: CSVOptions{Comment: '#', LazyQuotes: true, TrimLeadingSpace: true}},
 	} {
@@ -29,7 +30,7 @@ func TestSourceURL(t *testing.T) {
 		"file:x?format=xml": `there is no "xml"`, "file:x?comma=;": "comma: there is no such parameter",
 		"file:x?split-bytes=0": "0 is no size", "file:x?split-bytes=99999999999GiB": "is no size", "file:x?max-line=a": "max-line",
 		"file:x.csv?comma=ab": "more than one character", "file:x?max-line=1&max-line=2": "twice", "file:x?format=": "no value",
-		"file:x?%zz": "invalid URL escape", "file:%zz": "invalid URL escape",
+		"file:x?watch=soon": "watch", "file:x?%zz": "invalid URL escape", "file:%zz": "invalid URL escape",
 	} {
 		_, err := ParseSourceURL(text)
 		require.ErrorIs(t, err, ErrURL, text)

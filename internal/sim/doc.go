@@ -15,6 +15,8 @@
 //   - each input record is visible exactly once, counted by its id;
 //   - in runs whose mode changes (modes.go): nothing is lost in any mode, a failure is recovered as the weakest epoch since
 //     the last completed checkpoint allows, and what was shown is shown again only by recoveries without determinants;
+//   - in runs whose sources grow (growth.go): a split is added in no epoch before its own, and before the first record of that epoch
+//     is read, whoever died; all are read in the end;
 //   - transactional sinks (transactions.go): nothing is visible before its checkpoint is complete, epochs follow one another, a
 //     life writes only when what former ones left is settled, and nothing is left undecided at the end;
 //   - in runs with drains (drain.go): a planned hand-over touches no other task, rolls nothing back at any depth, and ends; the
