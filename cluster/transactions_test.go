@@ -52,11 +52,19 @@ func (c *couple) writeSinks() (err error) {
 
 // barrier has both sources end epoch e, and carries the barrier to the sinks.
 func (c *couple) barrier(e determinant.Epoch) {
+	c.begins(e)
 	for id := range determinant.TaskID(2) {
 		inc := c.up.w.Task(id).Incarnation()
 		c.up.w.Control(Control{Trigger: &checkpoint.Trigger{Task: id, Incarnation: inc, Epoch: e, Depth: determinant.Full}})
 	}
 	c.flow()
+}
+
+// begins has both workers hear that checkpoint e was started.
+func (c *couple) begins(e determinant.Epoch) {
+	start := Entry{Start: &checkpoint.Start{Epoch: e, Depth: determinant.Full}}
+	c.up.apply(start)
+	c.down.apply(start)
 }
 
 // acks gives the newest acknowledgement of epoch e by each task.

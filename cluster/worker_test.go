@@ -378,6 +378,10 @@ func TestAnswersCountInTheirRound(t *testing.T) {
 func TestASinkAcknowledgesWhenItsOutputIsStored(t *testing.T) {
 	c := newCouple(t)
 	c.flow()
+	c.up.w.Control(Control{Trigger: &checkpoint.Trigger{Incarnation: 1, Epoch: 1, Depth: determinant.Full}})
+	c.flow()
+	require.Empty(t, c.up.acked(1), "that trigger came before the word that the checkpoint was started")
+	c.begins(1)
 	for id := range determinant.TaskID(2) {
 		c.up.w.Control(Control{Trigger: &checkpoint.Trigger{Task: id, Incarnation: 1, Epoch: 1, Depth: determinant.Full}})
 		c.up.w.Control(Control{Trigger: &checkpoint.Trigger{Task: id, Incarnation: 9, Epoch: 2, Depth: determinant.Full}})
