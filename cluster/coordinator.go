@@ -279,8 +279,10 @@ func recoveryEntry(cmd standby.Command) Entry {
 	panic(fmt.Sprintf("cluster: assertion failed: %T is never proposed", cmd))
 }
 
-func (c *Coordinator) checkpoints(ev checkpoint.Event) {
-	for _, effect := range c.points.Step(ev) {
+func (c *Coordinator) checkpoints(ev checkpoint.Event) { c.carryOutPoints(c.points.Step(ev)) }
+
+func (c *Coordinator) carryOutPoints(effects []checkpoint.Effect) {
+	for _, effect := range effects {
 		switch e := effect.(type) {
 		case checkpoint.Propose:
 			c.ledger.Propose(checkpointEntry(e.Command))
@@ -401,9 +403,10 @@ func (c *Coordinator) applyRecovery(e Entry, cmd standby.Command) {
 // pointed takes a committed command about checkpoints and tells the decider what it means for recovery.
 func (c *Coordinator) pointed(e Entry, cmd checkpoint.Command) {
 	before := c.points.State()
-	c.checkpoints(checkpoint.Committed{Command: cmd})
+	effects := c.points.Step(checkpoint.Committed{Command: cmd})
 	after := c.points.State()
 	if after.Committed == before.Committed && len(after.Since) == len(before.Since) && after.Open == before.Open {
+		c.carryOutPoints(effects)
 		return
 	}
 	news := standby.Checkpoint{Committed: after.Committed, Since: c.since(&after)}
@@ -428,6 +431,7 @@ func (c *Coordinator) pointed(e Entry, cmd checkpoint.Command) {
 		c.waiting("")
 	}
 	c.announce(e)
+	c.carryOutPoints(effects) // behind the entry: a source passes no barrier before its worker knows what it opens
 	c.recovery(standby.Committed{Command: news})
 	c.placed()
 }

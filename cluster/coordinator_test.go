@@ -27,12 +27,19 @@ type office struct {
 	finished []error
 	waiting  []string
 	asked    [][]string // for new splits: what was known
+	heard    []string   // entry or control, in order
 }
 
-func (o *office) Discover(_ int, known []string)               { o.asked = append(o.asked, known) }
-func (o *office) Propose(e Entry)                              { o.proposed = append(o.proposed, e) }
-func (o *office) Broadcast(e Entry)                            { o.told = append(o.told, e) }
-func (o *office) Tell(_ determinant.WorkerID, m Control)       { o.tells = append(o.tells, m) }
+func (o *office) Discover(_ int, known []string) { o.asked = append(o.asked, known) }
+func (o *office) Propose(e Entry)                { o.proposed = append(o.proposed, e) }
+func (o *office) Broadcast(e Entry) {
+	o.told, o.heard = append(o.told, e), append(o.heard, "entry")
+}
+
+func (o *office) Tell(_ determinant.WorkerID, m Control) {
+	o.tells, o.heard = append(o.tells, m), append(o.heard, "control")
+}
+
 func (o *office) Finished(err error)                           { o.finished = append(o.finished, err) }
 func (o *office) Waiting(why string)                           { o.waiting = append(o.waiting, why) }
 func (o *office) place(t determinant.TaskID) standby.Placement { return o.c.view.Places[t] }

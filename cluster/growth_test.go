@@ -308,3 +308,15 @@ func TestSplitsComeWhileProcessesDie(t *testing.T) {
 	requireExact(t, c.out, 5*1500)
 	c.stop()
 }
+
+// A source's worker hears that a checkpoint was started before it is told to pass its barrier: a trigger that comes before is dropped,
+// and comes again only with the next tick.
+func TestTriggersComeBehindTheStart(t *testing.T) {
+	o := budding(t)
+	o.heard = nil
+	o.c.Report(Report{Checkpoint: true})
+	o.commit()
+	require.NotEmpty(t, o.heard)
+	require.Equal(t, "entry", o.heard[0])
+	require.Contains(t, o.heard, "control")
+}
