@@ -49,9 +49,9 @@ sim: ## the simulation: SEEDS=n of them, or SEED=k alone
 		$(if $(strip $(SEED)),-v -sim.seed=$(SEED),-sim.seeds=$(SEEDS))
 
 .PHONY: sims
-sims: ## all kinds of simulation, SEEDS of each: drains, changes of mode, transactions
+sims: ## all kinds of simulation, SEEDS of each: drains, changes of mode, transactions, growth
 	$(GO) test ./internal/sim -v -count=1 -timeout 24h -sim.seeds=$(strip $(SEEDS)) -sim.drains=$(strip $(SEEDS)) -sim.switches=$(strip $(SEEDS)) \
-		-sim.transactions=$(strip $(SEEDS))
+		-sim.transactions=$(strip $(SEEDS)) -sim.growths=$(strip $(SEEDS))
 
 .PHONY: lint
 lint: fmt-check rules staticcheck generate-check tidy-check ## house rules, staticcheck, formatting, tidiness
