@@ -430,6 +430,10 @@ func (c *Coordinator) pointed(e Entry, cmd checkpoint.Command) {
 		clear(c.failures)
 		c.waiting("")
 	}
+	if c.opts.Mutations.Has(mutation.TriggerBeforeEntry) {
+		c.carryOutPoints(effects)
+		effects = nil
+	}
 	c.announce(e)
 	c.carryOutPoints(effects) // behind the entry: a source passes no barrier before its worker knows what it opens
 	c.recovery(standby.Committed{Command: news})

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/understudy-stream/understudy/determinant"
@@ -144,23 +145,29 @@ func TestOutage(t *testing.T) {
 	s := openHere(t, o)
 	fence(t, s, 1)
 	var str stream
-	const records = 2000
-	result := make(chan error, 1)
-	go func() {
-		for n := 0; n < records; n += 5 {
-			if err := s.Write(ctx, 1, str.write(n, n+5)); err != nil {
+	records, enough, result := 0, make(chan struct{}), make(chan error, 1)
+	go func() { // as long as there are outages: how fast it writes must not matter
+		for {
+			select {
+			case <-enough:
+				result <- nil
+				return
+			default:
+			}
+			if err := s.Write(ctx, 1, str.write(records, records+5)); err != nil {
 				result <- err
 				return
 			}
+			records += 5
 		}
-		result <- nil
 	}()
 	outage := func(begin, end func()) {
 		p.until(t, fmt.Sprintf(`SELECT count(*) > %d FROM %s`, len(p.rows(t, p.query())), p.table), "true")
 		begin()
 		told := waits.Load()
-		require.Eventually(t, func() bool { return waits.Load() > told+3 }, 20*time.Second, time.Millisecond)
-		end()
+		more := assert.Eventually(t, func() bool { return waits.Load() > told+3 }, 20*time.Second, time.Millisecond)
+		end() // whatever happens: other tests use the server too
+		require.True(t, more, "nobody waits")
 	}
 	for range 2 {
 		outage(func() { p.kill(t) }, func() { p.start(t) })
@@ -176,6 +183,7 @@ func TestOutage(t *testing.T) {
 			}
 		})
 	}
+	close(enough)
 	require.NoError(t, <-result)
 	require.Equal(t, str.rows(records), p.shownRows(t))
 	stored := fence(t, s, 2)
