@@ -87,8 +87,10 @@ func mutantOptions(m mutation.Set, seed uint64) Options {
 		o.Kinds, o.Faults, o.Standbys = FailDisk, 4, -1
 	case mutation.RegisterRepeatsNothing:
 		o.Kinds, o.Faults = KillTask|ChangeLeader|ChangeWhileDeciding, 8
-	case mutation.SplitsAtOnce, mutation.SplitsSorted, mutation.TriggerBeforeEntry:
+	case mutation.SplitsAtOnce, mutation.SplitsSorted:
 		o.Growing, o.Kinds = 100, KillTask|KillWorker|ChangeLeader
+	case mutation.TriggerBeforeEntry: // an entry must be late by more than the source takes to read on
+		o.Growing, o.Kinds, o.Faults = 100, Pause|BreakSession|ChangeLeader, 12
 	case mutation.CommitBeforeComplete, mutation.PrepareLeftOut, mutation.AbortLeftOut, mutation.AckBeforePrepare,
 		mutation.CommitNotRepeated, mutation.FinishBeforeCommit:
 		o.Transactional, o.Kinds, o.Faults = 100, sinkTrouble, 8
