@@ -97,7 +97,8 @@ fuzz: ## each fuzz test for FUZZTIME
 	done
 
 .PHONY: demo
-demo: build ## kill processes of a cluster, watch who takes over, then check the output from outside
+demo: ## kill processes of a cluster, watch who takes over, then check the output from outside
+	$(GO) build -o bin/ ./cmd/understudy
 	@bin/understudy demo
 
 CHAOS      ?= 10m # make chaos CHAOS=1h CHAOS_SEED=7
