@@ -2,9 +2,6 @@ package sim
 
 import (
 	"flag"
-	"fmt"
-	"runtime"
-	"sync"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -61,34 +58,17 @@ func TestBalance(t *testing.T) {
 }
 
 func runDrains(t *testing.T, options func(seed uint64) Options) (sum Result) {
-	var mu sync.Mutex
 	if *seed >= 0 {
-		o := options(uint64(*seed))
-		o.Trace = testWriter{t}
-		r := Run(o)
-		if r.Violation != nil {
-			t.Fatalf("seed %d (%s): %v", *seed, r.Shape, r.Violation)
-		}
-		t.Logf("seed %d (%s): %v", *seed, r.Shape, r)
+		tell(t, options(uint64(*seed)))
 		t.Skip("one seed was asked for, which says nothing about all")
 	}
-	t.Run("all", func(t *testing.T) {
-		n := runtime.GOMAXPROCS(0)
-		for shard := range n {
-			t.Run(fmt.Sprint(shard), func(t *testing.T) {
-				t.Parallel()
-				for i := shard; i < *drainSeeds; i += n {
-					o := options(*first + uint64(i))
-					r := Run(o)
-					if r.Violation != nil {
-						t.Errorf("seed %d (%s, %v, depth %v): %v", o.Seed, r.Shape, o.Mode, o.Depth, r.Violation)
-					}
-					mu.Lock()
-					sum.add(r)
-					mu.Unlock()
-				}
-			})
+	sum = runAll(t, *drainSeeds, func(t *testing.T, seed uint64) Result {
+		o := options(seed)
+		r := Run(o)
+		if r.Violation != nil {
+			t.Errorf("seed %d (%s, %v, depth %v): %v", o.Seed, r.Shape, o.Mode, o.Depth, r.Violation)
 		}
+		return r
 	})
 	t.Logf("%d seeds: %v, %d workers drained, %d tasks moved", *drainSeeds, sum, sum.Drained, sum.Moved)
 	return sum

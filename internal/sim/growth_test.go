@@ -2,9 +2,6 @@ package sim
 
 import (
 	"flag"
-	"fmt"
-	"runtime"
-	"sync"
 	"testing"
 
 	"github.com/understudy-stream/understudy/determinant"
@@ -19,34 +16,15 @@ var (
 // TestGrowth runs whole jobs whose sources get splits while things go wrong.
 func TestGrowth(t *testing.T) {
 	if *growthSeed >= 0 {
-		o := growingOptions(uint64(*growthSeed))
-		o.Trace = testWriter{t}
-		r := Run(o)
-		if r.Violation != nil {
-			t.Fatalf("seed %d (%s): %v", *growthSeed, r.Shape, r.Violation)
-		}
-		t.Logf("seed %d (%s): %v", *growthSeed, r.Shape, r)
+		tell(t, growingOptions(uint64(*growthSeed)))
 		return
 	}
-	var mu sync.Mutex
-	var sum Result
-	t.Run("all", func(t *testing.T) {
-		n := runtime.GOMAXPROCS(0)
-		for shard := range n {
-			t.Run(fmt.Sprint(shard), func(t *testing.T) {
-				t.Parallel()
-				for i := shard; i < *growthSeeds; i += n {
-					seed := *first + uint64(i)
-					r := Run(growingOptions(seed))
-					if r.Violation != nil {
-						t.Errorf("seed %d (%s): %v\n\treproduce with: go test ./internal/sim -run TestGrowth -sim.growth=%d -v", seed, r.Shape, r.Violation, seed)
-					}
-					mu.Lock()
-					sum.add(r)
-					mu.Unlock()
-				}
-			})
+	sum := runAll(t, *growthSeeds, func(t *testing.T, seed uint64) Result {
+		r := Run(growingOptions(seed))
+		if r.Violation != nil {
+			t.Errorf("seed %d (%s): %v\n\treproduce with: go test ./internal/sim -run TestGrowth -sim.growth=%d -v", seed, r.Shape, r.Violation, seed)
 		}
+		return r
 	})
 	t.Logf("%d seeds: %v, %d changes of mode or depth", *growthSeeds, sum, sum.Switches)
 	if sum.Grown < 2**growthSeeds || sum.Rollbacks < *growthSeeds/10 || sum.Committed < *growthSeeds/4 || sum.Switches < *growthSeeds/20 {

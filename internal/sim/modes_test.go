@@ -2,9 +2,6 @@ package sim
 
 import (
 	"flag"
-	"fmt"
-	"runtime"
-	"sync"
 	"testing"
 
 	"github.com/understudy-stream/understudy/determinant"
@@ -18,34 +15,15 @@ var (
 // TestSwitches runs whole jobs whose mode and sharing depth change while things go wrong.
 func TestSwitches(t *testing.T) {
 	if *switchSeed >= 0 {
-		o := switching(uint64(*switchSeed))
-		o.Trace = testWriter{t}
-		r := Run(o)
-		if r.Violation != nil {
-			t.Fatalf("seed %d (%s): %v", *switchSeed, r.Shape, r.Violation)
-		}
-		t.Logf("seed %d (%s): %v", *switchSeed, r.Shape, r)
+		tell(t, switching(uint64(*switchSeed)))
 		return
 	}
-	var mu sync.Mutex
-	var sum Result
-	t.Run("all", func(t *testing.T) {
-		n := runtime.GOMAXPROCS(0)
-		for shard := range n {
-			t.Run(fmt.Sprint(shard), func(t *testing.T) {
-				t.Parallel()
-				for i := shard; i < *switchSeeds; i += n {
-					seed := *first + uint64(i)
-					r := Run(switching(seed))
-					if r.Violation != nil {
-						t.Errorf("seed %d (%s): %v\n\treproduce with: go test ./internal/sim -run TestSwitches -sim.switch=%d -v", seed, r.Shape, r.Violation, seed)
-					}
-					mu.Lock()
-					sum.add(r)
-					mu.Unlock()
-				}
-			})
+	sum := runAll(t, *switchSeeds, func(t *testing.T, seed uint64) Result {
+		r := Run(switching(seed))
+		if r.Violation != nil {
+			t.Errorf("seed %d (%s): %v\n\treproduce with: go test ./internal/sim -run TestSwitches -sim.switch=%d -v", seed, r.Shape, r.Violation, seed)
 		}
+		return r
 	})
 	t.Logf("%d seeds: %v, %d changes of mode or depth, %d tasks recovered without determinants", *switchSeeds, sum, sum.Switches, sum.Loose)
 	if sum.Switches < *switchSeeds || sum.Loose < *switchSeeds/4 || sum.Rollbacks < *switchSeeds/20 {

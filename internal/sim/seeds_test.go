@@ -22,24 +22,33 @@ var (
 // TestSeeds runs whole jobs. A seed that fails is run again, with its story, by `make sim SEED=n`.
 func TestSeeds(t *testing.T) {
 	if *seed >= 0 {
-		o := optionsOf(uint64(*seed))
-		o.Trace = testWriter{t}
-		r := Run(o)
-		if r.Violation != nil {
-			t.Fatalf("seed %d (%s): %v", *seed, r.Shape, r.Violation)
-		}
-		t.Logf("seed %d (%s): %v", *seed, r.Shape, r)
+		tell(t, optionsOf(uint64(*seed)))
 		return
 	}
+	sum := runAll(t, *seeds, runSeed)
+	t.Logf("%d seeds: %v", *seeds, sum)
+}
+
+// tell runs one seed with its story.
+func tell(t *testing.T, o Options) {
+	o.Trace = testWriter{t}
+	r := Run(o)
+	if r.Violation != nil {
+		t.Fatalf("seed %d (%s): %v", o.Seed, r.Shape, r.Violation)
+	}
+	t.Logf("seed %d (%s): %v", o.Seed, r.Shape, r)
+}
+
+// runAll runs n seeds from the first on, side by side, and sums up what they did.
+func runAll(t *testing.T, n int, run func(t *testing.T, seed uint64) Result) (sum Result) {
 	var mu sync.Mutex
-	var sum Result
 	t.Run("all", func(t *testing.T) {
-		n := runtime.GOMAXPROCS(0)
-		for shard := range n {
+		shards := runtime.GOMAXPROCS(0)
+		for shard := range shards {
 			t.Run(fmt.Sprint(shard), func(t *testing.T) {
 				t.Parallel()
-				for i := shard; i < *seeds; i += n {
-					r := runSeed(t, *first+uint64(i))
+				for i := shard; i < n; i += shards {
+					r := run(t, *first+uint64(i))
 					mu.Lock()
 					sum.add(r)
 					mu.Unlock()
@@ -47,7 +56,7 @@ func TestSeeds(t *testing.T) {
 			})
 		}
 	})
-	t.Logf("%d seeds: %v", *seeds, sum)
+	return sum
 }
 
 func runSeed(t *testing.T, seed uint64) Result {

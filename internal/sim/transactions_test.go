@@ -2,9 +2,6 @@ package sim
 
 import (
 	"flag"
-	"fmt"
-	"runtime"
-	"sync"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -22,36 +19,17 @@ var (
 // and their stores are in the middle of.
 func TestTransactions(t *testing.T) {
 	if *heldSeed >= 0 {
-		o := holding(uint64(*heldSeed))
-		o.Trace = testWriter{t}
-		r := Run(o)
-		if r.Violation != nil {
-			t.Fatalf("seed %d (%s): %v", *heldSeed, r.Shape, r.Violation)
-		}
-		t.Logf("seed %d (%s): %v", *heldSeed, r.Shape, r)
+		tell(t, holding(uint64(*heldSeed)))
 		return
 	}
-	var mu sync.Mutex
-	var sum Result
-	t.Run("all", func(t *testing.T) {
-		n := runtime.GOMAXPROCS(0)
-		for shard := range n {
-			t.Run(fmt.Sprint(shard), func(t *testing.T) {
-				t.Parallel()
-				for i := shard; i < *heldSeeds; i += n {
-					seed := *first + uint64(i)
-					o := holding(seed)
-					r := Run(o)
-					if r.Violation != nil {
-						t.Errorf("seed %d (%s, %v, depth %v): %v\n\treproduce with: go test ./internal/sim -run TestTransactions -sim.transaction=%d -v",
-							seed, r.Shape, o.Mode, o.Depth, r.Violation, seed)
-					}
-					mu.Lock()
-					sum.add(r)
-					mu.Unlock()
-				}
-			})
+	sum := runAll(t, *heldSeeds, func(t *testing.T, seed uint64) Result {
+		o := holding(seed)
+		r := Run(o)
+		if r.Violation != nil {
+			t.Errorf("seed %d (%s, %v, depth %v): %v\n\treproduce with: go test ./internal/sim -run TestTransactions -sim.transaction=%d -v",
+				seed, r.Shape, o.Mode, o.Depth, r.Violation, seed)
 		}
+		return r
 	})
 	t.Logf("%d seeds: %v", *heldSeeds, sum)
 	require.Greater(t, sum.Committed, 3**heldSeeds)
