@@ -111,12 +111,7 @@ func (c *checkpointCommand) run(ctx context.Context, stdout, stderr io.Writer) (
 	}
 	page := r.Page()
 	err = errors.Join(err, writeReport(c.report, &page))
-	if c.format == "json" {
-		err = errors.Join(err, printObject(stdout, &r))
-	} else {
-		_, werr := io.WriteString(stdout, checkpointText(&r))
-		err = errors.Join(err, werr)
-	}
+	err = errors.Join(err, printMeasured(stdout, c.format, &r, func() string { return checkpointText(&r) }))
 	if errors.Is(err, context.Canceled) {
 		return &exitError{code: console.ExitInterrupted, err: errors.New("interrupted: what was printed is about the repeats that were finished")}
 	}

@@ -173,15 +173,19 @@ func (c *compareCommand) run(ctx context.Context, stdout, stderr io.Writer) (err
 		return err
 	}
 	err = errors.Join(err, writeReport(c.report, &result.page))
-	if c.format == "json" {
-		err = errors.Join(err, printObject(stdout, result.object))
-	} else {
-		_, werr := io.WriteString(stdout, result.text)
-		err = errors.Join(err, werr)
-	}
+	err = errors.Join(err, printMeasured(stdout, c.format, result.object, func() string { return result.text }))
 	if errors.Is(err, context.Canceled) {
 		return &exitError{code: console.ExitInterrupted, err: errors.New("interrupted: what was printed is about the queries that were finished")}
 	}
+	return err
+}
+
+// printMeasured prints an object of JSON, or the text that says the same.
+func printMeasured(w io.Writer, format string, object any, text func() string) error {
+	if format == "json" {
+		return printObject(w, object)
+	}
+	_, err := io.WriteString(w, text())
 	return err
 }
 

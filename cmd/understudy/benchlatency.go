@@ -118,12 +118,7 @@ func (c *latencyCommand) run(ctx context.Context, stdout, stderr io.Writer) (err
 	}
 	page := r.Page()
 	err = writeReport(c.report, &page)
-	if c.format == "json" {
-		err = errors.Join(err, printObject(stdout, &r))
-	} else {
-		_, werr := io.WriteString(stdout, latencyText(&r))
-		err = errors.Join(err, werr)
-	}
+	err = errors.Join(err, printMeasured(stdout, c.format, &r, func() string { return latencyText(&r) }))
 	switch {
 	case err != nil:
 		return err
