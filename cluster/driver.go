@@ -3,7 +3,6 @@ package cluster
 import (
 	"context"
 	"math/rand/v2"
-	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -82,11 +81,16 @@ func (d *driver) WakeTask(t determinant.TaskID) {
 func (d *driver) runTask(t *task.Task, wake chan struct{}) {
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
+	own := make(chan struct{}, 1)
 	for d.ctx.Err() == nil {
-		if d.worker.Step(t) {
-			// With more busy tasks than processors, whoever carries control messages would otherwise wait for a full time
-			// slice of each of them, some 10 ms: a recovery has half a dozen such hops.
-			runtime.Gosched()
+		theTurns.take(t.Replaying(), own)
+		began := time.Now()
+		progress := d.worker.Step(t)
+		for progress && (time.Since(began) < turn) {
+			progress = d.worker.Step(t)
+		}
+		theTurns.give()
+		if progress {
 			continue
 		}
 		if d.worker.Dead(t) {

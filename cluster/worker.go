@@ -102,7 +102,7 @@ type Worker struct {
 		promos    []*promotion              // by task
 		fallen    []determinant.Incarnation // by task; the last that died here. Invariant: it is never started again
 		early     []*transport.Message      // of a generation that this worker has not reached yet
-		answers   []Answer                  // of rounds that this worker has not reached yet
+		answers   []*Answer                 // of rounds that this worker has not reached yet
 		waiting   [][]byte                  // images whose base has not been committed here yet
 		startedAt int64                     // when the newest checkpoint was started, as far as known here; milliseconds
 		images    []Control                 // likewise, of a generation that this worker has not reached yet

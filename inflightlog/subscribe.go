@@ -20,6 +20,8 @@ type subscription struct {
 	err         error // the check failed
 	outstanding int
 	sent        []mark // batches sent and not granted, oldest first
+	// debt is what Excess leaves out: bytes that the consumer was behind when it began, and has to make good.
+	debt uint64
 	// cache holds batches that were read ahead, in order. Their memory is charged.
 	cache []*Batch
 }
@@ -170,6 +172,15 @@ func (l *Log) Outstanding() int {
 // consumer that is being replaced there is no backpressure. It takes no lock.
 func (l *Log) Unsent() int { return int(l.unsent.Load()) }
 
+// Excess is Unsent without what the consumer was behind when it subscribed: a producer that waited for a task to make good what
+// was sent while it was down would keep all its other consumers waiting too. The consumer has to gain on the producer: of each
+// byte that is sealed meanwhile, a part of debtShare counts against what is left out. It takes no lock.
+func (l *Log) Excess() int { return int(l.excess.Load()) }
+
+// debtShare is how much faster than production a consumer must be, if it is not to hold the producer while it is behind: by one part
+// in so many.
+const debtShare = 4
+
 // activate lets the subscription begin. The mutex is held.
 func (l *Log) activate() {
 	sub := &l.mu.sub
@@ -179,6 +190,9 @@ func (l *Log) activate() {
 	}
 	l.subscribed.Store(true)
 	l.dropSent()
+	if !sub.ahead {
+		sub.debt = l.mu.total - sub.at
+	}
 	l.countUnsent()
 }
 
@@ -217,10 +231,13 @@ func (l *Log) meet(b *Batch) {
 // countUnsent brings unsent up to date. The mutex is held.
 func (l *Log) countUnsent() {
 	var n uint64
-	if sub := &l.mu.sub; sub.active && !sub.ahead && sub.err == nil {
+	sub := &l.mu.sub
+	if sub.active && !sub.ahead && sub.err == nil {
 		n = l.mu.total - sub.at
 	}
+	sub.debt = min(sub.debt, n)
 	l.unsent.Store(int64(n))
+	l.excess.Store(int64(n - sub.debt))
 }
 
 // locate gives the position of element seq, which the log holds or ends with, and the bytes sealed before it. The mutex is

@@ -111,7 +111,7 @@ func (t *Task) Held() bool {
 		return false
 	}
 	for _, l := range t.outs {
-		if l.Unsent() > t.cfg.MaxUnsent {
+		if l.Excess() > t.cfg.MaxUnsent {
 			return true
 		}
 	}
@@ -125,7 +125,7 @@ func (t *Task) overBound() bool {
 		return false
 	}
 	for _, l := range t.outs {
-		if l.Unsent() > t.cfg.MaxUnsent {
+		if l.Excess() > t.cfg.MaxUnsent {
 			return true
 		}
 	}

@@ -6,6 +6,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/understudy-stream/understudy/causal"
 	"github.com/understudy-stream/understudy/determinant"
 	"github.com/understudy-stream/understudy/internal/mutation"
 )
@@ -97,7 +98,8 @@ func (w *World) hold(from, to *process) {
 // answers lists a worker's answers under way about a task.
 func (w *World) answers(from *process, t determinant.TaskID) []*letter {
 	return slices.DeleteFunc(slices.Clone(w.letters), func(l *letter) bool {
-		return l.from != from.id || l.control.Answer == nil || l.control.Answer.Task != t
+		a := l.control.Answer
+		return l.from != from.id || a == nil || !slices.ContainsFunc(a.Logs, func(c causal.Copy) bool { return c.Task == t })
 	})
 }
 
