@@ -3,6 +3,7 @@ package cluster
 import (
 	"context"
 	"math/rand/v2"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -81,16 +82,11 @@ func (d *driver) WakeTask(t determinant.TaskID) {
 func (d *driver) runTask(t *task.Task, wake chan struct{}) {
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
-	own := make(chan struct{}, 1)
 	for d.ctx.Err() == nil {
-		theTurns.take(t.Replaying(), own)
-		began := time.Now()
-		progress := d.worker.Step(t)
-		for progress && (time.Since(began) < turn) {
-			progress = d.worker.Step(t)
-		}
-		theTurns.give()
-		if progress {
+		if d.worker.Step(t) {
+			// With more busy tasks than processors, whoever carries control messages would otherwise wait for a full time
+			// slice of each of them, some 10 ms: a recovery has half a dozen such hops.
+			runtime.Gosched()
 			continue
 		}
 		if d.worker.Dead(t) {

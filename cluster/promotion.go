@@ -169,7 +169,8 @@ func (w *Worker) advance(t determinant.TaskID, pr *promotion, ev standby.Promoti
 	}
 }
 
-// start puts the merged log into the store at once, so that this worker can answer for it, and loads the state behind.
+// start puts the merged log into the store at once, so that this worker can answer for it, and loads the state behind. Nothing that is
+// done to the disk meanwhile touches the committed checkpoint that it loads: none is completed before the task has acknowledged it.
 func (w *Worker) start(t determinant.TaskID, pr *promotion, log causal.Copy) {
 	pr.started = true
 	own := w.mu.logs.Reset(t, log.Base)
@@ -178,7 +179,7 @@ func (w *Worker) start(t determinant.TaskID, pr *promotion, log causal.Copy) {
 	}
 	own.SetOwn(true)
 	inc := pr.inc
-	w.env.Disk(func() {
+	w.env.Background(func() { // nothing that waits for the disk is in its way
 		h, err := w.build(t, pr, log, own)
 		if errors.Is(err, errClosed) || errors.Is(err, operator.ErrFenced) {
 			return // overtaken by this worker's own end, or by a later decision
@@ -193,7 +194,7 @@ func (w *Worker) start(t determinant.TaskID, pr *promotion, log causal.Copy) {
 	})
 }
 
-// build restores a task from the committed checkpoint. It runs among the disk jobs, after the fold of that checkpoint.
+// build restores a task from the committed checkpoint, and folds it first if this worker has not done so yet.
 func (w *Worker) build(t determinant.TaskID, pr *promotion, log causal.Copy, own *causal.Log) (*hosted, error) {
 	inc := pr.inc
 	w.mu.Lock()

@@ -5,9 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
-	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -69,9 +67,6 @@ func RunWorker(ctx context.Context, plan *operator.Plan, o WorkerNodeOptions) er
 		return err
 	}
 	n := &workerNode{job: job, opts: o}
-	if os.Getenv("XGMP") != "" {
-		runtime.GOMAXPROCS(runtime.NumCPU() + 1)
-	}
 	n.metrics = newWorkerMetrics(n)
 	n.server, err = transport.Listen(o.Listen, transport.ServerOptions{Security: o.Security, Handle: n.handle})
 	if err != nil {
