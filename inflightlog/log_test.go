@@ -213,6 +213,35 @@ func TestCursorUncheckedMutation(t *testing.T) {
 	require.Equal(t, h.end(), h.drain(t, l, h.end()))
 }
 
+// What was sealed while the consumer was away does not count as excess, as long as the consumer gains on the producer.
+func TestExcessLeavesOutWhatTheConsumerWasBehind(t *testing.T) {
+	l := NewLog(Origin, Options{Retain: true, SealBytes: 100})
+	h := newHistory(Origin)
+	put := func(n int) {
+		for range n {
+			h.put(l, make([]byte, 200))
+		}
+	}
+	put(8)
+	size := len(h.bytes[0])
+	require.NoError(t, l.Subscribe(Origin))
+	require.Equal(t, 8*size, l.Unsent())
+	require.Zero(t, l.Excess())
+	put(1)
+	require.Equal(t, size+size/debtShare, l.Excess())
+	for range 2 {
+		_, err := l.Next(-1)
+		require.NoError(t, err)
+	}
+	require.Equal(t, 7*size, l.Unsent())
+	require.Zero(t, l.Excess(), "it has gained")
+	put(7 * debtShare)
+	require.InDelta(t, l.Unsent(), l.Excess(), 7*debtShare, "a consumer that does not gain loses what was left out")
+	h.drain(t, l, h.cursor(2))
+	put(1)
+	require.Equal(t, size, l.Excess(), "nothing is left out once it has caught up")
+}
+
 func TestCreditAndBackpressure(t *testing.T) {
 	l := NewLog(Origin, Options{Retain: true, SealBytes: 100})
 	h := newHistory(Origin)

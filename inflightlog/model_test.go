@@ -226,6 +226,8 @@ func (m *machine) Check(t *rapid.T) {
 		outstanding += s.bytes
 	}
 	require.Equal(t, unsent, m.l.Unsent())
+	require.GreaterOrEqual(t, m.l.Excess(), 0)
+	require.LessOrEqual(t, m.l.Excess(), unsent)
 	require.Equal(t, outstanding, m.l.Outstanding())
 	memory, disk := m.l.Retained()
 	usedMemory, usedDisk := m.budget.Used()

@@ -310,6 +310,29 @@ func TestBackpressureNeedsALiveConsumer(t *testing.T) {
 	require.EqualValues(t, 3, r.task.Records())
 }
 
+// A consumer that comes back has to make good what it has missed. Its producer does not wait for that, since others depend on it too.
+func TestBackpressureDoesNotWaitForAConsumerThatCatchesUp(t *testing.T) {
+	r := newRig(t, bulky(t, 1), func(c *Config) { c.MaxUnsent = 100 << 10 })
+	out := r.task.Outputs()[0]
+	elements := slices.Repeat([]inflightlog.Element{record(1)}, 20)
+	r.feed(0, elements...)
+	r.run()
+	require.NoError(t, out.Subscribe(inflightlog.Origin))
+	require.Greater(t, out.Unsent(), 500<<10)
+	for range 10 {
+		r.feed(0, record(2))
+		r.run()
+		for range 2 {
+			_, err := out.Next(-1)
+			require.NoError(t, err)
+		}
+	}
+	require.EqualValues(t, 30, r.task.Records())
+	r.feed(0, elements...)
+	r.run()
+	require.Less(t, r.task.Records(), uint64(40), "it waits for one that does not gain on it")
+}
+
 func TestAnIdleTaskSealsWhatItHas(t *testing.T) {
 	r := newRig(t, mapVertex(t, 1, pass))
 	r.feed(0, record(1))
