@@ -99,13 +99,14 @@ func (l *Log) Unsubscribe() {
 // Subscribed tells whether there is a consumer, one that is ahead or failed its check included.
 func (l *Log) Subscribed() bool { return l.subscribed.Load() }
 
-// Next gives the next batch for the consumer, or nil if there is none or it must wait. A batch of more than max bytes waits
-// while anything is outstanding; when nothing is, a batch may always be sent, however big it is. Negative max: no limit. The
-// batch counts as sent. It shares its bytes with the log and stays valid for as long as anyone refers to it.
+// Next gives the next batch for the consumer, or nil if there is none or it must wait. Of window bytes, which are what may be
+// outstanding, a batch waits for room; it may always be sent, however big it is, when no more than a CreditShare-th of the window is
+// outstanding, since a consumer may keep that much to itself. Negative window: no limit. The batch counts as sent. It shares its bytes
+// with the log and stays valid for as long as anyone refers to it.
 //
 // Errors are final for this subscription, except that reading a spilled batch may be tried again: *Mismatch, ErrBelow (the
 // position was truncated), *Corruption, ErrClosed, or a read error.
-func (l *Log) Next(max int) (*Batch, error) {
+func (l *Log) Next(window int) (*Batch, error) {
 	l.mu.Lock()
 	defer l.unlock()
 	sub := &l.mu.sub
@@ -123,7 +124,7 @@ func (l *Log) Next(max int) (*Batch, error) {
 	}
 	e := l.mu.held.get(l.mu.held.find(sub.next.Next))
 	size := int(e.at + uint64(e.bytes) - sub.at)
-	if max >= 0 && size > max && sub.outstanding > 0 {
+	if window >= 0 && size > window-sub.outstanding && sub.outstanding > window/CreditShare {
 		return nil, nil
 	}
 	number := sub.number
@@ -147,6 +148,9 @@ func (l *Log) Next(max int) (*Batch, error) {
 	l.countUnsent()
 	return b, nil
 }
+
+// CreditShare is which part of the window a consumer may have taken without saying so.
+const CreditShare = 4
 
 // Grant says that the consumer has taken everything below seq. Batches that it has taken whole are no longer outstanding.
 func (l *Log) Grant(seq determinant.Seq) {

@@ -273,7 +273,7 @@ func (t *Task) Propose() (determinant.Determinant, bool, error) {
 	}
 	for i := range t.in {
 		c := (first + i) % len(t.in)
-		n := t.in[c].available()
+		n := t.in[c].ready(uint64(t.cfg.MaxElements))
 		if n == 0 || t.in[c].blocked {
 			continue
 		}

@@ -167,7 +167,7 @@ func clockVertex(t tester, channels int) vertex {
 }
 
 func TestTimeIsConstantWithinAStep(t *testing.T) {
-	r := newRig(t, clockVertex(t, 1))
+	r := newRig(t, clockVertex(t, 1), func(c *Config) { c.MaxElements = 2 })
 	r.cfg.Clock = nil
 	r.task.cfg.Clock = func() int64 { r.now++; return r.now }
 	r.feed(0, record(1), record(2))
@@ -243,6 +243,27 @@ func TestTimersFireBetweenStepsAndAtTheLoggedTime(t *testing.T) {
 	all := r.determinants()
 	i := slices.IndexFunc(all, func(d determinant.Determinant) bool { return d.Kind == determinant.KindTimers })
 	require.EqualValues(t, 1030, all[i].Time)
+}
+
+// A step takes all that has come of one input, up to the end of the epoch.
+func TestAStepTakesBatchesTogether(t *testing.T) {
+	r := newRig(t, mapVertex(t, 2, pass), func(c *Config) { c.MaxElements = 5 })
+	r.feed(0, record(1), record(2))
+	r.feed(0, record(3))
+	r.feed(0, record(4))
+	r.feed(0, barrier(1))
+	r.feed(0, record(5))
+	r.feed(1, record(6), record(7), record(8))
+	r.feed(1, record(9), record(10), record(11))
+	r.feed(1, barrier(1))
+	r.run()
+	var steps []uint64
+	for _, d := range r.determinants() {
+		if d.Kind == determinant.KindInput {
+			steps = append(steps, uint64(d.Channel)*100+d.N)
+		}
+	}
+	require.Equal(t, []uint64{5, 105, 102, 1}, steps, "of channel 0, of channel 1, behind both barriers")
 }
 
 // Section 4: a task takes no new step while a live consumer's unsent bytes exceed a bound.
