@@ -54,9 +54,9 @@ func (r *Recovery) expectations(kills []kill) {
 // killTimes is what a reader of the output saw of each kill.
 func killTimes(sum *understudy.ClusterSummary, parts map[string]*part, sink string) (times []KillTime) {
 	lost := make([]int, len(sum.Acts))
-	died := make([]map[string]bool, len(sum.Acts)) // partitions
+	died := make([]deaths, len(sum.Acts))
 	for i := range died {
-		died[i] = map[string]bool{}
+		died[i] = deaths{}
 	}
 	for j := range sum.Recoveries {
 		rec := &sum.Recoveries[j]
@@ -65,36 +65,40 @@ func killTimes(sum *understudy.ClusterSummary, parts map[string]*part, sink stri
 		}
 		lost[rec.Act]++
 		if index, is := sinkTask(rec.Name, sink); is {
-			died[rec.Act][fmt.Sprintf("part-%05d.jsonl", index)] = true
+			died[rec.Act][fmt.Sprintf("part-%05d.jsonl", index)] = max(rec.Decided, rec.Collected)
 		}
 	}
 	names := slices.Sorted(maps.Keys(parts))
 	for i, act := range sum.Acts {
 		k := KillTime{Processes: act.Processes, TasksLost: lost[i], Partitions: []string{}, FirstOutput: []float64{}}
 		for _, name := range names {
-			longest, end := parts[name].gap(act.At, act.At+around.Microseconds())
-			if !died[i][name] {
-				if !diedAround(sum.Acts, died, act.At, name) {
-					k.Unaffected = max(k.Unaffected, float64(longest)/1000)
+			p := parts[name]
+			if ready, is := died[i][name]; is {
+				k.Partitions = append(k.Partitions, name)
+				if at := p.after(act.At + int64(ready*1000)); at > 0 {
+					k.FirstOutput = append(k.FirstOutput, float64(at-act.At)/1000)
 				}
-				continue
+			} else if !diedAround(sum.Acts, died, act.At, name) {
+				longest := p.gap(act.At, act.At+around.Microseconds())
+				k.Unaffected = max(k.Unaffected, float64(longest)/1000)
 			}
-			after := 0.0
-			if longest > finestGap.Microseconds() {
-				after = float64(end-act.At) / 1000
-			}
-			k.Partitions, k.FirstOutput = append(k.Partitions, name), append(k.FirstOutput, after)
 		}
 		times = append(times, k)
 	}
 	return times
 }
 
+// deaths are the partitions whose task died by a kill, each with how many milliseconds later what the task needs had been collected: nothing
+// new can have come before, and what is seen before was written by the life that died.
+type deaths map[string]float64
+
 // diedAround tells whether the task of a partition died by a kill so near in time that what is seen of it may be the gap after that.
-func diedAround(acts []supervisor.Act, died []map[string]bool, at int64, name string) bool {
+func diedAround(acts []supervisor.Act, died []deaths, at int64, name string) bool {
 	for i := range acts {
-		if d := acts[i].At - at; max(d, -d) <= around.Microseconds() && died[i][name] {
-			return true
+		if d := acts[i].At - at; max(d, -d) <= around.Microseconds() {
+			if _, is := died[i][name]; is {
+				return true
+			}
 		}
 	}
 	return false

@@ -110,8 +110,7 @@ const (
 	rowStep     = 300 * time.Millisecond
 	around      = 2500 * time.Millisecond // after a kill, in which gaps are looked for
 	reportAfter = 100 * time.Second
-	slack       = 1.2 // more records than the longest run needs
-	finestGap   = 5 * time.Millisecond
+	slack       = 1.2                     // more records than the longest run needs
 	untilStart  = 1500 * time.Millisecond // from the start of the processes to when the first record is due
 	upToDate    = 2 * time.Second         // behind what is due: statuses come late
 	leastAfter  = 2 * time.Second         // from the last kill to the end: see endAt

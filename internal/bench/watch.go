@@ -2,6 +2,7 @@ package bench
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"math"
 	"path/filepath"
@@ -190,15 +191,26 @@ func (w *watcher) note(p *part, at int64, n uint64, due int64) error {
 	return w.byDue.add(due, at-due)
 }
 
-// gap finds the longest time between two growths of a partition that overlaps [from, until], and when it ended. It counts only from when
+// gap finds the longest time between two growths of a partition that overlaps [from, until]. It counts only from when
 // something was due: nothing can be seen of a partition that has nothing to show.
-func (p *part) gap(from, until int64) (longest, end int64) {
-	i, _ := slices.BinarySearchFunc(p.grown, from, func(g growth, at int64) int { return int(g.at - at) })
-	for i = max(i, 1); i < len(p.grown) && p.grown[i-1].at < until; i++ {
+func (p *part) gap(from, until int64) (longest int64) {
+	for i := max(p.from(from), 1); i < len(p.grown) && p.grown[i-1].at < until; i++ {
 		g := &p.grown[i]
-		if d := g.at - max(p.grown[i-1].at, g.due); d > longest {
-			longest, end = d, g.at
-		}
+		longest = max(longest, g.at-max(p.grown[i-1].at, g.due))
 	}
-	return longest, end
+	return longest
+}
+
+// from is the first growth at that time or later.
+func (p *part) from(at int64) int {
+	i, _ := slices.BinarySearchFunc(p.grown, at, func(g growth, at int64) int { return cmp.Compare(g.at, at) })
+	return i
+}
+
+// after is when the first growth was at that time or later; 0 if there is none.
+func (p *part) after(at int64) int64 {
+	if i := p.from(at); i < len(p.grown) {
+		return p.grown[i].at
+	}
+	return 0
 }
