@@ -10,6 +10,9 @@ type lateness struct {
 	step  int64 // microseconds
 	zero  int64 // when the first step begins, microseconds
 	steps []lateCounts
+
+	now    *lateCounts // the step of the last line; nil: there was none
+	begins int64       // when that step does
 }
 
 // lateCounts is a histogram with the buckets of type histogram, as long as the latest has it.
@@ -24,14 +27,17 @@ const mostSteps = 1 << 20
 
 // add counts a line, at some time since zero.
 func (l *lateness) add(at, late int64) error {
-	i := (at - l.zero) / l.step
-	if at < l.zero || i >= mostSteps {
-		return fmt.Errorf("a time of %d s since the first record was due", (at-l.zero)/1e6)
+	if d := at - l.begins; l.now == nil || d < 0 || d >= l.step { // dividing is most of the work, and most lines come in the step of the one before
+		i := (at - l.zero) / l.step
+		if at < l.zero || i >= mostSteps {
+			return fmt.Errorf("a time of %d s since the first record was due", (at-l.zero)/1e6)
+		}
+		for int(i) >= len(l.steps) {
+			l.steps = append(l.steps, nil)
+		}
+		l.now, l.begins = &l.steps[i], l.zero+i*l.step
 	}
-	for int(i) >= len(l.steps) {
-		l.steps = append(l.steps, nil)
-	}
-	l.steps[i].add(late)
+	l.now.add(late)
 	return nil
 }
 
