@@ -157,7 +157,7 @@ func writeRecovery(w io.Writer, r *bench.Recovery, format string) error {
 	var b strings.Builder
 	fmt.Fprintf(&b, "experiment %s: %d kills, %d records at %d/s", r.Experiment, r.Kills, r.Records, r.Rate)
 	if r.FullRate > 0 {
-		fmt.Fprintf(&b, " (half of %d/s)", r.FullRate)
+		fmt.Fprintf(&b, " (without pacing: %d/s)", r.FullRate)
 	}
 	fmt.Fprintf(&b, "\n%d tasks restarted, %d of which were on a worker that died, %d global rollbacks\n", r.TasksRestarted, r.TasksLost, r.Rollbacks)
 	if r.Unsettled > 0 {
@@ -191,7 +191,7 @@ func writeKills(b *strings.Builder, kills []bench.KillTime) {
 	fmt.Fprintf(b, "     at  killed     tasks lost  partitions  longest gap of others  first output of each\n")
 	for i := range kills {
 		k := &kills[i]
-		fmt.Fprintf(b, "%6.1f s  %-9s  %10d  %10d  %18.1f ms  %s", k.At, strings.Join(k.Processes, ","), k.TasksLost, len(k.Partitions), k.Unaffected,
+		fmt.Fprintf(b, "%6.1f s  %-9s  %10d  %10d  %21s  %s", k.At, strings.Join(k.Processes, ","), k.TasksLost, len(k.Partitions), k.LongestGap(),
 			k.FirstOutputs())
 		if !k.Settled {
 			fmt.Fprintf(b, " (not settled: %s)", k.Unsettled)

@@ -30,7 +30,7 @@ func (r *Recovery) measure(p *pacedRun) {
 		r.NoOutputMax = max(r.NoOutputMax, k.Unaffected)
 	}
 	r.FirstOutputP50, r.FirstOutputP99 = quantile(first, 0.5), quantile(first, 0.99)
-	r.latencies(w.bySeen, sum.Acts[0].At, sum.Acts[len(sum.Acts)-1].At)
+	r.latencies(w.bySeen, min(beforeKill, p.o.Before), sum.Acts[0].At, sum.Acts[len(sum.Acts)-1].At)
 	r.curve = curveOf(w.byDue, sum.Acts[0].At-curveBefore.Microseconds())
 }
 
@@ -70,7 +70,7 @@ func killTimes(sum *understudy.ClusterSummary, parts map[string]*part, sink stri
 	}
 	names := slices.Sorted(maps.Keys(parts))
 	for i, act := range sum.Acts {
-		k := KillTime{Processes: act.Processes, TasksLost: lost[i], Partitions: []string{}, FirstOutput: []float64{}}
+		k := KillTime{Processes: act.Processes, TasksLost: lost[i], Partitions: []string{}, FirstOutput: []float64{}, Unaffected: -1}
 		for _, name := range names {
 			p := parts[name]
 			if ready, is := died[i][name]; is {
@@ -135,12 +135,12 @@ func (r *Recovery) phases(sum *understudy.ClusterSummary) {
 	r.Phases, r.PhasesP90 = of(0.5), of(0.9)
 }
 
-// beforeKill is the time before the first kill of which the latency is what is normal.
+// beforeKill is the time before the first kill of which the latency is what is normal, unless the job has run under load for less.
 const beforeKill = 5 * time.Second
 
 // latencies works out the figures about latency from due to visible, by when lines were seen.
-func (r *Recovery) latencies(seen *lateness, firstKill, lastKill int64) {
-	before := seen.between(firstKill-beforeKill.Microseconds(), firstKill)
+func (r *Recovery) latencies(seen *lateness, normal time.Duration, firstKill, lastKill int64) {
+	before := seen.between(firstKill-normal.Microseconds(), firstKill)
 	after := seen.between(firstKill, firstKill+reportAfter.Microseconds())
 	r.LatencyBefore, r.LatencyP50, r.LatencyP99 = before.millis(0.5), after.millis(0.5), after.millis(0.99)
 	r.BackToNormal = backToNormal(seen, lastKill, r.LatencyBefore)

@@ -141,7 +141,7 @@ func (r *Recovery) Page() report.Page {
 	}
 	var marks []report.Mark
 	table := report.Table{Title: "Kills", Heads: []string{
-		"at, s", "processes", "tasks lost", "partitions that died", "first new output, ms", "longest gap of others, ms", "before"}}
+		"at, s", "processes", "tasks lost", "partitions that died", "first new output, ms", "longest gap of others", "before"}}
 	for _, k := range r.PerKill {
 		marks = append(marks, report.Mark{X: k.At})
 		before := "settled"
@@ -150,7 +150,7 @@ func (r *Recovery) Page() report.Page {
 		}
 		table.Rows = append(table.Rows, []string{
 			fmt.Sprintf("%.1f", k.At), strings.Join(k.Processes, ", "), strconv.Itoa(k.TasksLost), strings.Join(k.Partitions, ", "), listed(k.FirstOutput),
-			fmt.Sprintf("%.1f", k.Unaffected), before,
+			k.LongestGap(), before,
 		})
 	}
 	p.Figures = []report.Figure{report.Times("Latency by when a record was due", "Dashed lines are kills.", "seconds since the first record was due",
@@ -165,6 +165,14 @@ func (k *KillTime) FirstOutputs() string {
 		return "none died"
 	}
 	return listed(k.FirstOutput) + " ms"
+}
+
+// LongestGap is Unaffected as text.
+func (k *KillTime) LongestGap() string {
+	if k.Unaffected < 0 {
+		return "no others"
+	}
+	return milliText(k.Unaffected)
 }
 
 func listed(values []float64) string {

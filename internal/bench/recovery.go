@@ -92,13 +92,13 @@ type Phases struct {
 type KillTime struct {
 	At          float64   `json:"at_s"` // since the first record was due
 	Processes   []string  `json:"processes"`
-	Settled     bool      `json:"settled"`             // the job was, when it was killed
-	Unsettled   string    `json:"unsettled,omitempty"` // why it was not
-	Waited      float64   `json:"waited_s"`            // for it to settle, since the kill before
-	TasksLost   int       `json:"tasks_lost"`          // that ran on what was killed
-	Partitions  []string  `json:"partitions"`          // whose tasks died
-	FirstOutput []float64 `json:"first_output_ms"`
-	Unaffected  float64   `json:"no_output_ms_unaffected"`
+	Settled     bool      `json:"settled"`                 // the job was, when it was killed
+	Unsettled   string    `json:"unsettled,omitempty"`     // why it was not
+	Waited      float64   `json:"waited_s"`                // for it to settle, since the kill before
+	TasksLost   int       `json:"tasks_lost"`              // that ran on what was killed
+	Partitions  []string  `json:"partitions"`              // whose tasks died
+	FirstOutput []float64 `json:"first_output_ms"`         // of these, unless none came any more
+	Unaffected  float64   `json:"no_output_ms_unaffected"` // -1: all died, if not by this kill, then by one just before or after
 }
 
 // Definition says what BackToNormal means.

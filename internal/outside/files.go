@@ -71,8 +71,8 @@ type Tail struct {
 // grown is a file, and how far it was read.
 type grown struct {
 	name   string
-	part   string // its last element
-	file   *os.File // nil: none was there yet
+	part   string      // its last element
+	file   *os.File    // nil: none was there yet
 	info   os.FileInfo // of file
 	offset int64       // Invariant: a line begins here
 }
