@@ -54,6 +54,15 @@ func TestKillTimes(t *testing.T) {
 		{Processes: []string{"worker-2"}, TasksLost: 1, Partitions: []string{"part-00001.jsonl"}, FirstOutput: []float64{600}, Unaffected: 80},
 	}, times)
 
+	// Where all have died, by one kill or the other, nothing was unaffected.
+	delete(parts, "part-00002.jsonl")
+	for _, k := range killTimes(sum, parts, "visible") {
+		require.Equal(t, -1.0, k.Unaffected)
+	}
+	// One that shows nothing any more has no first output.
+	parts["part-00001.jsonl"].grown = nil
+	require.Empty(t, killTimes(sum, parts, "visible")[1].FirstOutput)
+
 	r := Recovery{PerKill: times}
 	r.phases(sum)
 	require.Equal(t, 20.0, r.NoticedP50)

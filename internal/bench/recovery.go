@@ -240,7 +240,9 @@ func (p *pacedRun) run(ctx context.Context) error {
 	}})
 	stop()
 	<-done
-	p.kills = k.done
+	if p.kills = k.done; len(p.kills) < p.o.kills() && err == nil {
+		p.o.Log("all records were processed before %d kills were made: the job took longer than it should", p.o.kills())
+	}
 	if err = errors.Join(err, p.w.finish()); err != nil {
 		return err
 	}
