@@ -268,11 +268,21 @@ func TestFailedJob(t *testing.T) {
 
 func TestKilledIsStartedAgain(t *testing.T) {
 	r := begin(t, "steady", t.TempDir(), nil)
-	r.await(Started, 3)
+	pids := map[string]int{}
+	for _, e := range r.await(Started, 3) {
+		require.Positive(t, e.PID)
+		pids[e.Process] = e.PID
+	}
 	for i, target := range []cluster.Target{cluster.TargetWorker, cluster.TargetTwo, cluster.TargetAll} {
 		r.reached()
 		r.kill <- target
-		r.await(Started, i+1)
+		for _, e := range r.await(Killed, i+1) {
+			require.Equal(t, pids[e.Process], e.PID)
+		}
+		for _, e := range r.await(Started, i+1) {
+			require.NotEqual(t, pids[e.Process], e.PID)
+			pids[e.Process] = e.PID
+		}
 	}
 	r.far.set(func(s *cluster.Status) { s.State = cluster.JobFinished })
 	require.NoError(t, r.end())
