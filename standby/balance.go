@@ -42,6 +42,7 @@ type balance struct {
 	even    int64 // when there was nothing to even out last
 	moved   int64 // when the last move was over
 	move    *move
+	spread  uint64 // State.Version at which no standby could move to a better place; 0: not known
 }
 
 // move is a task that is to go to another worker, when that has its state.

@@ -178,6 +178,7 @@ func (d *Decider) onJoined(ev Joined) {
 		return
 	}
 	d.joined = with(d.joined, []determinant.WorkerID{ev.Worker})
+	d.balance.spread = 0
 	for _, h := range ev.Holds {
 		d.onHolding(ev.Worker, h)
 	}

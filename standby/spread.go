@@ -143,7 +143,7 @@ func (d *Decider) spread() *spread {
 // or be left to do.
 func (d *Decider) spreadStandbys() []Effect {
 	b := &d.balance
-	if !d.calm() || len(d.inFlight) > 0 || b.move != nil || d.time.now-b.moved < d.config.BalanceAfter/movesPerCalm || d.recovers() {
+	if b.spread == d.state.Version || !d.calm() || len(d.inFlight) > 0 || b.move != nil || d.time.now-b.moved < d.config.BalanceAfter/movesPerCalm || d.recovers() {
 		return nil
 	}
 	if most, _ := d.extremes(); most != 0 || !d.whole() {
@@ -151,6 +151,7 @@ func (d *Decider) spreadStandbys() []Effect {
 	}
 	t, to := d.spread().move(d.state.Tasks, d.usable())
 	if to == 0 {
+		b.spread = d.state.Version
 		return nil
 	}
 	b.moved = d.time.now

@@ -1,0 +1,277 @@
+package standby
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
+
+	"github.com/understudy-stream/understudy/determinant"
+)
+
+// shares counts for each two workers how many tasks of the first have a standby on the second.
+func shares(tasks []Placement) map[[2]determinant.WorkerID]int {
+	n := map[[2]determinant.WorkerID]int{}
+	for _, p := range tasks {
+		for _, w := range p.Standbys {
+			n[[2]determinant.WorkerID{p.Worker, w}]++
+		}
+	}
+	return n
+}
+
+// lopsided says where one of the workers has two standbys more than another of the tasks of a third; empty if nowhere.
+func lopsided(tasks []Placement, workers ws) string {
+	n := shares(tasks)
+	for _, dead := range workers {
+		for _, a := range without(workers, ws{dead}) {
+			for _, b := range without(workers, ws{dead}) {
+				more, fewer := n[[2]determinant.WorkerID{dead, a}], n[[2]determinant.WorkerID{dead, b}]
+				if more > fewer+1 {
+					return fmt.Sprintf("of the tasks of worker %d, %d have a standby on worker %d but %d on worker %d", dead, more, a, fewer, b)
+				}
+			}
+		}
+	}
+	return ""
+}
+
+// A checker that cannot fail is none.
+func TestLopsidedIsNoticed(t *testing.T) {
+	s := deployed(ws{1, 1, 2, 2, 3}, []ws{{2}, {2}, {1}, {3}, {1}}, 0)
+	require.Equal(t, "of the tasks of worker 1, 2 have a standby on worker 2 but 0 on worker 3", lopsided(s.Tasks, ws{1, 2, 3}))
+	s.Tasks[1].Standbys = ws{3}
+	require.Empty(t, lopsided(s.Tasks, ws{1, 2, 3}))
+}
+
+// uneven is what falls with every move: four sums of squares, of which the first decides that differs. They are of how many tasks
+// run on each worker; how many tasks of each worker have a standby on each other; how many of each vertex run on each worker when another
+// one is dead, if its standbys there take over; and how many tasks and standbys there are on each worker.
+func uneven(top *Topology, tasks []Placement, workers ws) (sums [4]int) {
+	for _, w := range workers {
+		runs, all := 0, 0
+		for _, p := range tasks {
+			if p.Worker == w {
+				runs++
+				all++
+			}
+			if slices.Contains(p.Standbys, w) {
+				all++
+			}
+		}
+		sums[0] += runs * runs
+		sums[3] += all * all
+		for _, dead := range without(workers, ws{w}) {
+			shared := 0
+			vertices := map[int]int{}
+			for _, p := range tasks {
+				takes := p.Worker == dead && slices.Contains(p.Standbys, w)
+				if takes {
+					shared++
+				}
+				if takes || p.Worker == w {
+					vertices[top.vertex(p.Task)]++
+				}
+			}
+			sums[1] += shared * shared
+			for v := range top.Tasks {
+				sums[2] += vertices[v] * vertices[v]
+			}
+		}
+	}
+	return sums
+}
+
+// spreading is a cluster in which workers come and go.
+type spreading struct {
+	*cluster
+	t    *rapid.T
+	live ws
+	next determinant.WorkerID
+}
+
+func newSpreading(t *rapid.T) *spreading {
+	width := rapid.SliceOfN(rapid.IntRange(1, 7), 1, 4).Draw(t, "widths")
+	config := Config{Topology: layers(width...), Standbys: rapid.IntRange(1, 2).Draw(t, "standbys"), BalanceAfter: 1000}
+	s := &spreading{cluster: newCluster(config, State{}), t: t, next: 1}
+	for range rapid.IntRange(2, 6).Draw(t, "workers") {
+		s.join()
+	}
+	s.step(Deploy{})
+	s.commitAll()
+	return s
+}
+
+func (s *spreading) join() {
+	s.live = append(s.live, s.next)
+	s.step(Joined{Worker: s.next})
+	s.next++
+}
+
+// disturb has a worker join, die, or leave.
+func (s *spreading) disturb() {
+	victim := rapid.SampledFrom(s.live).Draw(s.t, "victim")
+	switch what := rapid.IntRange(0, 2).Draw(s.t, "what"); {
+	case len(s.live) < 6 && (what == 0 || len(s.live) < 3):
+		s.join()
+	case what == 1:
+		s.live = without(s.live, ws{victim})
+		s.die(victim)
+		s.step(Dead{Workers: ws{victim}})
+		s.commitAll()
+	default:
+		s.step(Drain{Worker: victim})
+		s.commitAll()
+		drained := func(l DrainStatus) bool { return l.Worker == victim && l.Done }
+		for n := 0; !slices.ContainsFunc(s.decider.Drains(), drained); n++ {
+			require.Less(s.t, n, 100, "no end of the drain: %v", s.decider.Drains())
+			s.quiet(100)
+		}
+		s.live = without(s.live, ws{victim})
+		s.die(victim)
+		s.step(Dead{Workers: ws{victim}})
+		s.commitAll()
+	}
+}
+
+// wholeNow tells whether each task runs and has the standbys that it should.
+func (s *spreading) wholeNow() bool {
+	n := min(s.config.Standbys, len(s.live)-1)
+	return !slices.ContainsFunc(s.decider.State().Tasks, func(p Placement) bool { return p.Worker == 0 || p.Recovering || len(p.Standbys) != n })
+}
+
+// settle lets time pass until nothing moves any more, and checks that each move left the job more even than it was.
+func (s *spreading) settle() (moves int) {
+	var before [4]int
+	var tasks []Placement
+	for still, n := 0, 0; still < 8; still, n = still+1, n+1 { // more than the calm that a move waits for
+		require.Less(s.t, n, 1000, "no end of moves")
+		s.quiet(200)
+		if !s.wholeNow() {
+			still = 0
+			continue
+		}
+		now := s.decider.State().Tasks
+		for t := range now {
+			now[t].Incarnation = 0
+		}
+		sums := uneven(s.config.Topology, now, s.live)
+		if tasks != nil && !slices.EqualFunc(tasks, now, samePlace) {
+			require.Negative(s.t, slices.Compare(sums[:], before[:]), "from %v %v\nto %v %v", before, tasks, sums, now)
+			moves++
+			still = 0
+		}
+		before, tasks = sums, now
+	}
+	return moves
+}
+
+func samePlace(a, b Placement) bool { return a.Worker == b.Worker && slices.Equal(a.Standbys, b.Standbys) }
+
+// takes counts the tasks that each survivor runs after a death and did not before.
+func (s *spreading) takes(dead determinant.WorkerID) (n, most int) {
+	d := NewDecider(s.config, s.decider.State())
+	for _, w := range s.live {
+		d.Step(Joined{Worker: w})
+	}
+	got := map[determinant.WorkerID]int{}
+	for _, e := range d.Step(Dead{Workers: ws{dead}}) {
+		p, ok := e.(Propose)
+		if !ok {
+			continue
+		}
+		for t, place := range p.Command.(Decision).Tasks {
+			if d.Task(determinant.TaskID(t)).Worker == dead {
+				got[place.Worker]++
+				n++
+				most = max(most, got[place.Worker])
+			}
+		}
+	}
+	return n, most
+}
+
+// Whatever came before, when a job has settled no survivor of a death takes over more than its share.
+func TestSurvivorsShareAlike(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		s := newSpreading(t)
+		for range rapid.IntRange(0, 6).Draw(t, "disturbances") {
+			if rapid.Bool().Draw(t, "settled") {
+				s.settle()
+			}
+			s.disturb()
+		}
+		s.settle()
+		tasks := s.decider.State().Tasks
+		require.Empty(t, lopsided(tasks, s.live), "%v", tasks)
+		for _, w := range s.live {
+			if len(s.live) < 2 {
+				continue
+			}
+			n, most := s.takes(w)
+			others := len(s.live) - 1
+			share := (n + others - 1) / others
+			if s.config.Standbys > 1 {
+				share++ // whose turn it is depends on who else could take over
+			}
+			require.LessOrEqual(t, most, share, "worker %d dies: %v", w, tasks)
+		}
+	})
+}
+
+// A job of four vertices of four tasks each, as it is first placed: every worker has about as many of each vertex, before a death
+// and after it.
+func TestVerticesAreApart(t *testing.T) {
+	for workers := 3; workers <= 6; workers++ {
+		for _, standbys := range []int{1, 2} {
+			c := newCluster(Config{Topology: layers(4, 4, 4, 4), Standbys: standbys}, State{})
+			for w := range workers {
+				c.step(Joined{Worker: determinant.WorkerID(w + 1)})
+			}
+			c.step(Deploy{})
+			c.commitAll()
+			tasks := c.decider.State().Tasks
+			require.LessOrEqual(t, mostOfOneVertex(c.config.Topology, tasks), (4+workers-1)/workers, "%d workers: %v", workers, tasks)
+			for w := range workers {
+				after := NewDecider(c.config, c.decider.State())
+				next := after.Step(Dead{Workers: ws{determinant.WorkerID(w + 1)}})[0].(Propose).Command.(Decision)
+				share := (4 + workers - 2) / (workers - 1)
+				require.LessOrEqual(t, mostOfOneVertex(c.config.Topology, next.Tasks), share+standbys-1, "%v", next.Tasks)
+			}
+		}
+	}
+}
+
+// mostOfOneVertex counts the tasks of one vertex on one worker where there are most.
+func mostOfOneVertex(top *Topology, tasks []Placement) (most int) {
+	n := map[[2]int]int{}
+	for _, p := range tasks {
+		at := [2]int{int(p.Worker), top.Vertices[p.Task]}
+		n[at]++
+		most = max(most, n[at])
+	}
+	return most
+}
+
+// The search for a standby to move over 1,000 tasks on 20 workers, where there is none.
+func BenchmarkSpread(b *testing.B) {
+	config, s := manyTasks(250)
+	d := NewDecider(config, s)
+	workers := d.usable()
+	for {
+		t, to := d.spread().move(d.state.Tasks, workers)
+		if to == 0 {
+			break
+		}
+		p := d.state.Tasks[t]
+		worst := d.spread().worst(p, p.Standbys)
+		require.True(b, d.Apply(AssignStandby{Task: t, Incarnation: p.Incarnation, Worker: to}))
+		require.True(b, d.Apply(ReleaseStandby{Task: t, Incarnation: p.Incarnation, Worker: worst}))
+	}
+	require.Empty(b, lopsided(d.state.Tasks, workers))
+	for b.Loop() {
+		d.spread().move(d.state.Tasks, workers)
+	}
+}
