@@ -342,7 +342,7 @@ func (d *Decider) proposeStandbys() []Effect {
 	var out []Effect
 	var unprotected []determinant.TaskID
 	usable := d.usable()
-	var spread *spread // counted when somebody needs it
+	var spread *spread                                          // counted when somebody needs it
 	taken := make([][]determinant.WorkerID, len(d.state.Tasks)) // primary, standbys and those in flight
 	lasting := make([]int, len(d.state.Tasks))                  // standbys that are not to go
 	for t, p := range d.state.Tasks {

@@ -367,7 +367,7 @@ func (c *chaos) quieten() {
 	}
 }
 
-// checkQuiet: with nothing wrong, drains end where there is anyone to take over, and tasks are even.
+// checkQuiet: with nothing wrong, drains end where there is anyone to take over, and tasks are even, and so are their standbys.
 func (c *chaos) checkQuiet() {
 	d := c.decider
 	s := d.State()
@@ -381,6 +381,9 @@ func (c *chaos) checkQuiet() {
 	}
 	if most, _ := d.extremes(); d.config.BalanceAfter > 0 && len(s.Draining) == 0 && !waits {
 		require.Zero(c.t, most, "uneven: %v", s.Tasks)
+	}
+	if d.config.BalanceAfter > 0 && len(s.Draining) == 0 && !waits {
+		require.Empty(c.t, lopsided(s.Tasks, d.usable()), "%v", s.Tasks)
 	}
 	for _, p := range s.Tasks {
 		require.False(c.t, d.config.BalanceAfter > 0 && len(s.Draining) == 0 && !waits && len(p.Standbys) > c.config.Standbys, "%v", p)

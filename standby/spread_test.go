@@ -42,8 +42,11 @@ func lopsided(tasks []Placement, workers ws) string {
 func TestLopsidedIsNoticed(t *testing.T) {
 	s := deployed(ws{1, 1, 2, 2, 3}, []ws{{2}, {2}, {1}, {3}, {1}}, 0)
 	require.Equal(t, "of the tasks of worker 1, 2 have a standby on worker 2 but 0 on worker 3", lopsided(s.Tasks, ws{1, 2, 3}))
+	before := uneven(line(5), s.Tasks, ws{1, 2, 3})
 	s.Tasks[1].Standbys = ws{3}
 	require.Empty(t, lopsided(s.Tasks, ws{1, 2, 3}))
+	after := uneven(line(5), s.Tasks, ws{1, 2, 3})
+	require.Negative(t, slices.Compare(after[:], before[:]))
 }
 
 // uneven is what falls with every move: four sums of squares, of which the first decides that differs. They are of how many tasks
@@ -168,7 +171,9 @@ func (s *spreading) settle() (moves int) {
 	return moves
 }
 
-func samePlace(a, b Placement) bool { return a.Worker == b.Worker && slices.Equal(a.Standbys, b.Standbys) }
+func samePlace(a, b Placement) bool {
+	return a.Worker == b.Worker && slices.Equal(a.Standbys, b.Standbys)
+}
 
 // takes counts the tasks that each survivor runs after a death and did not before.
 func (s *spreading) takes(dead determinant.WorkerID) (n, most int) {
@@ -219,6 +224,33 @@ func TestSurvivorsShareAlike(t *testing.T) {
 			require.LessOrEqual(t, most, share, "worker %d dies: %v", w, tasks)
 		}
 	})
+}
+
+// With a choice between standbys, tasks of a worker that dies go to each in turn, although their load stays the same: a
+// standby was counted as one before.
+func TestPickSharesOut(t *testing.T) {
+	both := ws{2, 3}
+	s := deployed(ws{1, 1, 1, 1, 2, 2, 3}, []ws{both, both, both, both, {1}, {1}, {1}}, 0)
+	d := NewDecider(Config{Topology: layers(4, 3), Standbys: 2}, s)
+	next := d.Step(Dead{Workers: ws{1}})[0].(Propose).Command.(Decision)
+	require.Equal(t, ws{3, 2, 3, 2, 2, 2, 3}, places(next.Tasks))
+}
+
+// Of the tasks of the worker that has most, one moves whose vertex has most there, whatever else is said for another.
+func TestMoveKeepsVerticesApart(t *testing.T) {
+	s := deployed(ws{1, 1, 1, 1, 2}, []ws{{2}, {3}, {3}, {3}, {1}}, 0)
+	d := NewDecider(Config{Topology: layers(1, 1, 2, 1), BalanceAfter: 1000}, s)
+	d.Step(Tick{Now: 1000})
+	d.Step(Tick{Now: 2000})
+	require.Equal(t, determinant.TaskID(2), d.balance.move.task)
+	require.Equal(t, determinant.WorkerID(3), d.balance.move.to)
+}
+
+func places(tasks []Placement) (on ws) {
+	for _, p := range tasks {
+		on = append(on, p.Worker)
+	}
+	return on
 }
 
 // A job of four vertices of four tasks each, as it is first placed: every worker has about as many of each vertex, before a death
