@@ -90,7 +90,7 @@ func uneven(top *Topology, tasks []Placement, workers ws) (sums [4]int) {
 // spreading is a cluster in which workers come and go.
 type spreading struct {
 	*cluster
-	t    *rapid.T
+	t    require.TestingT
 	live ws
 	next determinant.WorkerID
 }
@@ -113,17 +113,22 @@ func (s *spreading) join() {
 	s.next++
 }
 
+// lose has a worker die.
+func (s *spreading) lose(w determinant.WorkerID) {
+	s.live = without(s.live, ws{w})
+	s.die(w)
+	s.step(Dead{Workers: ws{w}})
+	s.commitAll()
+}
+
 // disturb has a worker join, die, or leave.
-func (s *spreading) disturb() {
-	victim := rapid.SampledFrom(s.live).Draw(s.t, "victim")
-	switch what := rapid.IntRange(0, 2).Draw(s.t, "what"); {
+func (s *spreading) disturb(t *rapid.T) {
+	victim := rapid.SampledFrom(s.live).Draw(t, "victim")
+	switch what := rapid.IntRange(0, 2).Draw(t, "what"); {
 	case len(s.live) < 6 && (what == 0 || len(s.live) < 3):
 		s.join()
 	case what == 1:
-		s.live = without(s.live, ws{victim})
-		s.die(victim)
-		s.step(Dead{Workers: ws{victim}})
-		s.commitAll()
+		s.lose(victim)
 	default:
 		s.step(Drain{Worker: victim})
 		s.commitAll()
@@ -132,10 +137,7 @@ func (s *spreading) disturb() {
 			require.Less(s.t, n, 100, "no end of the drain: %v", s.decider.Drains())
 			s.quiet(100)
 		}
-		s.live = without(s.live, ws{victim})
-		s.die(victim)
-		s.step(Dead{Workers: ws{victim}})
-		s.commitAll()
+		s.lose(victim)
 	}
 }
 
@@ -146,7 +148,7 @@ func (s *spreading) wholeNow() bool {
 }
 
 // settle lets time pass until nothing moves any more, and checks that each move left the job more even than it was.
-func (s *spreading) settle() (moves int) {
+func (s *spreading) settle() {
 	var before [4]int
 	var tasks []Placement
 	for still, n := 0, 0; still < 8; still, n = still+1, n+1 { // more than the calm that a move waits for
@@ -163,36 +165,33 @@ func (s *spreading) settle() (moves int) {
 		sums := uneven(s.config.Topology, now, s.live)
 		if tasks != nil && !slices.EqualFunc(tasks, now, samePlace) {
 			require.Negative(s.t, slices.Compare(sums[:], before[:]), "from %v %v\nto %v %v", before, tasks, sums, now)
-			moves++
 			still = 0
 		}
 		before, tasks = sums, now
 	}
-	return moves
 }
 
 func samePlace(a, b Placement) bool {
 	return a.Worker == b.Worker && slices.Equal(a.Standbys, b.Standbys)
 }
 
-// takes counts the tasks that each survivor runs after a death and did not before.
-func (s *spreading) takes(dead determinant.WorkerID) (n, most int) {
+// afterDeath gives the places that would be decided if a worker died now.
+func (s *spreading) afterDeath(w determinant.WorkerID) []Placement {
 	d := NewDecider(s.config, s.decider.State())
 	for _, w := range s.live {
 		d.Step(Joined{Worker: w})
 	}
+	return d.Step(Dead{Workers: ws{w}})[0].(Propose).Command.(Decision).Tasks
+}
+
+// takes counts the tasks that a worker had that died, and those of them that one survivor has, where those are most.
+func takes(before, after []Placement, dead determinant.WorkerID) (n, most int) {
 	got := map[determinant.WorkerID]int{}
-	for _, e := range d.Step(Dead{Workers: ws{dead}}) {
-		p, ok := e.(Propose)
-		if !ok {
-			continue
-		}
-		for t, place := range p.Command.(Decision).Tasks {
-			if d.Task(determinant.TaskID(t)).Worker == dead {
-				got[place.Worker]++
-				n++
-				most = max(most, got[place.Worker])
-			}
+	for t, p := range before {
+		if p.Worker == dead {
+			n++
+			got[after[t].Worker]++
+			most = max(most, got[after[t].Worker])
 		}
 	}
 	return n, most
@@ -206,7 +205,7 @@ func TestSurvivorsShareAlike(t *testing.T) {
 			if rapid.Bool().Draw(t, "settled") {
 				s.settle()
 			}
-			s.disturb()
+			s.disturb(t)
 		}
 		s.settle()
 		tasks := s.decider.State().Tasks
@@ -215,13 +214,13 @@ func TestSurvivorsShareAlike(t *testing.T) {
 			if len(s.live) < 2 {
 				continue
 			}
-			n, most := s.takes(w)
-			others := len(s.live) - 1
-			share := (n + others - 1) / others
+			next := s.afterDeath(w)
+			n, most := takes(tasks, next, w)
+			allowed := share(n, len(s.live)-1)
 			if s.config.Standbys > 1 {
-				share++ // whose turn it is depends on who else could take over
+				allowed++ // whose turn it is depends on who else could take over
 			}
-			require.LessOrEqual(t, most, share, "worker %d dies: %v", w, tasks)
+			require.LessOrEqual(t, most, allowed, "worker %d dies: %v", w, tasks)
 		}
 	})
 }
@@ -253,28 +252,40 @@ func places(tasks []Placement) (on ws) {
 	return on
 }
 
-// A job of four vertices of four tasks each, as it is first placed: every worker has about as many of each vertex, before a death
-// and after it.
+// A job of four vertices of four tasks each: every worker has about as many of each vertex, before a death and after it. It is so as
+// the job is first placed, and again whenever one worker has died, another has come, and all is settled. One task more may be there
+// after a death if there were others before, or two standbys: whole shares come first.
 func TestVerticesAreApart(t *testing.T) {
 	for workers := 3; workers <= 6; workers++ {
 		for _, standbys := range []int{1, 2} {
-			c := newCluster(Config{Topology: layers(4, 4, 4, 4), Standbys: standbys}, State{})
-			for w := range workers {
-				c.step(Joined{Worker: determinant.WorkerID(w + 1)})
+			config := Config{Topology: layers(4, 4, 4, 4), Standbys: standbys, BalanceAfter: 1000}
+			s := &spreading{cluster: newCluster(config, State{}), t: t, next: 1}
+			for range workers {
+				s.join()
 			}
-			c.step(Deploy{})
-			c.commitAll()
-			tasks := c.decider.State().Tasks
-			require.LessOrEqual(t, mostOfOneVertex(c.config.Topology, tasks), (4+workers-1)/workers, "%d workers: %v", workers, tasks)
-			for w := range workers {
-				after := NewDecider(c.config, c.decider.State())
-				next := after.Step(Dead{Workers: ws{determinant.WorkerID(w + 1)}})[0].(Propose).Command.(Decision)
-				share := (4 + workers - 2) / (workers - 1)
-				require.LessOrEqual(t, mostOfOneVertex(c.config.Topology, next.Tasks), share+standbys-1, "%v", next.Tasks)
+			s.step(Deploy{})
+			s.commitAll()
+			for round := range 5 {
+				tasks := s.decider.State().Tasks
+				require.LessOrEqual(t, mostOfOneVertex(config.Topology, tasks), share(4, workers), "%d workers, round %d: %v", workers, round, tasks)
+				allowed := share(4, workers-1)
+				if round > 0 || standbys > 1 {
+					allowed++
+				}
+				for _, w := range s.live {
+					require.LessOrEqual(t, mostOfOneVertex(config.Topology, s.afterDeath(w)), allowed, "%d workers, round %d, %d dies: %v", workers, round, w, tasks)
+				}
+				s.settle()
+				s.lose(s.live[round%workers])
+				s.join()
+				s.settle()
 			}
 		}
 	}
 }
+
+// share is how many of n one of so many has at most when they share alike.
+func share(n, among int) int { return (n + among - 1) / among }
 
 // mostOfOneVertex counts the tasks of one vertex on one worker where there are most.
 func mostOfOneVertex(top *Topology, tasks []Placement) (most int) {
