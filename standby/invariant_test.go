@@ -337,7 +337,8 @@ func (c *chaos) quieten() {
 		return !d.state.Mode.Logs() || slices.ContainsFunc(d.state.Tasks, func(p Placement) bool { return p.Recovering && p.From == 0 })
 	}
 	wasFailed, generation := failed(), d.state.Generation
-	for still := 0; still < 3; still++ {
+	for still, n := 0, 0; still < 3; still, n = still+1, n+1 {
+		require.Less(c.t, n, 1000, "no end of moves")
 		before := d.State().Version
 		for _, p := range d.State().Tasks {
 			if p.Recovering && p.Worker != 0 {

@@ -152,7 +152,7 @@ func (s *spreading) settle() {
 	var before [4]int
 	var tasks []Placement
 	for still, n := 0, 0; still < 8; still, n = still+1, n+1 { // more than the calm that a move waits for
-		require.Less(s.t, n, 1000, "no end of moves")
+		require.Less(s.t, n, 300, "no end of moves")
 		s.quiet(200)
 		if !s.wholeNow() {
 			still = 0
@@ -243,6 +243,23 @@ func TestMoveKeepsVerticesApart(t *testing.T) {
 	d.Step(Tick{Now: 2000})
 	require.Equal(t, determinant.TaskID(2), d.balance.move.task)
 	require.Equal(t, determinant.WorkerID(3), d.balance.move.to)
+}
+
+// Where no standby has a better place nobody looks again, until somebody comes.
+func TestNewcomerIsLookedAt(t *testing.T) {
+	c := newCluster(Config{Topology: line(3), BalanceAfter: 1000}, deployed(ws{1, 2, 3}, []ws{{2}, {3}, {1}}, 0))
+	for now := int64(1000); now <= 5000; now += 100 {
+		c.step(Tick{Now: now})
+	}
+	require.Empty(t, c.inFlight)
+	require.Equal(t, c.decider.state.Version, c.decider.balance.spread)
+	c.step(Joined{Worker: 4})
+	require.Equal(t, []Command{AssignStandby{Task: 0, Incarnation: 1, Worker: 4}}, c.inFlight)
+	c.commitAll()
+	c.step(Tick{Now: 7000})
+	require.Empty(t, c.inFlight, "the old standby stays until the new one has the state")
+	c.step(Holding{Worker: 4, Task: 0, Epoch: 1})
+	require.Equal(t, []Command{ReleaseStandby{Task: 0, Incarnation: 1, Worker: 2}}, c.inFlight)
 }
 
 func places(tasks []Placement) (on ws) {
