@@ -192,21 +192,10 @@ func (d *Decider) cause(next *Decision, moved []handOver, rollback string) strin
 	return strings.Join(parts, "; ")
 }
 
-// load counts the primaries and standbys of each worker.
+// load counts things on workers.
 type load struct {
 	workers []determinant.WorkerID // sorted
 	count   []int
-}
-
-func loads(tasks []Placement) *load {
-	l := &load{}
-	for _, p := range tasks {
-		l.add(p.Worker, 1)
-		for _, w := range p.Standbys {
-			l.add(w, 1)
-		}
-	}
-	return l
 }
 
 // add counts n more things on w. Worker 0 is nowhere.
