@@ -68,7 +68,7 @@ func mutantOptions(m mutation.Set, seed uint64) Options {
 		o.Shape, o.Workers, o.Depth, o.Drains, o.Script = "line", 2, 1, 5, formerDies(3)
 		o.Kinds, o.Faults = gentle, -1
 	case mutation.NewWorkerForgotten:
-		o.Shape, o.Workers, o.Depth, o.Drains, o.Script = "line", 3, 1, 5, newDies
+		o.Shape, o.Workers, o.Depth, o.Drains, o.Script = "skew", 3, 1, 5, newDies
 		o.Kinds, o.Faults = gentle, -1
 	case mutation.StartWhileRecovering, mutation.NewestModeCounts, mutation.HistoriesOverlap, mutation.DepthRaisedLate:
 		o.Switches, o.Faults = 6, 10
