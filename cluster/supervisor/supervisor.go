@@ -101,7 +101,7 @@ func (s *supervisor) run(ctx context.Context) error {
 		return nil
 	}
 	if resumed {
-		if err := taken(s.dir.settings.Coordinators); err != nil {
+		if err := awaitFree(ctx, s.dir.settings.Coordinators); err != nil {
 			return fmt.Errorf("supervisor: a coordinator must listen where it did when the job began: %w", err)
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -471,4 +472,19 @@ func isLocked(t *testing.T, path string) bool {
 	}
 	require.NoError(t, lock.Close())
 	return false
+}
+
+// A port that is about to come free is waited for, one that stays taken is not waited for long.
+func TestAwaitFree(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	addresses := []string{l.Addr().String()}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	require.ErrorIs(t, awaitFree(ctx, addresses), syscall.EADDRINUSE)
+	require.ErrorIs(t, awaitFree(t.Context(), addresses), syscall.EADDRINUSE)
+	result := make(chan error, 1)
+	go func() { result <- awaitFree(t.Context(), addresses) }()
+	require.NoError(t, l.Close())
+	require.NoError(t, <-result)
 }

@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"flag"
 	"slices"
 	"testing"
 
@@ -45,8 +46,7 @@ var schedules = []schedule{
 	{mutation: mutation.PromotionWithoutCommit, options: Options{Shape: "line", Workers: 5}, script: lostDecision},
 }
 
-// scheduleSeeds is how many runs each schedule has, with the rule and without it.
-const scheduleSeeds = 40
+var scheduleSeeds = flag.Int("sim.schedules", 15, "how many seeds TestSchedule runs of each schedule")
 
 // TestSchedule runs schedules without a rule, until the checker sees it, and with it: then nothing is seen.
 func TestSchedule(t *testing.T) {
@@ -54,7 +54,7 @@ func TestSchedule(t *testing.T) {
 		t.Run(s.mutation.String(), func(t *testing.T) {
 			t.Parallel()
 			seen, happened := 0, 0
-			for seed := range uint64(scheduleSeeds) {
+			for seed := range uint64(*scheduleSeeds) {
 				r, v := s.run(seed, 0)
 				require.Nil(t, r.Violation, "seed %d, with the rule", seed)
 				if v == did {
@@ -68,7 +68,7 @@ func TestSchedule(t *testing.T) {
 				}
 			}
 			t.Logf("%d of %d runs show it", seen, happened)
-			require.Greater(t, happened, scheduleSeeds/3, "the schedule must come about in many worlds")
+			require.Greater(t, happened, *scheduleSeeds/3, "the schedule must come about in many worlds")
 			require.Positive(t, seen, "the checker %q must see it", s.checker)
 		})
 	}
