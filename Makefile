@@ -13,8 +13,8 @@ PKG      ?= ./... # make bench PKG=./causal
 BENCH    ?= .
 FUZZTIME ?= 10s
 
-# Packages with goroutines or shared memory of their own; the rest is pure or runs whole processes.
-RACE := determinant causal timers inflightlog transport checkpoint standby raftmeta task operator cluster connector/file
+# Packages with goroutines or shared memory of their own, the longest first; the rest is pure or runs whole processes.
+RACE := cluster connector/file raftmeta checkpoint transport determinant causal timers inflightlog standby task operator
 
 # All that go vet says, `vet` says.
 TEST := $(GO) test -vet=off
