@@ -13,8 +13,8 @@ PKG      ?= ./... # make bench PKG=./causal
 BENCH    ?= .
 FUZZTIME ?= 10s
 
-# Packages with goroutines or shared memory of their own; the rest is pure or runs whole processes.
-RACE := determinant causal timers inflightlog transport checkpoint standby raftmeta task operator cluster connector/file
+# Packages with goroutines or shared memory of their own, the longest first; the rest is pure or runs whole processes.
+RACE := cluster connector/file raftmeta checkpoint transport determinant causal timers inflightlog standby task operator
 
 # All that go vet says, `vet` says.
 TEST := $(GO) test -vet=off
@@ -39,7 +39,7 @@ vet:
 	$(GO) vet ./...
 
 # Three packages at a time, those that wait most first. What others run is left to them: `rules` internal/lint, `sim` TestSeeds, and
-# `race` the packages whose tests take long and ask for the same under it, all but one.
+# `race` two packages that take long and do the same under it, but for one test, which asks for less there.
 .PHONY: unit
 unit: ## unit tests and process tests, but for what `race` and `sim` run
 	$(TEST) -p 3 -timeout 10m -skip '^TestSeeds$$' ./cmd/understudy ./connector/postgres \
