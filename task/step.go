@@ -34,7 +34,7 @@ func (t *Task) Step() (progress bool, err error) {
 	} else {
 		progress, err = t.begin()
 	}
-	if err == nil && !progress {
+	if err == nil && !progress && t.Pending() && (t.replayer != nil || t.cfg.Hold == nil || !t.cfg.Hold()) {
 		t.seal()
 	}
 	return progress, err

@@ -59,6 +59,7 @@ type Config struct {
 	Entropy     func() uint64   // seeds
 	Calls       Calls
 	Budget      *inflightlog.Budget // may be nil
+	Hold        func() bool         // a task with nothing else to do keeps what it has put out, for now: it is stepped again soon; may be nil
 	Gated       func() bool         // sources wait while it is true: what is kept has outgrown its budget; may be nil
 	Host        Host
 	MaxElements int
