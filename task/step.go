@@ -175,7 +175,7 @@ func (t *Task) next(limit uint64) (uint64, error) {
 	if t.step.kind == determinant.KindInput {
 		return t.takeInput(t.in[t.step.input], limit)
 	}
-	if t.replayer == nil && len(t.cfg.SkipAt) == 0 {
+	if !t.step.aside && len(t.cfg.SkipAt) == 0 && (t.replayer == nil || t.replayer.StepOver()) {
 		return t.emit(limit)
 	}
 	split, offset := t.source.Position()

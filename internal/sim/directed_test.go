@@ -46,7 +46,7 @@ var schedules = []schedule{
 	{mutation: mutation.PromotionWithoutCommit, options: Options{Shape: "line", Workers: 5}, script: lostDecision},
 }
 
-var scheduleSeeds = flag.Int("sim.schedules", 15, "how many seeds TestSchedule runs of each schedule")
+var scheduleSeeds = flag.Int("sim.schedules", 40, "how many seeds TestSchedule runs of each schedule")
 
 // TestSchedule runs schedules without a rule, until the checker sees it, and with it: then nothing is seen.
 func TestSchedule(t *testing.T) {
