@@ -13,8 +13,11 @@ PKG      ?= ./... # make bench PKG=./causal
 BENCH    ?= .
 FUZZTIME ?= 10s
 
-# Packages with goroutines or shared memory of their own; the rest is pure or runs whole processes.
-RACE := determinant causal timers inflightlog transport checkpoint standby raftmeta task operator cluster connector/file
+# Packages with goroutines or shared memory of their own, the longest first; the rest is pure or runs whole processes.
+RACE := cluster connector/file raftmeta checkpoint transport determinant causal timers inflightlog standby task operator
+
+# All that go vet says, `vet` says.
+TEST := $(GO) test -vet=off
 
 # Pebble needs no C when cgo is off; the race detector needs it on.
 export CGO_ENABLED := 0
@@ -28,30 +31,34 @@ test: build vet lint unit race sim ## everything CI checks
 
 .PHONY: build
 build: ## compile all packages, and the commands into bin/
-	$(GO) build ./...
-	$(GO) build -o bin/ ./cmd/...
+	$(GO) build $$($(GO) list -f '{{if ne .Name "main"}}{{.ImportPath}}{{end}}' ./...)
+	$(GO) build -o bin/ ./cmd/... # the examples are built by their tests
 
 .PHONY: vet
 vet:
 	$(GO) vet ./...
 
+# Three packages at a time, those that wait most first. What others run is left to them: `rules` internal/lint, `sim` TestSeeds, and
+# `race` two packages that take long and do the same under it, but for one test, which asks for less there.
 .PHONY: unit
-unit: ## unit tests and process tests
-	$(GO) test -timeout 10m $$($(GO) list ./... | grep -v /internal/lint) # which `rules` runs
+unit: ## unit tests and process tests, but for what `race` and `sim` run
+	$(TEST) -p 3 -timeout 10m -skip '^TestSeeds$$' ./cmd/understudy ./connector/postgres \
+		$$($(GO) list ./... | grep -vE '/understudy/(internal/lint|cluster|connector/file)$$')
+	$(TEST) -timeout 5m ./cluster -run '^TestDeterminantLogsStayBounded$$'
 
 .PHONY: race
 race: ## engine packages under the race detector
-	CGO_ENABLED=1 $(GO) test -race -timeout 10m $(foreach p,$(RACE),$(if $(wildcard $(p)),./$(p)/...))
+	CGO_ENABLED=1 $(TEST) -race -timeout 10m $(foreach p,$(RACE),$(if $(wildcard $(p)),./$(p)/...))
 
 .PHONY: sim
 sim: ## the simulation: SEEDS=n of them, or SEED=k alone
-	$(GO) test ./internal/sim -run '^TestSeeds$$' -count=1 -timeout 5m \
+	$(TEST) ./internal/sim -run '^TestSeeds$$' -count=1 -timeout 5m \
 		$(if $(strip $(SEED)),-v -sim.seed=$(SEED),-sim.seeds=$(SEEDS))
 
 .PHONY: sims
-sims: ## all kinds of simulation, SEEDS of each: drains, changes of mode, transactions, growth
+sims: ## all kinds of simulation, SEEDS of each: drains, changes of mode, transactions, growth; and mutants for longer
 	$(GO) test ./internal/sim -v -count=1 -timeout 24h -sim.seeds=$(strip $(SEEDS)) -sim.drains=$(strip $(SEEDS)) -sim.switches=$(strip $(SEEDS)) \
-		-sim.transactions=$(strip $(SEEDS)) -sim.growths=$(strip $(SEEDS))
+		-sim.transactions=$(strip $(SEEDS)) -sim.growths=$(strip $(SEEDS)) -sim.zero -sim.controls=20 -sim.schedules=40
 
 .PHONY: lint
 lint: fmt-check rules staticcheck generate-check tidy-check ## house rules, staticcheck, formatting, tidiness

@@ -463,3 +463,20 @@ func BenchmarkReplayer(b *testing.B) {
 		}
 	}
 }
+
+func TestStepOver(t *testing.T) {
+	story := []choice{
+		{Kind: determinant.KindSource, Split: 1, N: 3, Offset: 7},
+		{Kind: determinant.KindTime, Time: 8},
+		{Kind: determinant.KindSource, Split: 1, N: 2, Offset: 10},
+	}
+	r := NewReplayer(0, record(t, 0, story))
+	for i, want := range []bool{false, true, false} { // a choice is left, none is, nobody knows
+		if err := perform(r, story[i:i+1]); err != nil {
+			t.Fatal(err)
+		}
+		if got := r.StepOver(); got != want {
+			t.Errorf("after choice %d: %v", i, got)
+		}
+	}
+}

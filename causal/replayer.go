@@ -99,6 +99,12 @@ func (r *Replayer) PeekSkip(channel uint32, seq determinant.Seq, failed bool) bo
 	return true
 }
 
+// StepOver tells whether the log goes on with another step or epoch: no choice is left within the present step, and none of its records
+// was set aside.
+func (r *Replayer) StepOver() bool {
+	return !r.Done() && r.peek() == nil && (r.next.Kind.Header() || r.next.Kind == determinant.KindMark)
+}
+
 // Recorder returns the Recorder that goes on where the log ran out, with the same codec state. l is the task's log and must
 // end there. A replay that is not Done, or another end, is a bug of the caller: Recorder panics.
 func (r *Replayer) Recorder(l *Log, o Options) *Recorder {

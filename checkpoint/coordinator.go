@@ -11,6 +11,9 @@ import (
 // defaultRetry is the default of Config.Retry.
 const defaultRetry = 1000
 
+// postponed is how many intervals pass before a checkpoint starts although a task recovers.
+const postponed = 3
+
 // Config says how a Coordinator goes about checkpoints. Zero values are the defaults.
 type Config struct {
 	Sources  []determinant.TaskID // the tasks that emit barriers, sorted
@@ -315,8 +318,17 @@ func (c *Coordinator) next() Command {
 	return Start{Epoch: c.state.Started() + 1, Mode: mode, Depth: depth}
 }
 
+// due tells whether a checkpoint should start now. While a task recovers its regular time waits: every task behind it would get the
+// barrier from all others and then stand still until the one that recovers has got there.
 func (c *Coordinator) due() bool {
-	return c.requested || c.config.Interval > 0 && c.timed && c.now-c.lastStart >= c.config.Interval
+	if c.requested {
+		return true
+	}
+	interval := c.config.Interval
+	if c.anyRecovering() {
+		interval *= postponed
+	}
+	return interval > 0 && c.timed && c.now-c.lastStart >= interval
 }
 
 func (c *Coordinator) anyRecovering() bool { return slices.Contains(c.recovering, true) }

@@ -123,7 +123,7 @@ func (s *Store) beginMerge() (found bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	source, err := newMerging(files)
+	source, err := newMerging(files, new(pace))
 	if err != nil {
 		return false, fmt.Errorf("checkpoint: merge: %w", err)
 	}

@@ -16,7 +16,7 @@ type merging struct {
 	files  []io.Closer
 	meta   Meta   // of the newest image
 	passed uint64 // bytes of entries that were walked over, those that do not count included
-	pace   pace
+	pace   *pace
 }
 
 // mergeHead is one of the images.
@@ -27,9 +27,9 @@ type mergeHead struct {
 	deleted    bool
 }
 
-// newMerging opens the images of the files, from the oldest to the newest. It closes the files, if it fails too.
-func newMerging(files []partFile) (*merging, error) {
-	m := &merging{}
+// newMerging opens the images of the files, from the oldest to the newest, to be walked at that pace. It closes the files, if it fails too.
+func newMerging(files []partFile, pace *pace) (*merging, error) {
+	m := &merging{pace: pace}
 	for _, f := range files {
 		m.files = append(m.files, f.file)
 	}

@@ -9,8 +9,11 @@ const paceBytes = 256 << 10
 // again, whenever a checkpoint is taken.
 type pace int
 
-// did notes that so many bytes were worked on.
+// did notes that so many bytes were worked on. A nil pace never makes way: somebody waits for the work.
 func (p *pace) did(bytes int) {
+	if p == nil {
+		return
+	}
 	if *p += pace(bytes); *p >= paceBytes {
 		*p = 0
 		runtime.Gosched()

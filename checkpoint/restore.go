@@ -22,7 +22,7 @@ func (s *Store) Restore(
 		*meta = Meta{Task: t}
 		return nil
 	}
-	m, err := s.view(t, e, load)
+	m, err := s.view(t, e, nil, func(*Meta) {}, load)
 	if err != nil {
 		return fmt.Errorf("checkpoint: restore task %d epoch %d: %w", t, e, err)
 	}
@@ -118,7 +118,7 @@ func (s *Store) Export(t determinant.TaskID) ([]byte, error) {
 	}
 	var b *builder
 	table, started := "", false
-	_, err := s.viewAs(t, e, func(m *Meta) { b = newBuilder(m, true) }, func(name string, key, value []byte) error {
+	_, err := s.view(t, e, new(pace), func(m *Meta) { b = newBuilder(m, true) }, func(name string, key, value []byte) error {
 		if !started || name != table {
 			table, started = name, true
 			if err := b.table(name); err != nil {
@@ -136,20 +136,15 @@ func (s *Store) Export(t determinant.TaskID) ([]byte, error) {
 	return b.finish()
 }
 
-// view gives the Meta of committed checkpoint e and calls load for each entry.
-func (s *Store) view(t determinant.TaskID, e determinant.Epoch, load func(table string, key, value []byte) error) (m Meta, err error) {
-	return s.viewAs(t, e, func(*Meta) {}, load)
-}
-
-// viewAs is view for a caller that wants the Meta before the entries.
-func (s *Store) viewAs(
-	t determinant.TaskID, e determinant.Epoch, begin func(m *Meta), load func(table string, key, value []byte) error,
+// view calls begin with the Meta of committed checkpoint e and then load for each entry.
+func (s *Store) view(
+	t determinant.TaskID, e determinant.Epoch, p *pace, begin func(m *Meta), load func(table string, key, value []byte) error,
 ) (Meta, error) {
 	files, err := s.openHeld(t, e)
 	if err != nil {
 		return Meta{}, err
 	}
-	m, err := newMerging(files)
+	m, err := newMerging(files, p)
 	if err != nil {
 		return Meta{}, err
 	}

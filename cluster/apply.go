@@ -51,7 +51,7 @@ func (w *Worker) Control(m Control) {
 		w.mu.Lock()
 		defer w.mu.Unlock()
 		if !w.mu.closed {
-			w.answered(*m.Answer)
+			w.answered(m.Answer)
 		}
 	case m.Image != nil:
 		w.mu.Lock()
@@ -135,6 +135,7 @@ func (w *Worker) decided(d *standby.Decision) {
 		}
 	}
 	w.answerAll(d)
+	w.readStores(d)
 	w.takePlaces(d)
 	w.resubscribe(before, d.Collect)
 	if rolledBack {
@@ -205,23 +206,13 @@ func (w *Worker) fenceSubscriptions() {
 	}
 }
 
-// answerAll sends the host of each recovering task this worker's copy of its log and of every log that it may depend on.
+// answerAll sends to each worker at which tasks recover this worker's copies of their logs and of every log that they may depend on.
 func (w *Worker) answerAll(d *standby.Decision) {
-	if !d.Collect {
+	if _, heard := slices.BinarySearch(d.Hear, w.id); !heard || !d.Collect {
 		return
 	}
-	if _, heard := slices.BinarySearch(d.Hear, w.id); !heard {
-		return
-	}
-	for _, p := range d.Tasks {
-		if !p.Recovering || p.Worker == 0 {
-			continue
-		}
-		own, past := answerOf(w.mu.logs, w.job, p.Task, d.Depth)
-		a := &Answer{Task: p.Task, Generation: d.Generation, Answer: standby.Answer{
-			From: standby.FromWorker(w.id), Round: d.Round, Copy: own, Past: past,
-		}}
-		w.env.Tell(p.Worker, Control{From: w.id, Answer: a})
+	for _, host := range recoverers(d) {
+		w.env.Tell(host, Control{From: w.id, Answer: answerFor(host, w.mu.logs, w.job, d, standby.FromWorker(w.id))})
 	}
 }
 

@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"math"
 	"math/rand/v2"
 	"runtime"
 	"sync"
@@ -39,7 +40,28 @@ type taskRunner struct {
 	mu   sync.Mutex
 	task *task.Task
 	wake chan struct{}
+	// sealed is when the task last sealed because it had nothing else to do, in nanoseconds; see Hold.
+	sealed atomic.Int64
 }
+
+// linger is how long a task may keep what it has put out. It is for tasks that are busy without being late: each would cut what it gets
+// in little pieces into pieces that are smaller still, and a piece costs as much to send and to take as dozens of records.
+const linger = 4 * time.Millisecond
+
+// Hold lets a task that has nothing else to do seal once in a linger: at once after a pause, so that nothing is late when little
+// happens.
+func (d *driver) Hold(t determinant.TaskID) bool {
+	now := time.Since(driversBegan)
+	last := &d.tasks[t].sealed
+	if now-time.Duration(last.Load()) < linger {
+		return true
+	}
+	last.Store(int64(now))
+	return false
+}
+
+// driversBegan is where the monotonic time of Hold begins: long enough ago that the first seal is never held.
+var driversBegan = time.Now().Add(-linger)
 
 func newDriver(tasks int, clock func() int64, log func(what string, err error)) *driver {
 	ctx, cancel := context.WithCancel(context.Background())
@@ -92,8 +114,15 @@ func (d *driver) runTask(t *task.Task, wake chan struct{}) {
 		if d.worker.Dead(t) {
 			break
 		}
+		wait := time.Duration(math.MaxInt64)
 		if at, ok := t.NextTimer(); ok { // false while a due timer could not fire: what it waits for wakes the task
-			timer.Reset(time.Duration(max(0, at-d.clock())) * time.Millisecond)
+			wait = time.Duration(max(0, at-d.clock())) * time.Millisecond
+		}
+		if t.Pending() {
+			wait = min(wait, linger)
+		}
+		if wait < math.MaxInt64 {
+			timer.Reset(wait)
 		}
 		select {
 		case <-wake:

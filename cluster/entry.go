@@ -3,6 +3,7 @@ package cluster
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/understudy-stream/understudy/causal"
 	"github.com/understudy-stream/understudy/checkpoint"
@@ -96,11 +97,30 @@ type Control struct {
 	Poll    *checkpoint.Poll
 }
 
-// Answer is a worker's copy of a dead task's log and of every log that the task may depend on.
+// Answer is what one origin says in a round to a worker that recovers tasks: its copies of their logs and of every log that they may
+// depend on within Depth, each once, in the order in which they were read, downstream first. So no determinant is among them without
+// those that it was chosen on.
 type Answer struct {
-	Task       determinant.TaskID
 	Generation determinant.Generation
-	Answer     standby.Answer
+	Round      determinant.Round
+	Depth      determinant.Depth
+	From       standby.Origin
+	Logs       []causal.Copy
+}
+
+// about is what an answer says about one task. Its copies are those of the answer.
+func (a *Answer) about(job *Job, t determinant.TaskID) standby.Answer {
+	s := standby.Answer{From: a.From, Round: a.Round, Copy: causal.Copy{Task: t}}
+	past := job.Topology.Upstream(t, a.Depth)
+	for _, c := range a.Logs {
+		switch {
+		case c.Task == t:
+			s.Copy = c
+		case len(c.Bytes) > 0 && slices.Contains(past, c.Task):
+			s.Past = append(s.Past, c)
+		}
+	}
+	return s
 }
 
 // Image is a task's state on its way to a standby.
@@ -160,16 +180,38 @@ type Observation struct {
 	Elements    uint64 // at Suppressed and Written
 }
 
-// answerOf gives a worker's copies for task t: downstream logs are read first, so that no determinant is copied without those
-// that it was chosen on.
-func answerOf(logs *causal.Store, job *Job, t determinant.TaskID, d determinant.Depth) (own causal.Copy, past []causal.Copy) {
-	own = logs.Copy(t)
-	for _, up := range job.Topology.Upstream(t, d) {
-		if c := logs.Copy(up); len(c.Bytes) > 0 {
-			past = append(past, c)
+// answerFor gives what logs hold for the tasks of decision d that recover at a worker; nil if there are none.
+func answerFor(host determinant.WorkerID, logs *causal.Store, job *Job, d *standby.Decision, from standby.Origin) *Answer {
+	in := make([]bool, len(job.Tasks))
+	found := false
+	for _, p := range d.Tasks {
+		if !p.Recovering || p.Worker != host {
+			continue
+		}
+		in[p.Task], found = true, true
+		for _, up := range job.Topology.Upstream(p.Task, d.Depth) {
+			in[up] = true
 		}
 	}
-	return own, past
+	if !found {
+		return nil
+	}
+	a := &Answer{Generation: d.Generation, Round: d.Round, Depth: d.Depth, From: from}
+	for _, t := range job.pick(in) {
+		a.Logs = append(a.Logs, logs.Copy(t))
+	}
+	return a
+}
+
+// recoverers lists the workers at which tasks of a decision recover.
+func recoverers(d *standby.Decision) []determinant.WorkerID {
+	var hosts []determinant.WorkerID
+	for _, p := range d.Tasks {
+		if p.Recovering && p.Worker != 0 && !slices.Contains(hosts, p.Worker) {
+			hosts = append(hosts, p.Worker)
+		}
+	}
+	return hosts
 }
 
 // Shown says that a transactional sink's output of all epochs up to Epoch can be seen.

@@ -65,6 +65,7 @@ type inbound struct {
 	adopting bool               // the next frame restarts the numbering (at-least-once)
 	adopted  uint64             // how many did; the task may not have got there yet
 	taken    atomic.Uint64      // next element that the task will take
+	untold   atomic.Int64       // bytes taken since the producer was told of it
 	granted  determinant.Seq    // what the producer was told of taken
 }
 
@@ -292,9 +293,16 @@ func (h *hosted) Sealed(c determinant.ChannelID, _ *inflightlog.Batch) {
 }
 
 // Taken notes what may be granted to the producer. Part of task.Host.
-func (h *hosted) Taken(c determinant.ChannelID, next determinant.Seq) {
+//
+// Invariant: what the producer has to hear of is less than a CreditShare-th of the window, or on its way. So the producer, which
+// counts with that, never waits for ever.
+func (h *hosted) Taken(c determinant.ChannelID, next determinant.Seq, bytes int) {
 	spec := &h.w.job.Channels[c]
-	h.in[spec.Input].taken.Store(uint64(next))
+	in := &h.in[spec.Input]
+	in.taken.Store(uint64(next))
+	if in.untold.Add(int64(bytes)) < int64(h.w.opts.Window/inflightlog.CreditShare) {
+		return
+	}
 	if producer := h.w.places[spec.From].Load(); producer != 0 {
 		h.w.env.WakeLink(determinant.WorkerID(producer))
 	}

@@ -259,16 +259,16 @@ func TestACoordinatorOutlivesWhatWorkersSay(t *testing.T) {
 // The same for a worker.
 func TestAWorkerOutlivesWhatPeersSay(t *testing.T) {
 	const wild = determinant.TaskID(1 << 31)
-	answer := func(t, own, past determinant.TaskID) *Answer {
-		return &Answer{Task: t, Answer: standby.Answer{Round: 1, Copy: causal.Copy{Task: own}, Past: []causal.Copy{{Task: past}}}}
+	answer := func(from, of determinant.TaskID) *Answer {
+		return &Answer{Round: 1, From: standby.FromStore(from), Logs: []causal.Copy{{Task: of}}}
 	}
 	for _, m := range []Control{
-		{Answer: answer(wild, wild, 0)}, {Answer: answer(0, 1, 0)}, {Answer: answer(0, 0, wild)},
+		{Answer: answer(wild, 0)}, {Answer: answer(0, wild)},
 		{Image: &Image{Task: wild}}, {Want: &Want{Task: wild}}, {Trigger: &checkpoint.Trigger{Task: wild}},
 	} {
 		require.ErrorIs(t, m.check(tasks), errMalformed, fmt.Sprint(m))
 	}
-	require.NoError(t, (&Control{Answer: answer(5, 5, 4)}).check(tasks))
+	require.NoError(t, (&Control{Answer: answer(5, 4)}).check(tasks))
 }
 
 // No worker consumes what a causal sink shows.

@@ -64,6 +64,7 @@ func Layout(p *operator.Plan) (*Job, error) {
 		}
 	}
 	for i := range j.Tasks {
+		j.Topology.Vertices = append(j.Topology.Vertices, j.Tasks[i].Vertex)
 		j.connectSink(&j.Tasks[i])
 	}
 	if err := j.Topology.Validate(); err != nil {

@@ -73,7 +73,7 @@ func (w *Worker) frames(peer determinant.WorkerID) []transport.Frame {
 		h := w.tasks[w.job.Channels[ch].From].Load()
 		log := h.task.Outputs()[w.job.Channels[ch].Output]
 		for len(frames) < framesPerWrite && bytes < bytesPerWrite {
-			b, err := log.Next(max(0, w.opts.Window-log.Outstanding())) // negative would mean no limit
+			b, err := log.Next(w.opts.Window)
 			if err != nil {
 				w.contradicted(h, determinant.ChannelID(ch), err)
 				break
@@ -107,7 +107,8 @@ func (w *Worker) contradicted(h *hosted, ch determinant.ChannelID, err error) {
 	}})
 }
 
-// credits lists the channels from the peer of which something was taken since the last message.
+// credits lists the channels from the peer of which something was taken since the last message. They go with whatever is said; on their
+// own they are worth a message only when much was taken (hosted.Taken).
 func (w *Worker) credits(peer determinant.WorkerID, c *conn) []transport.Credit {
 	var credits []transport.Credit
 	for t := range w.tasks {
@@ -123,6 +124,7 @@ func (w *Worker) credits(peer determinant.WorkerID, c *conn) []transport.Credit 
 			if in.adopted != h.task.Adopted(i) {
 				continue // what was taken last is numbered by the producer's former life
 			}
+			in.untold.Store(0) // before taken is read: what is added to it from now on may be told twice, and never not at all
 			if taken := determinant.Seq(in.taken.Load()); taken > in.granted {
 				in.granted = taken
 				credits = append(credits, transport.Credit{Channel: in.channel, Number: in.number, Consumer: h.inc, Taken: taken})

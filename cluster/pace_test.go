@@ -8,16 +8,33 @@ import (
 
 func TestPaceFollowsFailures(t *testing.T) {
 	var p pace
-	require.False(t, p.due(1000), "no failure, no haste")
+	require.False(t, p.due(1000, false), "no failure, no haste")
 	for now := int64(1000); now <= 2000; now += 100 {
 		p.failed(now)
 	}
 	p.start(2010)
-	require.False(t, p.due(2500), "one is under way")
+	require.False(t, p.due(2500, false), "one is under way")
 	p.complete(2030) // 20 ms: sqrt(2*100*20) is 63 ms
 	require.InDelta(t, 20, p.cost, 0.1)
-	require.False(t, p.due(2070))
-	require.True(t, p.due(2080))
-	require.False(t, p.due(2000+forgetAfterGaps*200), "failures that are long ago are forgotten")
-	require.False(t, p.due(2080), "and stay so until there are new ones")
+	require.False(t, p.due(2070, false))
+	require.True(t, p.due(2080, false))
+	require.False(t, p.due(2000+forgetAfterGaps*200, false), "failures that are long ago are forgotten")
+	require.False(t, p.due(2080, false), "and stay so until there are new ones")
+}
+
+// A checkpoint that begins while a task recovers holds up the tasks behind it: it is worth that only if failures leave no other time.
+func TestPaceWaitsForARecoveryIfFailuresAreRare(t *testing.T) {
+	for gap, haste := range map[int64]bool{100: true, 3 * rareGap: false} {
+		var p pace
+		var now int64
+		for range 5 {
+			now += gap
+			p.failed(now)
+		}
+		p.start(now)
+		p.complete(now + 20)
+		now += 2 * gap
+		require.True(t, p.due(now, false))
+		require.Equal(t, haste, p.due(now, true), "a failure every %d ms", gap)
+	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/understudy-stream/understudy/causal"
 	"github.com/understudy-stream/understudy/checkpoint"
@@ -54,9 +55,6 @@ func (w *Worker) promote(d *standby.Decision, p standby.Placement) {
 	w.env.Observe(Observation{Task: p.Task, Incarnation: p.Incarnation, Phase: Decided})
 	stores := w.storesToRead(d)
 	event := standby.Decided{Round: d.Round, Base: base, Hear: d.Hear, Stores: stores, StateReady: true}
-	for _, s := range stores {
-		w.readStore(s, p.Task, d)
-	}
 	w.advance(p.Task, pr, event)
 }
 
@@ -73,32 +71,53 @@ func (w *Worker) storesToRead(d *standby.Decision) []determinant.TaskID {
 	return stores
 }
 
-// readStore asks a causal sink's store for its copies. The fence is raised before anything is read, so that no writer of a
-// lower incarnation can add to what was read.
-func (w *Worker) readStore(sink, t determinant.TaskID, d *standby.Decision) {
-	fence, round, depth := w.mu.view.fence(sink), d.Round, d.Depth
-	generation, inc := d.Generation, d.Tasks[t].Incarnation
+// readStores reads the stores that answer in this round and that it is for this worker to read: each is read once, by the worker at
+// which its sink recovers, or, while that has no place, by one at which something else does.
+func (w *Worker) readStores(d *standby.Decision) {
+	if !d.Collect {
+		return
+	}
+	hosts := recoverers(d)
+	for _, sink := range w.storesToRead(d) {
+		reader := d.Tasks[sink].Worker
+		if reader == 0 && len(hosts) > 0 {
+			reader = hosts[0]
+		}
+		if reader == w.id {
+			w.readStore(sink, hosts, d)
+		}
+	}
+}
+
+// readStore has a causal sink's store answer. The fence is raised before anything is read, so that no writer of a lower incarnation can
+// add to what was read.
+func (w *Worker) readStore(sink determinant.TaskID, hosts []determinant.WorkerID, d *standby.Decision) {
+	fence := w.mu.view.fence(sink)
+	blamed := sink
+	if d.Tasks[sink].Worker != w.id {
+		blamed = d.Tasks[slices.IndexFunc(d.Tasks, func(p standby.Placement) bool { return p.Recovering && p.Worker == w.id })].Task
+	}
 	w.env.Background(func() {
 		stored, err := w.fenceStore(sink, fence)
 		if errors.Is(err, operator.ErrFenced) || errors.Is(err, errClosed) {
-			return // a later decision has come, and asks anew
-		}
-		if err != nil {
-			w.report(Report{Failed: &TaskFailure{Task: t, Incarnation: inc, Worker: w.id, Err: err}})
-			return
+			return // a later decision has come, and has it read anew
 		}
 		logs := causal.NewStore(len(w.job.Tasks))
 		for _, delta := range stored.Deltas {
+			if err != nil {
+				break
+			}
 			if err = mergeStored(logs, delta); err != nil {
-				w.report(Report{Failed: &TaskFailure{Task: t, Incarnation: inc, Worker: w.id,
-					Err: fmt.Errorf("cluster: store of sink task %d: %w", sink, err)}})
-				return
+				err = fmt.Errorf("cluster: store of sink task %d: %w", sink, err)
 			}
 		}
-		own, past := answerOf(logs, w.job, t, depth)
-		w.Control(Control{From: w.id, Answer: &Answer{Task: t, Generation: generation, Answer: standby.Answer{
-			From: standby.FromStore(sink), Round: round, Copy: own, Past: past,
-		}}})
+		if err != nil {
+			w.report(Report{Failed: &TaskFailure{Task: blamed, Incarnation: d.Tasks[blamed].Incarnation, Worker: w.id, Err: err}})
+			return
+		}
+		for _, host := range hosts {
+			w.env.Tell(host, Control{From: w.id, Answer: answerFor(host, logs, w.job, d, standby.FromStore(sink))})
+		}
 	})
 }
 
@@ -110,20 +129,23 @@ func mergeStored(logs *causal.Store, delta []byte) error {
 	})
 }
 
-// answered hands an answer to the promotion that it is for. One of a decision that this worker has not applied yet is kept.
-func (w *Worker) answered(a Answer) {
+// answered hands an answer to the promotions that it is for. One of a decision that this worker has not applied yet is kept.
+func (w *Worker) answered(a *Answer) {
 	v := &w.mu.view
-	if a.Answer.Round > v.Round {
+	if a.Round > v.Round {
 		if len(w.mu.answers) < maxEarly {
 			w.mu.answers = append(w.mu.answers, a)
 		}
 		return
 	}
-	pr := w.mu.promos[a.Task]
-	if pr == nil || pr.started || a.Generation != v.Generation {
+	if a.Generation != v.Generation {
 		return
 	}
-	w.advance(a.Task, pr, a.Answer)
+	for t, pr := range w.mu.promos {
+		if pr != nil && !pr.started {
+			w.advance(determinant.TaskID(t), pr, a.about(w.job, determinant.TaskID(t)))
+		}
+	}
 }
 
 func (w *Worker) advance(t determinant.TaskID, pr *promotion, ev standby.PromotionEvent) {
@@ -147,7 +169,8 @@ func (w *Worker) advance(t determinant.TaskID, pr *promotion, ev standby.Promoti
 	}
 }
 
-// start puts the merged log into the store at once, so that this worker can answer for it, and loads the state behind.
+// start puts the merged log into the store at once, so that this worker can answer for it, and loads the state behind. Nothing that is
+// done to the disk meanwhile touches the committed checkpoint that it loads: none is completed before the task has acknowledged it.
 func (w *Worker) start(t determinant.TaskID, pr *promotion, log causal.Copy) {
 	pr.started = true
 	own := w.mu.logs.Reset(t, log.Base)
@@ -156,7 +179,7 @@ func (w *Worker) start(t determinant.TaskID, pr *promotion, log causal.Copy) {
 	}
 	own.SetOwn(true)
 	inc := pr.inc
-	w.env.Disk(func() {
+	w.env.Background(func() { // nothing that waits for the disk is in its way
 		h, err := w.build(t, pr, log, own)
 		if errors.Is(err, errClosed) || errors.Is(err, operator.ErrFenced) {
 			return // overtaken by this worker's own end, or by a later decision
@@ -171,7 +194,7 @@ func (w *Worker) start(t determinant.TaskID, pr *promotion, log causal.Copy) {
 	})
 }
 
-// build restores a task from the committed checkpoint. It runs among the disk jobs, after the fold of that checkpoint.
+// build restores a task from the committed checkpoint, and folds it first if this worker has not done so yet.
 func (w *Worker) build(t determinant.TaskID, pr *promotion, log causal.Copy, own *causal.Log) (*hosted, error) {
 	inc := pr.inc
 	w.mu.Lock()
@@ -207,7 +230,7 @@ func (w *Worker) build(t determinant.TaskID, pr *promotion, log causal.Copy, own
 		Log: own, Passed: pr.passed, Replay: log.Bytes, SkipAt: v.asides(t),
 		Context: w.opts.Context, Clock: w.opts.Clock, Entropy: w.opts.Entropy, Calls: w.opts.Calls(t), Budget: w.opts.Budget, Host: h,
 		MaxElements: w.opts.MaxElements, MaxUnsent: w.opts.MaxUnsent, Slice: w.opts.Slice, Pick: w.opts.Pick,
-		Gated: w.gated, Probe: w.opts.Probe, Mutations: w.opts.Mutations,
+		Hold: func() bool { return w.env.Hold(t) }, Gated: w.gated, Probe: w.opts.Probe, Mutations: w.opts.Mutations,
 	})
 	if err != nil {
 		return nil, err

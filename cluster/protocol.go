@@ -181,9 +181,8 @@ func (m *Control) check(tasks int) error {
 	task := func(t determinant.TaskID) { ok = ok && uint64(t) < uint64(tasks) }
 	switch {
 	case m.Answer != nil:
-		task(m.Answer.Task)
-		ok = ok && m.Answer.Answer.Copy.Task == m.Answer.Task
-		for _, c := range m.Answer.Answer.Past {
+		task(m.Answer.From.Store)
+		for _, c := range m.Answer.Logs {
 			task(c.Task)
 		}
 	case m.Image != nil:

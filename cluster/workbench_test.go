@@ -35,6 +35,7 @@ type telling struct {
 func (b *bench) WakeTask(determinant.TaskID)   {}
 func (b *bench) WakeLink(determinant.WorkerID) {}
 func (b *bench) WakeSink(determinant.TaskID)   {}
+func (b *bench) Hold(determinant.TaskID) bool  { return false }
 func (b *bench) Tell(to determinant.WorkerID, m Control) {
 	b.tells = append(b.tells, telling{to, m})
 }

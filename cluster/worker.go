@@ -34,6 +34,9 @@ type Environment interface {
 	WakeTask(t determinant.TaskID)
 	WakeLink(peer determinant.WorkerID)
 	WakeSink(t determinant.TaskID)
+	// Hold is asked when a task has nothing to do but to seal what it has put out: whether it keeps that for a moment, and is stepped
+	// again then, since more may come.
+	Hold(t determinant.TaskID) bool
 	// Tell delivers a control message to a worker that may be this one, once, in any order, unless either dies.
 	Tell(to determinant.WorkerID, m Control)
 	// Report delivers an event to the coordinator.
@@ -102,7 +105,7 @@ type Worker struct {
 		promos    []*promotion              // by task
 		fallen    []determinant.Incarnation // by task; the last that died here. Invariant: it is never started again
 		early     []*transport.Message      // of a generation that this worker has not reached yet
-		answers   []Answer                  // of rounds that this worker has not reached yet
+		answers   []*Answer                 // of rounds that this worker has not reached yet
 		waiting   [][]byte                  // images whose base has not been committed here yet
 		startedAt int64                     // when the newest checkpoint was started, as far as known here; milliseconds
 		images    []Control                 // likewise, of a generation that this worker has not reached yet

@@ -67,6 +67,7 @@ type Log struct {
 
 	expected   atomic.Uint64 // the consumer's position while it is ahead of what is sealed, else 0
 	unsent     atomic.Int64  // what Unsent gives
+	excess     atomic.Int64  // what Excess gives
 	subscribed atomic.Bool
 
 	mu struct {
@@ -103,6 +104,7 @@ func (l *Log) publish(b *Batch, retain bool) {
 	l.mu.held.push(entry{batch: b, bytes: len(b.Payload), at: l.mu.total, retain: retain})
 	l.mu.total += uint64(len(b.Payload))
 	l.mu.end = b.End
+	l.mu.sub.debt -= min(l.mu.sub.debt, uint64(len(b.Payload)/debtShare))
 	l.meet(b)
 	l.dropSent()
 	l.countUnsent()

@@ -213,6 +213,35 @@ func TestCursorUncheckedMutation(t *testing.T) {
 	require.Equal(t, h.end(), h.drain(t, l, h.end()))
 }
 
+// What was sealed while the consumer was away does not count as excess, as long as the consumer gains on the producer.
+func TestExcessLeavesOutWhatTheConsumerWasBehind(t *testing.T) {
+	l := NewLog(Origin, Options{Retain: true, SealBytes: 100})
+	h := newHistory(Origin)
+	put := func(n int) {
+		for range n {
+			h.put(l, make([]byte, 200))
+		}
+	}
+	put(8)
+	size := len(h.bytes[0])
+	require.NoError(t, l.Subscribe(Origin))
+	require.Equal(t, 8*size, l.Unsent())
+	require.Zero(t, l.Excess())
+	put(1)
+	require.Equal(t, size+size/debtShare, l.Excess())
+	for range 2 {
+		_, err := l.Next(-1)
+		require.NoError(t, err)
+	}
+	require.Equal(t, 7*size, l.Unsent())
+	require.Zero(t, l.Excess(), "it has gained")
+	put(7 * debtShare)
+	require.InDelta(t, l.Unsent(), l.Excess(), 7*debtShare, "a consumer that does not gain loses what was left out")
+	h.drain(t, l, h.cursor(2))
+	put(1)
+	require.Equal(t, size, l.Excess(), "nothing is left out once it has caught up")
+}
+
 func TestCreditAndBackpressure(t *testing.T) {
 	l := NewLog(Origin, Options{Retain: true, SealBytes: 100})
 	h := newHistory(Origin)
@@ -228,10 +257,10 @@ func TestCreditAndBackpressure(t *testing.T) {
 	require.NotNil(t, first, "nothing is outstanding: any size may go")
 	require.Equal(t, 2*size, l.Unsent())
 	require.Equal(t, size, l.Outstanding())
-	b, err := l.Next(size - 1)
+	b, err := l.Next(2*size - 1)
 	require.NoError(t, err)
 	require.Nil(t, b)
-	b, err = l.Next(size)
+	b, err = l.Next(2 * size)
 	require.NoError(t, err)
 	h.check(t, b, 1)
 	require.Equal(t, 2*size, l.Outstanding())
@@ -243,6 +272,17 @@ func TestCreditAndBackpressure(t *testing.T) {
 	b, err = l.Next(0)
 	require.NoError(t, err)
 	h.check(t, b, 2)
+	h.put(l, make([]byte, 200))
+	b, err = l.Next(CreditShare*size - 1)
+	require.NoError(t, err)
+	require.NotNil(t, b, "there is room")
+	h.put(l, make([]byte, 2000))
+	b, err = l.Next(2*CreditShare*size - 1)
+	require.NoError(t, err)
+	require.Nil(t, b, "a big one waits")
+	b, err = l.Next(2 * CreditShare * size)
+	require.NoError(t, err)
+	require.NotNil(t, b, "so little may be outstanding for ever")
 	l.Unsubscribe()
 	require.Zero(t, l.Outstanding())
 	b, err = l.Next(-1)

@@ -154,8 +154,9 @@ func (m *machine) Unsubscribe(*rapid.T) {
 }
 
 func (m *machine) Next(t *rapid.T) {
-	limit := rapid.SampledFrom([]int{-1, 0, 40, 200}).Draw(t, "max")
-	b, err := m.l.Next(limit)
+	window := rapid.SampledFrom([]int{-1, 0, 40, 200}).Draw(t, "window")
+	outstanding := m.l.Outstanding()
+	b, err := m.l.Next(window)
 	switch {
 	case !m.sub.active || m.sub.ahead:
 		require.NoError(t, err)
@@ -169,12 +170,12 @@ func (m *machine) Next(t *rapid.T) {
 		require.ErrorIs(t, err, ErrBelow)
 	case b == nil:
 		require.NoError(t, err)
-		require.GreaterOrEqual(t, limit, 0)
-		require.NotEmpty(t, m.sent)
+		require.GreaterOrEqual(t, window, 0)
+		require.Greater(t, outstanding, window/CreditShare)
 	default:
 		require.NoError(t, err)
 		m.h.check(t, b, m.sub.next)
-		require.True(t, limit < 0 || len(b.Payload) <= limit || len(m.sent) == 0)
+		require.True(t, window < 0 || outstanding+len(b.Payload) <= window || outstanding <= window/CreditShare)
 		m.sub.next = b.End.Next
 		m.sent = append(m.sent, mark{b.End.Next, len(b.Payload)})
 		m.held = append(m.held, heldBatch{b, string(b.Payload)})
@@ -226,6 +227,8 @@ func (m *machine) Check(t *rapid.T) {
 		outstanding += s.bytes
 	}
 	require.Equal(t, unsent, m.l.Unsent())
+	require.GreaterOrEqual(t, m.l.Excess(), 0)
+	require.LessOrEqual(t, m.l.Excess(), unsent)
 	require.Equal(t, outstanding, m.l.Outstanding())
 	memory, disk := m.l.Retained()
 	usedMemory, usedDisk := m.budget.Used()

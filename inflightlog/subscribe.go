@@ -20,6 +20,8 @@ type subscription struct {
 	err         error // the check failed
 	outstanding int
 	sent        []mark // batches sent and not granted, oldest first
+	// debt is what Excess leaves out: bytes that the consumer was behind when it began, and has to make good.
+	debt uint64
 	// cache holds batches that were read ahead, in order. Their memory is charged.
 	cache []*Batch
 }
@@ -97,13 +99,14 @@ func (l *Log) Unsubscribe() {
 // Subscribed tells whether there is a consumer, one that is ahead or failed its check included.
 func (l *Log) Subscribed() bool { return l.subscribed.Load() }
 
-// Next gives the next batch for the consumer, or nil if there is none or it must wait. A batch of more than max bytes waits
-// while anything is outstanding; when nothing is, a batch may always be sent, however big it is. Negative max: no limit. The
-// batch counts as sent. It shares its bytes with the log and stays valid for as long as anyone refers to it.
+// Next gives the next batch for the consumer, or nil if there is none or it must wait. Of window bytes, which are what may be
+// outstanding, a batch waits for room; it may always be sent, however big it is, when no more than a CreditShare-th of the window is
+// outstanding, since a consumer may keep that much to itself. Negative window: no limit. The batch counts as sent. It shares its bytes
+// with the log and stays valid for as long as anyone refers to it.
 //
 // Errors are final for this subscription, except that reading a spilled batch may be tried again: *Mismatch, ErrBelow (the
 // position was truncated), *Corruption, ErrClosed, or a read error.
-func (l *Log) Next(max int) (*Batch, error) {
+func (l *Log) Next(window int) (*Batch, error) {
 	l.mu.Lock()
 	defer l.unlock()
 	sub := &l.mu.sub
@@ -121,7 +124,7 @@ func (l *Log) Next(max int) (*Batch, error) {
 	}
 	e := l.mu.held.get(l.mu.held.find(sub.next.Next))
 	size := int(e.at + uint64(e.bytes) - sub.at)
-	if max >= 0 && size > max && sub.outstanding > 0 {
+	if window >= 0 && size > window-sub.outstanding && sub.outstanding > window/CreditShare {
 		return nil, nil
 	}
 	number := sub.number
@@ -145,6 +148,9 @@ func (l *Log) Next(max int) (*Batch, error) {
 	l.countUnsent()
 	return b, nil
 }
+
+// CreditShare is which part of the window a consumer may have taken without saying so.
+const CreditShare = 4
 
 // Grant says that the consumer has taken everything below seq. Batches that it has taken whole are no longer outstanding.
 func (l *Log) Grant(seq determinant.Seq) {
@@ -170,6 +176,15 @@ func (l *Log) Outstanding() int {
 // consumer that is being replaced there is no backpressure. It takes no lock.
 func (l *Log) Unsent() int { return int(l.unsent.Load()) }
 
+// Excess is Unsent without what the consumer was behind when it subscribed: a producer that waited for a task to make good what
+// was sent while it was down would keep all its other consumers waiting too. The consumer has to gain on the producer: of each
+// byte that is sealed meanwhile, a part of debtShare counts against what is left out. It takes no lock.
+func (l *Log) Excess() int { return int(l.excess.Load()) }
+
+// debtShare is how much faster than production a consumer must be, if it is not to hold the producer while it is behind: by one part
+// in so many.
+const debtShare = 4
+
 // activate lets the subscription begin. The mutex is held.
 func (l *Log) activate() {
 	sub := &l.mu.sub
@@ -179,6 +194,9 @@ func (l *Log) activate() {
 	}
 	l.subscribed.Store(true)
 	l.dropSent()
+	if !sub.ahead {
+		sub.debt = l.mu.total - sub.at
+	}
 	l.countUnsent()
 }
 
@@ -217,10 +235,13 @@ func (l *Log) meet(b *Batch) {
 // countUnsent brings unsent up to date. The mutex is held.
 func (l *Log) countUnsent() {
 	var n uint64
-	if sub := &l.mu.sub; sub.active && !sub.ahead && sub.err == nil {
+	sub := &l.mu.sub
+	if sub.active && !sub.ahead && sub.err == nil {
 		n = l.mu.total - sub.at
 	}
+	sub.debt = min(sub.debt, n)
 	l.unsent.Store(int64(n))
+	l.excess.Store(int64(n - sub.debt))
 }
 
 // locate gives the position of element seq, which the log holds or ends with, and the bytes sealed before it. The mutex is

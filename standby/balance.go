@@ -42,6 +42,7 @@ type balance struct {
 	even    int64 // when there was nothing to even out last
 	moved   int64 // when the last move was over
 	move    *move
+	spread  uint64 // State.Version at which no standby could move to a better place; 0: not known
 }
 
 // move is a task that is to go to another worker, when that has its state.
@@ -118,7 +119,7 @@ func (d *Decider) hasStandby(t determinant.TaskID, w determinant.WorkerID) bool 
 func (d *Decider) extremes() (most, least determinant.WorkerID) {
 	primaries := &load{}
 	for _, p := range d.state.Tasks {
-		primaries.add(p.Worker)
+		primaries.add(p.Worker, 1)
 	}
 	usable := d.usable()
 	most, least = primaries.most(usable), primaries.least(usable)
@@ -140,23 +141,26 @@ func (d *Decider) recovers() bool {
 	return slices.ContainsFunc(d.state.Tasks, func(p Placement) bool { return p.Recovering })
 }
 
-// chooseMove picks a task of worker from: one that worker to is a standby of already, if there is one. Tasks of one vertex
-// have ids close to each other, so the one farthest from those that worker to has keeps vertices spread over workers.
+// chooseMove picks a task of worker from: one whose vertex has many tasks there and few on worker to, so that vertices stay spread
+// over workers; among those one that worker to is a standby of already; and then the one whose id is farthest from those that
+// worker to has: tasks of adjoining vertices are better apart, too.
 func (d *Decider) chooseMove(from, to determinant.WorkerID) *move {
-	best, rank, far := -1, 0, 0
+	spread := spreadOf(d.config.Topology, d.state.Tasks)
+	best, lowest := -1, rank{}
 	for t, p := range d.state.Tasks {
 		if p.Worker != from {
 			continue
 		}
-		r := 0
+		fit := 0
 		if d.holds(to, p.Task) {
-			r++
+			fit++
 		}
 		if slices.Contains(p.Standbys, to) {
-			r += 2
+			fit += 2
 		}
-		if f := d.distance(t, to); best < 0 || r > rank || r == rank && f > far {
-			best, rank, far = t, r, f
+		r := rank{spread.peers(p.Task, to) - spread.peers(p.Task, from), -fit, -d.distance(t, to)}
+		if best < 0 || r.compare(lowest) < 0 {
+			best, lowest = t, r
 		}
 	}
 	p := d.state.Tasks[best]

@@ -178,6 +178,7 @@ func (d *Decider) onJoined(ev Joined) {
 		return
 	}
 	d.joined = with(d.joined, []determinant.WorkerID{ev.Worker})
+	d.balance.spread = 0
 	for _, h := range ev.Holds {
 		d.onHolding(ev.Worker, h)
 	}
@@ -278,6 +279,7 @@ func (d *Decider) advance() []Effect {
 		out = append(out, d.proposeRecovered()...)
 		out = append(out, d.proposeStandbys()...)
 		out = append(out, d.proposeReleases()...)
+		out = append(out, d.spreadStandbys()...)
 	case len(d.inFlight) == 0:
 		next := d.plan()
 		d.deciding = &next
@@ -334,13 +336,13 @@ func (d *Decider) proposeRecovered() []Effect {
 	return out
 }
 
-// proposeStandbys replaces standbys that are missing and says when it cannot. Those on draining workers do not count: they
-// are to go.
+// proposeStandbys replaces standbys that are missing, each where it makes the spread most even, and says when it cannot. Those on
+// draining workers do not count: they are to go.
 func (d *Decider) proposeStandbys() []Effect {
 	var out []Effect
 	var unprotected []determinant.TaskID
 	usable := d.usable()
-	load := loads(d.state.Tasks)
+	var spread *spread                                          // counted when somebody needs it
 	taken := make([][]determinant.WorkerID, len(d.state.Tasks)) // primary, standbys and those in flight
 	lasting := make([]int, len(d.state.Tasks))                  // standbys that are not to go
 	for t, p := range d.state.Tasks {
@@ -355,13 +357,14 @@ func (d *Decider) proposeStandbys() []Effect {
 		if a, ok := c.(AssignStandby); ok {
 			taken[a.Task] = append(taken[a.Task], a.Worker)
 			lasting[a.Task]++
-			load.add(a.Worker)
 		}
 	}
 	assign := func(p Placement, w determinant.WorkerID) {
 		taken[p.Task] = append(taken[p.Task], w)
 		lasting[p.Task]++
-		load.add(w)
+		if spread != nil {
+			spread.add(p, w, 1)
+		}
 		out = append(out, d.propose(AssignStandby{Task: p.Task, Incarnation: p.Incarnation, Worker: w})...)
 	}
 	if m := d.balance.move; m != nil && !slices.Contains(taken[m.task], m.to) {
@@ -369,7 +372,10 @@ func (d *Decider) proposeStandbys() []Effect {
 	}
 	for t, p := range d.state.Tasks {
 		for p.Worker != 0 && lasting[t] < d.standbysOf(p) {
-			w := load.least(without(usable, taken[t]))
+			if spread == nil {
+				spread = d.spread()
+			}
+			w := leastBy(without(usable, taken[t]), func(w determinant.WorkerID) rank { return spread.rank(p, w) })
 			if w == 0 {
 				if len(taken[t]) <= d.config.Standbys {
 					unprotected = append(unprotected, p.Task)

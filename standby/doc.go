@@ -23,6 +23,7 @@
 //   - A standby never shares a worker with its primary.
 //   - A task counts as failed from the Decision that raises its incarnation until Recovered is applied, unless it was handed
 //     over by a worker that lives, to one that lives.
+//   - A standby moves only where that makes the spread of standbys more even, so moves come to an end.
 //   - A draining worker gets nothing new that anybody else could take.
 //   - All answers that a Promotion counts come from one round.
 //

@@ -100,13 +100,13 @@ func (d *Decider) covered(p Placement, usable []determinant.WorkerID) bool {
 }
 
 // proposeReleases takes standbys away that are on draining workers, when others are in place, and in calm times those that
-// are too many since a drain or a move was called off. Where there is nobody to be in their place, they stay to the last.
+// are too many since a drain or a move was called off, or another was put in their place. Where there is nobody to be in their place, they stay to the last.
 func (d *Decider) proposeReleases() []Effect {
 	var out []Effect
 	if len(d.state.Draining) == 0 && !d.calm() {
 		return nil
 	}
-	load, usable := loads(d.state.Tasks), d.usable()
+	usable := d.usable()
 	for _, p := range d.state.Tasks {
 		if d.balance.move != nil && d.balance.move.task == p.Task {
 			continue
@@ -120,7 +120,7 @@ func (d *Decider) proposeReleases() []Effect {
 			return !d.state.drains(w) || !covered || len(ready) < wanted && d.gives(w)
 		})
 		if d.calm() && len(ready) > wanted && len(gone) == 0 && !d.releases(p.Task) {
-			gone = append(gone, load.most(ready))
+			gone = append(gone, d.spread().worst(p, ready))
 		}
 		for _, w := range gone {
 			out = append(out, d.propose(ReleaseStandby{Task: p.Task, Incarnation: p.Incarnation, Worker: w})...)

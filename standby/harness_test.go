@@ -21,6 +21,7 @@ type cluster struct {
 	promotions []*Promotion           // by task; nil if none
 	starts     []int                  // by task
 	effects    []string               // what happened, for stories
+	clock      int64                  // of the newest tick
 }
 
 func newCluster(c Config, s State) *cluster {
@@ -34,6 +35,9 @@ func (c *cluster) note(format string, args ...any) {
 
 // step feeds the coordinator.
 func (c *cluster) step(ev Event) {
+	if tick, ok := ev.(Tick); ok {
+		c.clock = tick.Now
+	}
 	for _, e := range c.decider.Step(ev) {
 		c.note("coordinator: %v", e)
 		if p, ok := e.(Propose); ok {
@@ -74,6 +78,32 @@ func (c *cluster) commitNext() bool {
 func (c *cluster) commitAll() {
 	for c.commitNext() {
 	}
+}
+
+// checkpoint commits one that every primary and standby holds.
+func (c *cluster) checkpoint(e determinant.Epoch, open EpochMode) {
+	cmd := Checkpoint{Committed: e, Since: []EpochMode{open}}
+	for _, p := range c.decider.State().Tasks {
+		cmd.Holders = append(cmd.Holders, with(p.Standbys, ws{p.Worker}))
+	}
+	c.commit(cmd)
+}
+
+// quiet lets time pass in which recoveries end, standbys come into place, the ledger takes everything, and a checkpoint completes.
+func (c *cluster) quiet(passes int64) {
+	s := c.decider.State()
+	for _, p := range s.Tasks {
+		if p.Recovering && p.Worker != 0 {
+			c.step(CaughtUp{Task: p.Task, Incarnation: p.Incarnation})
+		}
+		for _, w := range p.Standbys {
+			c.step(Holding{Worker: w, Task: p.Task, Epoch: s.Checkpoint})
+		}
+	}
+	c.step(Tick{Now: c.clock + passes})
+	c.commitAll()
+	c.checkpoint(s.Checkpoint+1, EpochMode{Depth: s.Depth})
+	c.commitAll()
 }
 
 // announce is what the hosts do with a decision.
@@ -177,6 +207,8 @@ func topologyNamed(name string) *Topology {
 		return t
 	case "grid": // two sources, two maps, three keyed, two sinks, all shuffled
 		return layers(2, 2, 3, 2)
+	case "wide": // four tasks each of three vertices, all shuffled
+		return layers(4, 4, 4)
 	case "diamond": // a source, two ways, a join, a sink
 		return &Topology{Tasks: 5, Down: ids([]int{1, 2}, []int{3}, []int{3}, []int{4}, nil), Sinks: []determinant.TaskID{4}}
 	}
@@ -202,6 +234,7 @@ func layers(width ...int) *Topology {
 				down = append(down, determinant.TaskID(first+w+k))
 			}
 			t.Down = append(t.Down, down)
+			t.Vertices = append(t.Vertices, i)
 			if i+1 == len(width) {
 				t.Sinks = append(t.Sinks, determinant.TaskID(first+j))
 			}

@@ -337,7 +337,8 @@ func (c *chaos) quieten() {
 		return !d.state.Mode.Logs() || slices.ContainsFunc(d.state.Tasks, func(p Placement) bool { return p.Recovering && p.From == 0 })
 	}
 	wasFailed, generation := failed(), d.state.Generation
-	for still := 0; still < 3; still++ {
+	for still, n := 0, 0; still < 3; still, n = still+1, n+1 {
+		require.Less(c.t, n, 1000, "no end of moves")
 		before := d.State().Version
 		for _, p := range d.State().Tasks {
 			if p.Recovering && p.Worker != 0 {
@@ -367,7 +368,7 @@ func (c *chaos) quieten() {
 	}
 }
 
-// checkQuiet: with nothing wrong, drains end where there is anyone to take over, and tasks are even.
+// checkQuiet: with nothing wrong, drains end where there is anyone to take over, and tasks are even, and so are their standbys.
 func (c *chaos) checkQuiet() {
 	d := c.decider
 	s := d.State()
@@ -381,6 +382,9 @@ func (c *chaos) checkQuiet() {
 	}
 	if most, _ := d.extremes(); d.config.BalanceAfter > 0 && len(s.Draining) == 0 && !waits {
 		require.Zero(c.t, most, "uneven: %v", s.Tasks)
+	}
+	if d.config.BalanceAfter > 0 && len(s.Draining) == 0 && !waits {
+		require.Empty(c.t, lopsided(s.Tasks, d.usable()), "%v", s.Tasks)
 	}
 	for _, p := range s.Tasks {
 		require.False(c.t, d.config.BalanceAfter > 0 && len(s.Draining) == 0 && !waits && len(p.Standbys) > c.config.Standbys, "%v", p)

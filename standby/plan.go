@@ -114,38 +114,44 @@ func (d *Decider) failedNow(next *Decision, struck []bool) []bool {
 }
 
 // place finds workers for the tasks that have none: a standby that has the committed state, or another live worker that
-// has it, or, if nobody has it, none for now. First deployments go anywhere.
+// has it, or, if nobody has it, none for now. First deployments go anywhere, to where least is, and tasks of a vertex apart.
 func (d *Decider) place(next *Decision) {
-	load := loads(next.Tasks)
+	spread, given := spreadOf(d.config.Topology, next.Tasks), &load{}
 	usable := d.usable()
 	for t := range next.Tasks {
 		p := &next.Tasks[t]
 		if p.Worker == 0 {
 			switch {
 			case p.Incarnation > 0:
-				p.Worker = d.pick(p, d.state.Tasks[t].Worker, next.Hear, load)
+				p.Worker = d.pick(p, d.state.Tasks[t].Worker, next.Hear, func(w determinant.WorkerID) rank {
+					return rank{given.of(w), spread.peers(p.Task, w), spread.total.of(w)}
+				})
 			case d.deploy:
-				if p.Worker = load.least(usable); p.Worker != 0 {
+				p.Worker = leastBy(usable, func(w determinant.WorkerID) rank { return rank{spread.total.of(w), spread.peers(p.Task, w)} })
+				if p.Worker != 0 {
 					p.Incarnation = 1
 				}
 			}
-			if !slices.Contains(p.Standbys, p.Worker) { // a standby that takes over is counted already
-				load.add(p.Worker)
+			given.add(p.Worker, 1)
+			spread.addTask(p.Task, p.Worker)
+			if slices.Contains(p.Standbys, p.Worker) { // it is one no more
+				spread.total.add(p.Worker, -1)
 			}
 		}
 		p.Standbys = without(p.Standbys, []determinant.WorkerID{p.Worker})
 	}
 }
 
-// pick chooses the host of a task that lost its own, 0 if there is none. The former host, if it lives, comes last among those
-// that may be used, and draining workers come after all others: a task that waits is worse than a drain that does.
-func (d *Decider) pick(p *Placement, former determinant.WorkerID, live []determinant.WorkerID, load *load) determinant.WorkerID {
+// pick chooses the host of a task that lost its own, 0 if there is none, by the rank of those that are equally fit. The former
+// host, if it lives, comes last among those that may be used, and draining workers come after all others: a task that waits is
+// worse than a drain that does.
+func (d *Decider) pick(p *Placement, former determinant.WorkerID, live []determinant.WorkerID, of func(w determinant.WorkerID) rank) determinant.WorkerID {
 	holders := slices.DeleteFunc(slices.Clone(live), func(w determinant.WorkerID) bool { return !d.holds(w, p.Task) })
 	usable := slices.DeleteFunc(slices.Clone(holders), d.state.drains)
 	standbys := slices.DeleteFunc(slices.Clone(usable), func(w determinant.WorkerID) bool { return !slices.Contains(p.Standbys, w) })
 	others := []determinant.WorkerID{former}
 	for _, choice := range [][]determinant.WorkerID{standbys, without(usable, others), usable, without(holders, others), holders} {
-		if w := load.least(choice); w != 0 {
+		if w := leastBy(choice, of); w != 0 {
 			return w
 		}
 	}
@@ -186,25 +192,14 @@ func (d *Decider) cause(next *Decision, moved []handOver, rollback string) strin
 	return strings.Join(parts, "; ")
 }
 
-// load counts the primaries and standbys of each worker.
+// load counts things on workers.
 type load struct {
 	workers []determinant.WorkerID // sorted
 	count   []int
 }
 
-func loads(tasks []Placement) *load {
-	l := &load{}
-	for _, p := range tasks {
-		l.add(p.Worker)
-		for _, w := range p.Standbys {
-			l.add(w)
-		}
-	}
-	return l
-}
-
-// add counts one more thing on w. Worker 0 is nowhere.
-func (l *load) add(w determinant.WorkerID) {
+// add counts n more things on w. Worker 0 is nowhere.
+func (l *load) add(w determinant.WorkerID, n int) {
 	if w == 0 {
 		return
 	}
@@ -213,7 +208,7 @@ func (l *load) add(w determinant.WorkerID) {
 		l.workers = slices.Insert(l.workers, at, w)
 		l.count = slices.Insert(l.count, at, 0)
 	}
-	l.count[at]++
+	l.count[at] += n
 }
 
 // of counts the things on w.

@@ -98,6 +98,7 @@ func (s *story) flush() []string {
 //	checkpoint E [mode=M] [depth=D]   committed; primaries and standbys hold it; the open epoch has this mode and depth
 //	drain W, undrain W      a worker is to be freed for maintenance, or not any more
 //	tick MS                 the time
+//	quiet N MS              N times MS pass in which recoveries end, standbys hold what is committed, and a checkpoint completes
 //	commit [N]              the ledger takes N proposals, all by default; "drop" loses those in flight
 //	leader                  another coordinator takes over, with the ledger's knowledge
 //	unsure                  the coordinator does not know what became of its proposals
@@ -141,6 +142,10 @@ func (s *story) run(words []string) {
 		s.step(Drain{Worker: args.worker(0), Off: words[0] == "undrain"})
 	case "tick":
 		s.step(Tick{Now: int64(args.worker(0))})
+	case "quiet":
+		for range args.task(0) {
+			s.quiet(int64(args.worker(1)))
+		}
 	case "commit":
 		s.commitSome(args)
 	case "drop":
@@ -208,15 +213,6 @@ func (s *story) report(what string, p Placement) {
 	case "caught-up":
 		s.step(CaughtUp{Task: p.Task, Incarnation: p.Incarnation})
 	}
-}
-
-// checkpoint commits one that every primary and standby holds.
-func (s *story) checkpoint(e determinant.Epoch, open EpochMode) {
-	c := Checkpoint{Committed: e, Since: []EpochMode{open}}
-	for _, p := range s.decider.State().Tasks {
-		c.Holders = append(c.Holders, with(p.Standbys, ws{p.Worker}))
-	}
-	s.commit(c)
 }
 
 func (s *story) commitSome(args storyArgs) {

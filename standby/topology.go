@@ -13,12 +13,18 @@ type Topology struct {
 	Down  [][]determinant.TaskID // direct successors of each task, by id
 	Sinks []determinant.TaskID   // tasks whose output goes to a causal store, which keeps determinants and never dies
 	Open  []determinant.TaskID   // tasks whose output goes where no determinants are kept
+	// Vertices numbers the vertex of each task, by id. Tasks of one vertex do the same work, so they are put on different workers. Nil:
+	// each is one of its own.
+	Vertices []int
 }
 
 // Validate checks that all ids are in range and that the graph has no cycle.
 func (t *Topology) Validate() error {
 	if len(t.Down) != t.Tasks {
 		return fmt.Errorf("standby: topology has %d tasks but successors of %d", t.Tasks, len(t.Down))
+	}
+	if t.Vertices != nil && len(t.Vertices) != t.Tasks {
+		return fmt.Errorf("standby: topology has %d tasks but vertices of %d", t.Tasks, len(t.Vertices))
 	}
 	for from, down := range t.Down {
 		for _, to := range down {
@@ -38,6 +44,14 @@ func (t *Topology) Validate() error {
 		return fmt.Errorf("standby: topology: only %d of %d tasks can be ordered: the graph has a cycle", n, t.Tasks)
 	}
 	return nil
+}
+
+// vertex numbers the vertex of a task.
+func (t *Topology) vertex(id determinant.TaskID) int {
+	if t.Vertices == nil {
+		return int(id)
+	}
+	return t.Vertices[id]
 }
 
 // Order lists the tasks downstream first: every task after all its successors. Ties go by id. Tasks on a cycle, which

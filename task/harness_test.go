@@ -217,7 +217,7 @@ func (h *recordingHost) Sealed(_ determinant.ChannelID, b *inflightlog.Batch) {
 	}
 }
 
-func (h *recordingHost) Taken(c determinant.ChannelID, next determinant.Seq) {
+func (h *recordingHost) Taken(c determinant.ChannelID, next determinant.Seq, _ int) {
 	if h.taken == nil {
 		h.taken = map[determinant.ChannelID]determinant.Seq{}
 	}

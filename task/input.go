@@ -47,7 +47,7 @@ func (t *Task) openInputs() {
 			in.idle, in.ended = m.InputIdle[i], m.InputEnded[i]
 		}
 		in.adopt = func() {
-			t.cfg.Host.Taken(in.channel, in.next)
+			t.cfg.Host.Taken(in.channel, in.next, 0)
 			in.adopted.Add(1)
 		}
 		if probe := t.cfg.Probe; probe != nil {
@@ -118,6 +118,25 @@ func (in *input) available() uint64 {
 	return in.left
 }
 
+// ready is how many elements have been received up to the end of the epoch, at most about most of them.
+func (in *input) ready(most uint64) uint64 {
+	n := in.available()
+	if n == 0 || n >= most || in.batch.Control {
+		return n
+	}
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	for _, d := range in.mu.queue {
+		if d.renumber {
+			break
+		}
+		if n += uint64(d.batch.Count); n >= most || d.batch.Control {
+			break
+		}
+	}
+	return n
+}
+
 // waiting is how many elements have been received, the epoch after the present one included: what the mutation
 // InputAcrossBarrier takes.
 func (in *input) waiting() uint64 {
@@ -157,8 +176,9 @@ func (t *Task) takeInput(in *input, limit uint64) (ran uint64, err error) {
 		ran++
 	}
 	if in.left == 0 {
+		size := len(in.batch.Payload)
 		in.batch = nil
-		t.cfg.Host.Taken(in.channel, in.next)
+		t.cfg.Host.Taken(in.channel, in.next, size)
 	}
 	return ran, nil
 }

@@ -97,6 +97,16 @@ func (t *Task) rewind() {
 	}
 }
 
+// Pending tells whether something that was put out waits to be sealed. Task's goroutine.
+func (t *Task) Pending() bool {
+	for _, l := range t.outs {
+		if l.Pending() {
+			return true
+		}
+	}
+	return false
+}
+
 // seal makes everything committed visible to the link writers.
 func (t *Task) seal() {
 	t.unsealed = 0
@@ -111,7 +121,7 @@ func (t *Task) Held() bool {
 		return false
 	}
 	for _, l := range t.outs {
-		if l.Unsent() > t.cfg.MaxUnsent {
+		if l.Excess() > t.cfg.MaxUnsent {
 			return true
 		}
 	}
@@ -125,7 +135,7 @@ func (t *Task) overBound() bool {
 		return false
 	}
 	for _, l := range t.outs {
-		if l.Unsent() > t.cfg.MaxUnsent {
+		if l.Excess() > t.cfg.MaxUnsent {
 			return true
 		}
 	}

@@ -143,7 +143,7 @@ func TestARecordIsNotSetAsideWhereTheLogGoesOn(t *testing.T) {
 		}
 		return nil
 	})
-	first := newRig(t, v)
+	first := newRig(t, v, func(c *Config) { c.MaxElements = 1 })
 	first.feed(0, record(13))
 	first.feed(0, record(1))
 	first.run()

@@ -14,9 +14,9 @@ import (
 // quietHost keeps nothing.
 type quietHost struct{ recordingHost }
 
-func (*quietHost) Sealed(determinant.ChannelID, *inflightlog.Batch) {}
-func (*quietHost) Taken(determinant.ChannelID, determinant.Seq)     {}
-func (*quietHost) Snapshot(*Task, Snapshot)                         {}
+func (*quietHost) Sealed(determinant.ChannelID, *inflightlog.Batch)  {}
+func (*quietHost) Taken(determinant.ChannelID, determinant.Seq, int) {}
+func (*quietHost) Snapshot(*Task, Snapshot)                          {}
 
 // conveyor is a pass-through task whose input is delivered and whose output is taken, batch by batch.
 type conveyor struct {

@@ -34,7 +34,7 @@ func (t *Task) Step() (progress bool, err error) {
 	} else {
 		progress, err = t.begin()
 	}
-	if err == nil && !progress {
+	if err == nil && !progress && t.Pending() && (t.replayer != nil || t.cfg.Hold == nil || !t.cfg.Hold()) {
 		t.seal()
 	}
 	return progress, err
@@ -175,7 +175,7 @@ func (t *Task) next(limit uint64) (uint64, error) {
 	if t.step.kind == determinant.KindInput {
 		return t.takeInput(t.in[t.step.input], limit)
 	}
-	if t.replayer == nil && len(t.cfg.SkipAt) == 0 {
+	if !t.step.aside && len(t.cfg.SkipAt) == 0 && (t.replayer == nil || t.replayer.StepOver()) {
 		return t.emit(limit)
 	}
 	split, offset := t.source.Position()
@@ -273,7 +273,7 @@ func (t *Task) Propose() (determinant.Determinant, bool, error) {
 	}
 	for i := range t.in {
 		c := (first + i) % len(t.in)
-		n := t.in[c].available()
+		n := t.in[c].ready(uint64(t.cfg.MaxElements))
 		if n == 0 || t.in[c].blocked {
 			continue
 		}

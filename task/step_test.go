@@ -167,7 +167,7 @@ func clockVertex(t tester, channels int) vertex {
 }
 
 func TestTimeIsConstantWithinAStep(t *testing.T) {
-	r := newRig(t, clockVertex(t, 1))
+	r := newRig(t, clockVertex(t, 1), func(c *Config) { c.MaxElements = 2 })
 	r.cfg.Clock = nil
 	r.task.cfg.Clock = func() int64 { r.now++; return r.now }
 	r.feed(0, record(1), record(2))
@@ -245,6 +245,27 @@ func TestTimersFireBetweenStepsAndAtTheLoggedTime(t *testing.T) {
 	require.EqualValues(t, 1030, all[i].Time)
 }
 
+// A step takes all that has come of one input, up to the end of the epoch.
+func TestAStepTakesBatchesTogether(t *testing.T) {
+	r := newRig(t, mapVertex(t, 2, pass), func(c *Config) { c.MaxElements = 5 })
+	r.feed(0, record(1), record(2))
+	r.feed(0, record(3))
+	r.feed(0, record(4))
+	r.feed(0, barrier(1))
+	r.feed(0, record(5))
+	r.feed(1, record(6), record(7), record(8))
+	r.feed(1, record(9), record(10), record(11))
+	r.feed(1, barrier(1))
+	r.run()
+	var steps []uint64
+	for _, d := range r.determinants() {
+		if d.Kind == determinant.KindInput {
+			steps = append(steps, uint64(d.Channel)*100+d.N)
+		}
+	}
+	require.Equal(t, []uint64{5, 105, 102, 1}, steps, "of channel 0, of channel 1, behind both barriers")
+}
+
 // Section 4: a task takes no new step while a live consumer's unsent bytes exceed a bound.
 func TestBackpressureStopsNewStepsAndTheRestOfOne(t *testing.T) {
 	r := newRig(t, bulky(t, 1), func(c *Config) { c.MaxUnsent = 100 << 10 })
@@ -308,6 +329,29 @@ func TestBackpressureNeedsALiveConsumer(t *testing.T) {
 	r.feed(0, record(1), record(2), record(3))
 	r.run()
 	require.EqualValues(t, 3, r.task.Records())
+}
+
+// A consumer that comes back has to make good what it has missed. Its producer does not wait for that, since others depend on it too.
+func TestBackpressureDoesNotWaitForAConsumerThatCatchesUp(t *testing.T) {
+	r := newRig(t, bulky(t, 1), func(c *Config) { c.MaxUnsent = 100 << 10 })
+	out := r.task.Outputs()[0]
+	elements := slices.Repeat([]inflightlog.Element{record(1)}, 20)
+	r.feed(0, elements...)
+	r.run()
+	require.NoError(t, out.Subscribe(inflightlog.Origin))
+	require.Greater(t, out.Unsent(), 500<<10)
+	for range 10 {
+		r.feed(0, record(2))
+		r.run()
+		for range 2 {
+			_, err := out.Next(-1)
+			require.NoError(t, err)
+		}
+	}
+	require.EqualValues(t, 30, r.task.Records())
+	r.feed(0, elements...)
+	r.run()
+	require.Less(t, r.task.Records(), uint64(40), "it waits for one that does not gain on it")
 }
 
 func TestAnIdleTaskSealsWhatItHas(t *testing.T) {

@@ -59,6 +59,7 @@ type Config struct {
 	Entropy     func() uint64   // seeds
 	Calls       Calls
 	Budget      *inflightlog.Budget // may be nil
+	Hold        func() bool         // a task with nothing else to do keeps what it has put out, for now: it is stepped again soon; may be nil
 	Gated       func() bool         // sources wait while it is true: what is kept has outgrown its budget; may be nil
 	Host        Host
 	MaxElements int
@@ -77,8 +78,8 @@ type Host interface {
 	Snapshot(t *Task, s Snapshot)
 	// Sealed says that output channel c has a batch to send.
 	Sealed(c determinant.ChannelID, b *inflightlog.Batch)
-	// Taken says that the task has taken all elements of input channel c below the cursor.
-	Taken(c determinant.ChannelID, next determinant.Seq)
+	// Taken says that the task has taken all elements of input channel c below next, with so many bytes since it said so last.
+	Taken(c determinant.ChannelID, next determinant.Seq, bytes int)
 	// Replayed says that the replayed log has ended and the task makes its own choices again.
 	Replayed(t *Task)
 	// SetAside stores a poisoned record; the task goes on only when it returns nil.

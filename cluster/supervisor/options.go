@@ -63,6 +63,7 @@ type Options struct {
 type Event struct {
 	At      time.Time
 	Process string
+	PID     int // of the process; 0: it is gone
 	What    Happening
 	Detail  string
 }

@@ -1,6 +1,7 @@
 package supervisor
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -8,6 +9,8 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"syscall"
+	"time"
 )
 
 // Ports of coordinators lie here, below those that systems hand out for outgoing connections. A coordinator that is down for a moment
@@ -17,6 +20,30 @@ const (
 	lastPort  = 32767
 	portTries = 200
 )
+
+// A supervisor that was killed leaves coordinators that the system is about to kill. Their ports come free within moments.
+const (
+	portPatience = 3 * time.Second
+	portPoll     = 20 * time.Millisecond
+)
+
+// awaitFree waits, not for long, until nobody listens on these addresses.
+func awaitFree(ctx context.Context, addresses []string) error {
+	deadline := time.Now().Add(portPatience)
+	tick := time.NewTicker(portPoll)
+	defer tick.Stop()
+	for {
+		err := taken(addresses)
+		if !errors.Is(err, syscall.EADDRINUSE) || time.Now().After(deadline) {
+			return err
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return errors.Join(err, ctx.Err())
+		}
+	}
+}
 
 // freeAddresses finds n addresses on this machine that nobody listens on.
 func freeAddresses(host string, n int) ([]string, error) {

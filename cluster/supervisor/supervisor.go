@@ -101,7 +101,7 @@ func (s *supervisor) run(ctx context.Context) error {
 		return nil
 	}
 	if resumed {
-		if err := taken(s.dir.settings.Coordinators); err != nil {
+		if err := awaitFree(ctx, s.dir.settings.Coordinators); err != nil {
 			return fmt.Errorf("supervisor: a coordinator must listen where it did when the job began: %w", err)
 		}
 	}
@@ -208,7 +208,11 @@ func (s *supervisor) ask(f func(context.Context) func()) {
 func (s *supervisor) happened(p *slot, what Happening, detail string) {
 	s.opts.Logger.Info(string(what), "process", p.name(), "detail", detail)
 	if s.opts.Event != nil {
-		s.opts.Event(Event{At: time.Now(), Process: p.name(), What: what, Detail: detail})
+		e := Event{At: time.Now(), Process: p.name(), What: what, Detail: detail}
+		if p.proc != nil {
+			e.PID = p.proc.pid()
+		}
+		s.opts.Event(e)
 	}
 }
 

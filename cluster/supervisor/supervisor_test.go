@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -268,11 +269,21 @@ func TestFailedJob(t *testing.T) {
 
 func TestKilledIsStartedAgain(t *testing.T) {
 	r := begin(t, "steady", t.TempDir(), nil)
-	r.await(Started, 3)
+	pids := map[string]int{}
+	for _, e := range r.await(Started, 3) {
+		require.Positive(t, e.PID)
+		pids[e.Process] = e.PID
+	}
 	for i, target := range []cluster.Target{cluster.TargetWorker, cluster.TargetTwo, cluster.TargetAll} {
 		r.reached()
 		r.kill <- target
-		r.await(Started, i+1)
+		for _, e := range r.await(Killed, i+1) {
+			require.Equal(t, pids[e.Process], e.PID)
+		}
+		for _, e := range r.await(Started, i+1) {
+			require.NotEqual(t, pids[e.Process], e.PID)
+			pids[e.Process] = e.PID
+		}
 	}
 	r.far.set(func(s *cluster.Status) { s.State = cluster.JobFinished })
 	require.NoError(t, r.end())
@@ -461,4 +472,19 @@ func isLocked(t *testing.T, path string) bool {
 	}
 	require.NoError(t, lock.Close())
 	return false
+}
+
+// A port that is about to come free is waited for, one that stays taken is not waited for long.
+func TestAwaitFree(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	addresses := []string{l.Addr().String()}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	require.ErrorIs(t, awaitFree(ctx, addresses), syscall.EADDRINUSE)
+	require.ErrorIs(t, awaitFree(t.Context(), addresses), syscall.EADDRINUSE)
+	result := make(chan error, 1)
+	go func() { result <- awaitFree(t.Context(), addresses) }()
+	require.NoError(t, l.Close())
+	require.NoError(t, <-result)
 }

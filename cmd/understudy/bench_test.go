@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/understudy-stream/understudy/internal/bench"
 )
 
 // benched runs a benchmark to its end and gives the object that it prints.
@@ -145,6 +147,29 @@ func TestBenchCheckpoint(t *testing.T) {
 	requireReport(t, report, "What checkpoints of a big state cost")
 }
 
+// The text has a line per kill, and the phases with their 90th percentile.
+func TestBenchRecoveryText(t *testing.T) {
+	r := &bench.Recovery{
+		Experiment: bench.Single, Kills: 2, Records: 1000, Rate: 10, FullRate: 20, Unsettled: 1, NoticedP50: 1.25, NoticedP90: 2.5,
+		Phases: bench.Phases{CaughtUp: 100}, PhasesP90: bench.Phases{CaughtUp: 200.5},
+		PerKill: []bench.KillTime{
+			{At: 12.5, Processes: []string{"worker-1"}, Settled: true, TasksLost: 5, Partitions: []string{"a", "b"}, FirstOutput: []float64{150, 161.7},
+				Unaffected: 12.34},
+			{At: 24, Processes: []string{"worker-2"}, Unsettled: "1 tasks recover", Unaffected: -1},
+		},
+	}
+	var b strings.Builder
+	require.NoError(t, writeRecovery(&b, r, "text"))
+	text := strings.Join(strings.Fields(b.String()), " ")
+	for _, want := range []string{
+		"2 kills, 1000 records at 10/s (without pacing: 20/s)", "1 kills came before the job had settled",
+		"12.5 s worker-1 5 2 12.3 ms 150, 162 ms", "24.0 s worker-2 0 0 no others none died (not settled: 1 tasks recover)",
+		"task noticed 1.2 2.5", "task caught up 100.0 200.5",
+	} {
+		require.Contains(t, text, want)
+	}
+}
+
 // A short recovery of a query of Nexmark: a worker is killed, and the rows are those of the plain program.
 func TestBenchRecovery(t *testing.T) {
 	report := filepath.Join(t.TempDir(), "report.html")
@@ -154,6 +179,10 @@ func TestBenchRecovery(t *testing.T) {
 	require.EqualValues(t, 0, r["lost"])
 	require.EqualValues(t, 0, r["duplicates"])
 	require.Positive(t, r["tasks_lost"])
+	kills := r["per_kill"].([]any)
+	require.Len(t, kills, 1)
+	require.Positive(t, kills[0].(map[string]any)["tasks_lost"])
+	require.NotEmpty(t, kills[0].(map[string]any)["partitions"], "whoever is killed has a task of the sink")
 	for _, field := range []string{
 		"first_output_ms_p50", "first_output_ms_p99", "no_output_ms_max_unaffected", "latency_ms_p99_100s", "back_to_normal_ms", "machine",
 	} {

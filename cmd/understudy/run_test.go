@@ -28,13 +28,13 @@ func TestKillsExactlyOnce(t *testing.T) {
 		name, target string
 		input        string
 	}{
-		{"tasks", "task", goTree(t, 2, 4)},
-		{"workers", "worker", goTree(t, 2, 4)},
-		{"tasks, generated input", "task", texts(t, 4, 80000)},
+		{"tasks", "task", goTree(t, 2, 1)},
+		{"workers", "worker", goTree(t, 2, 1)},
+		{"tasks, generated input", "task", texts(t, 4, 40000)},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			out := filepath.Join(t.TempDir(), "out")
-			sum := run(t, "wordcount", c.input, out, "--chaos", "kill=100ms,limit=30,target="+c.target, "--seed", earlyKills, "--checkpoint-interval", "200ms").summary()
+			sum := run(t, "wordcount", c.input, out, "--chaos", "kill=50ms,limit=30,target="+c.target, "--seed", earlyKills, "--checkpoint-interval", "200ms").summary()
 			require.GreaterOrEqual(t, sum.Kills, 3)
 			require.Zero(t, sum.Rollbacks)
 			require.Positive(t, sum.DuplicatesDropped)
@@ -47,9 +47,9 @@ func TestKillsExactlyOnce(t *testing.T) {
 // In at-least-once mode nothing is lost, but records are seen twice, and the check that finds nothing in exactly-once mode
 // finds that: a count that is taken up again at its checkpoint repeats values, and one whose input comes again goes too far.
 func TestKillsAtLeastOnce(t *testing.T) {
-	input, out := goTree(t, 2, 4), filepath.Join(t.TempDir(), "out")
+	input, out := goTree(t, 2, 1), filepath.Join(t.TempDir(), "out")
 	sum := run(t, "wordcount", input, out, "--mode", "at-least-once",
-		"--chaos", "kill=250ms,target=task,limit=10", "--seed", earlyKills, "--checkpoint-interval", "50ms").summary()
+		"--chaos", "kill=100ms,target=task,limit=10", "--seed", earlyKills, "--checkpoint-interval", "50ms").summary()
 	require.Positive(t, sum.Kills)
 	require.Zero(t, sum.Rollbacks)
 	code, violations := verified(t, "running", "--output", out, "--words", input)

@@ -146,6 +146,7 @@ type fault struct {
 	at    int // 0: never
 	when  moment
 	once  bool
+	whole bool // the step that it failed cannot be cut in half
 	told  bool // an error was put down to it
 }
 
@@ -154,6 +155,9 @@ func (f *fault) do(step, half func() error) error {
 	f.mu.Lock()
 	f.steps++
 	n, at, when, once := f.steps, f.at, f.when, f.once
+	if n == at {
+		f.whole = half == nil
+	}
 	f.mu.Unlock()
 	switch {
 	case at == 0 || n < at || once && n > at:
@@ -221,42 +225,63 @@ func (w *causalWorld) liveFaulty(f *fault, seed uint64) (done bool) {
 	return !f.came()
 }
 
-// caseCrashInStep kills the process before, in the middle of and after each of its steps, and its successor at one of the steps
-// of the recovery.
-func caseCrashInStep(t testing.TB, s *causalSuite) {
+// eachFault tries a fault before, in the middle of and after each step, until the step does not come. A step that cannot be cut in half
+// has no middle: failing there is failing before it.
+func eachFault(once bool, try func(f *fault) (came bool)) {
+	var whole []bool
 	for when := range moments {
-		for at := 1; ; at++ {
-			w := s.world(t)
-			f := &fault{at: at, when: when}
-			if w.liveFaulty(f, 1) {
+		for at := 1; when != halfway || at <= len(whole); at++ {
+			if when == halfway && whole[at-1] {
+				continue
+			}
+			f := &fault{at: at, when: when, once: once}
+			if !try(f) {
 				break
 			}
-			w.t = &during{TB: t, what: f}
-			w.liveFaulty(&fault{at: 1 + at%7, when: (when + 1) % moments}, 2)
-			w.must(w.live(w.process(), rand.New(rand.NewPCG(3, 1)), -1))
-			w.finish()
+			if when == before {
+				whole = append(whole, f.whole)
+			}
 		}
 	}
 }
 
+// caseCrashInStep kills the process before, in the middle of and after each of its steps, and its successor at one of the steps
+// of the recovery.
+func caseCrashInStep(t testing.TB, s *causalSuite) {
+	eachFault(false, func(f *fault) (came bool) {
+		w := s.world(t)
+		if w.liveFaulty(f, 1) {
+			return false
+		}
+		w.t = &during{TB: t, what: f}
+		const steps = 7
+		next := (f.when + 1) % moments
+		if f.when == before && f.whole && f.at/steps%2 == 1 {
+			next = after // as behind a fault in the middle
+		}
+		w.liveFaulty(&fault{at: 1 + f.at%steps, when: next}, 2)
+		w.must(w.live(w.process(), rand.New(rand.NewPCG(3, 1)), -1))
+		w.finish()
+		return true
+	})
+}
+
 // caseFailedStep has one step fail, as when a connection breaks, and the same process go on.
 func caseFailedStep(t testing.TB, s *causalSuite) {
-	for when := range moments {
-		for at := 1; ; at++ {
-			w := s.world(t)
-			f := &fault{at: at, when: when, once: true}
-			w.t = &during{TB: t, what: f}
-			p, err := w.faulty(f)
-			if err != nil {
-				p, err = w.faulty(f)
-			}
-			w.must(err)
-			if w.livesOn(p, f) {
-				break
-			}
-			w.finish()
+	eachFault(true, func(f *fault) (came bool) {
+		w := s.world(t)
+		w.t = &during{TB: t, what: f}
+		p, err := w.faulty(f)
+		if err != nil {
+			p, err = w.faulty(f)
 		}
-	}
+		w.must(err)
+		if w.livesOn(p, f) {
+			return false
+		}
+		w.finish()
+		return true
+	})
 }
 
 // livesOn is live in a process in which one step fails. The writer fences again: as itself, or as its own successor. It tells

@@ -1,68 +1,112 @@
 package bench
 
 import (
-	"cmp"
 	"fmt"
+	"maps"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/understudy-stream/understudy"
+	"github.com/understudy-stream/understudy/cluster/supervisor"
 )
 
 // measure works out the figures from what was seen.
-func (r *Recovery) measure(sum *understudy.ClusterSummary, w *watcher, sink string) {
+func (r *Recovery) measure(p *pacedRun) {
+	sum, w := &p.sum, p.w
 	r.TasksRestarted, r.TasksLost, r.Rollbacks = sum.TasksRestarted, sum.TasksLost, sum.Rollbacks
 	r.Lost, r.Duplicates = w.lost(), w.duplicates+w.strange
-	slices.SortFunc(w.lines, func(a, b visible) int { return cmp.Compare(a.at, b.at) })
-	if len(w.lines) == 0 || len(sum.Acts) == 0 {
+	r.Kills = len(sum.Acts)
+	if len(w.bySeen.steps) == 0 || len(sum.Acts) == 0 {
 		return
 	}
-	r.Phases = phasesOf(sum)
-	var noticed, first []float64
-	zero := w.lines[0].due
-	for i, act := range sum.Acts {
-		k := KillTime{At: float64(act.At-zero) / 1e6, Processes: act.Processes, Partitions: []string{}, FirstOutput: []float64{}}
-		dead := map[string]bool{}
-		for j := range sum.Recoveries {
-			rec := &sum.Recoveries[j]
-			if rec.Act != i || rec.Moved {
-				continue
-			}
-			noticed = append(noticed, rec.Noticed)
-			if at := strings.LastIndexByte(rec.Name, '['); strings.Contains(rec.Name, sink) && at > 0 {
-				var index int
-				if _, err := fmt.Sscanf(rec.Name[at:], "[%d]", &index); err == nil {
-					dead[fmt.Sprintf("part-%05d.jsonl", index)] = true
-				}
-			}
-		}
-		for _, p := range w.parts {
-			longest, end := p.gap(act.At, act.At+around.Microseconds())
-			if !dead[p.name] {
-				k.Unaffected = max(k.Unaffected, float64(longest)/1000)
-				continue
-			}
-			after := 0.0
-			if longest > finestGap.Microseconds() {
-				after = float64(end-act.At) / 1000
-			}
-			k.Partitions, k.FirstOutput = append(k.Partitions, p.name), append(k.FirstOutput, after)
-			first = append(first, after)
-		}
+	r.phases(sum)
+	r.PerKill = killTimes(sum, w.parts, p.spec.sinkName())
+	r.expectations(p.kills)
+	var first []float64
+	for i := range r.PerKill {
+		k := &r.PerKill[i]
+		k.At = float64(sum.Acts[i].At-w.byDue.zero) / 1e6
+		first = append(first, k.FirstOutput...)
 		r.NoOutputMax = max(r.NoOutputMax, k.Unaffected)
-		r.PerKill = append(r.PerKill, k)
 	}
-	r.Kills = len(sum.Acts)
 	r.FirstOutputP50, r.FirstOutputP99 = quantile(first, 0.5), quantile(first, 0.99)
-	r.NoticedP50 = quantile(noticed, 0.5)
-	r.latencies(w.lines, sum.Acts[0].At, sum.Acts[len(sum.Acts)-1].At)
-	r.curve = curveOf(w.lines, zero, sum.Acts[0].At-curveBefore.Microseconds())
+	r.latencies(w.bySeen, min(beforeKill, p.o.Before), sum.Acts[0].At, sum.Acts[len(sum.Acts)-1].At)
+	r.curve = curveOf(w.byDue, sum.Acts[0].At-curveBefore.Microseconds())
 }
 
-// phasesOf is the median of each phase over the tasks that were restarted because of a kill.
-func phasesOf(sum *understudy.ClusterSummary) Phases {
-	var decided, collected, restored, replayed, first, caughtUp []float64
+// expectations notes in what state the job was when it was killed. Each kill is an act, unless there was nothing to kill.
+func (r *Recovery) expectations(kills []kill) {
+	for i := range r.PerKill {
+		k := &r.PerKill[i]
+		for len(kills) > 0 && !slices.Contains(k.Processes, kills[0].name) {
+			kills = kills[1:]
+		}
+		if len(kills) == 0 {
+			return
+		}
+		k.Settled, k.Unsettled, k.Waited = kills[0].unlike == "", kills[0].unlike, kills[0].waited.Seconds()
+		if kills = kills[1:]; !k.Settled {
+			r.Unsettled++
+		}
+	}
+}
+
+// killTimes is what a reader of the output saw of each kill.
+func killTimes(sum *understudy.ClusterSummary, parts map[string]*part, sink string) (times []KillTime) {
+	lost := make([]int, len(sum.Acts))
+	died := make([]deaths, len(sum.Acts))
+	for i := range died {
+		died[i] = deaths{}
+	}
+	for j := range sum.Recoveries {
+		rec := &sum.Recoveries[j]
+		if rec.Act < 0 || rec.Moved {
+			continue
+		}
+		lost[rec.Act]++
+		if index, is := sinkTask(rec.Name, sink); is {
+			died[rec.Act][fmt.Sprintf("part-%05d.jsonl", index)] = max(rec.Decided, rec.Collected)
+		}
+	}
+	names := slices.Sorted(maps.Keys(parts))
+	for i, act := range sum.Acts {
+		k := KillTime{Processes: act.Processes, TasksLost: lost[i], Partitions: []string{}, FirstOutput: []float64{}, Unaffected: -1}
+		for _, name := range names {
+			p := parts[name]
+			if ready, is := died[i][name]; is {
+				k.Partitions = append(k.Partitions, name)
+				if at := p.after(act.At + int64(ready*1000)); at > 0 {
+					k.FirstOutput = append(k.FirstOutput, float64(at-act.At)/1000)
+				}
+			} else if !diedAround(sum.Acts, died, act.At, name) {
+				longest := p.gap(act.At, act.At+around.Microseconds())
+				k.Unaffected = max(k.Unaffected, float64(longest)/1000)
+			}
+		}
+		times = append(times, k)
+	}
+	return times
+}
+
+// deaths are the partitions whose task died by a kill, each with how many milliseconds later what the task needs had been collected: nothing
+// new can have come before, and what is seen before was written by the life that died.
+type deaths map[string]float64
+
+// diedAround tells whether the task of a partition died by a kill so near in time that what is seen of it may be the gap after that.
+func diedAround(acts []supervisor.Act, died []deaths, at int64, name string) bool {
+	for i := range acts {
+		if d := acts[i].At - at; max(d, -d) <= around.Microseconds() {
+			if _, is := died[i][name]; is {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// phases works out how far tasks were that were restarted because of a kill.
+func (r *Recovery) phases(sum *understudy.ClusterSummary) {
+	var noticed, decided, collected, restored, replayed, first, caughtUp []float64
 	note := func(to *[]float64, ms float64) {
 		if ms >= 0 {
 			*to = append(*to, ms)
@@ -73,6 +117,7 @@ func phasesOf(sum *understudy.ClusterSummary) Phases {
 		if rec.Act < 0 || rec.Moved {
 			continue
 		}
+		note(&noticed, rec.Noticed)
 		note(&decided, rec.Decided)
 		note(&collected, rec.Collected)
 		note(&restored, rec.Restored)
@@ -80,25 +125,25 @@ func phasesOf(sum *understudy.ClusterSummary) Phases {
 		note(&first, rec.FirstOutput)
 		note(&caughtUp, rec.Recovered)
 	}
-	return Phases{
-		Decided: quantile(decided, 0.5), Collected: quantile(collected, 0.5), Restored: quantile(restored, 0.5),
-		Replayed: quantile(replayed, 0.5), FirstOutput: quantile(first, 0.5), CaughtUp: quantile(caughtUp, 0.5),
-	}
-}
-
-// latencies works out the figures about latency from due to visible.
-func (r *Recovery) latencies(lines []visible, firstKill, lastKill int64) {
-	var before, after []float64
-	for _, l := range lines {
-		switch late := float64(l.at-l.due) / 1000; {
-		case l.at < firstKill && l.at > firstKill-int64(5e6):
-			before = append(before, late)
-		case l.at >= firstKill && l.at < firstKill+reportAfter.Microseconds():
-			after = append(after, late)
+	of := func(q float64) Phases {
+		return Phases{
+			Decided: quantile(decided, q), Collected: quantile(collected, q), Restored: quantile(restored, q),
+			Replayed: quantile(replayed, q), FirstOutput: quantile(first, q), CaughtUp: quantile(caughtUp, q),
 		}
 	}
-	r.LatencyBefore, r.LatencyP50, r.LatencyP99 = quantile(before, 0.5), quantile(after, 0.5), quantile(after, 0.99)
-	r.BackToNormal = backToNormal(lines, lastKill, r.LatencyBefore)
+	r.NoticedP50, r.NoticedP90 = quantile(noticed, 0.5), quantile(noticed, 0.9)
+	r.Phases, r.PhasesP90 = of(0.5), of(0.9)
+}
+
+// beforeKill is the time before the first kill of which the latency is what is normal, unless the job has run under load for less.
+const beforeKill = 5 * time.Second
+
+// latencies works out the figures about latency from due to visible, by when lines were seen.
+func (r *Recovery) latencies(seen *lateness, normal time.Duration, firstKill, lastKill int64) {
+	before := seen.between(firstKill-normal.Microseconds(), firstKill)
+	after := seen.between(firstKill, firstKill+reportAfter.Microseconds())
+	r.LatencyBefore, r.LatencyP50, r.LatencyP99 = before.millis(0.5), after.millis(0.5), after.millis(0.99)
+	r.BackToNormal = backToNormal(seen, lastKill, r.LatencyBefore)
 }
 
 const (
@@ -109,18 +154,14 @@ const (
 )
 
 // backToNormal is Definition.
-func backToNormal(lines []visible, kill int64, before float64) float64 {
+func backToNormal(seen *lateness, kill int64, before float64) float64 {
 	limit := max(before*within, before+orMillis)
 	calm := int64(-1)
-	for at := kill; at < lines[len(lines)-1].at; at += rollingStep.Microseconds() {
-		from, _ := slices.BinarySearchFunc(lines, at-rollingWindow.Microseconds(), func(l visible, t int64) int { return cmp.Compare(l.at, t) })
-		to, _ := slices.BinarySearchFunc(lines, at, func(l visible, t int64) int { return cmp.Compare(l.at, t) })
-		var window []float64
-		for _, l := range lines[from:to] {
-			window = append(window, float64(l.at-l.due)/1000)
-		}
-		switch {
-		case len(window) == 0 || quantile(window, 0.5) > limit:
+	first := seen.zero + (kill-seen.zero+seen.step-1)/seen.step*seen.step // so that windows are whole steps
+	for at := first; at < seen.end(); at += seen.step {
+		window := seen.between(at-rollingWindow.Microseconds(), at)
+		switch p50 := window.millis(0.5); {
+		case p50 < 0 || p50 > limit:
 			calm = -1
 		case calm < 0:
 			calm = at
@@ -151,29 +192,12 @@ const (
 	curveBefore = 5 * time.Second // the first kill
 )
 
-// curveOf is the latency over time, by when records were due, so that a stall shows in all that came due meanwhile. Lines are sorted by
-// when they were seen.
-func curveOf(lines []visible, zero, from int64) (curve []instant) {
-	byDue := slices.Clone(lines)
-	slices.SortFunc(byDue, func(a, b visible) int { return cmp.Compare(a.due, b.due) })
-	var late []float64
-	step := from
-	end := func() {
-		if len(late) > 0 {
-			curve = append(curve, instant{at: float64(step-zero) / 1e6, p50: quantile(late, 0.5), p99: quantile(late, 0.99)})
-			late = late[:0]
+// curveOf is the latency over time, by when records were due, so that a stall shows in all that came due meanwhile.
+func curveOf(due *lateness, from int64) (curve []instant) {
+	for i := max(0, (from-due.zero)/due.step); i < int64(len(due.steps)); i++ {
+		if c := due.steps[i]; len(c) > 0 {
+			curve = append(curve, instant{at: float64(i*due.step) / 1e6, p50: c.millis(0.5), p99: c.millis(0.99)})
 		}
 	}
-	for _, l := range byDue {
-		if l.due < from {
-			continue
-		}
-		if l.due >= step+curveStep.Microseconds() {
-			end()
-			step = from + (l.due-from)/curveStep.Microseconds()*curveStep.Microseconds()
-		}
-		late = append(late, float64(l.at-l.due)/1000)
-	}
-	end()
 	return curve
 }

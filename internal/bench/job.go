@@ -24,11 +24,12 @@ type Spec struct {
 	IntervalMS  int64  // of checkpoints
 	Mode        understudy.Mode
 	Dir         string // output and state are below
+	Start       int64  // when the first record is due, milliseconds since the Unix epoch
+	Ends        bool   // perhaps before all records were sent: see endAt
 
 	// Of a query of Nexmark, instead of three stateful maps:
 	Query     Experiment // empty: three maps
 	EventRate uint64     // events per second of event time
-	Start     int64      // when event 0 is due, milliseconds since the Unix epoch
 
 	// Of what `bench latency` measures, instead of these:
 	Sink          string // URL; empty: something else is measured
@@ -80,12 +81,22 @@ func (s *Spec) Job() (*operator.Job, error) {
 	if s.Query == "" {
 		return s.threeMaps(name), nil
 	}
-	return nexmark.Build(string(s.Query), nexmark.Options{
+	o := nexmark.Options{
 		Name: name, Sink: file.Sink(s.output(), file.SinkOptions{}),
 		Source: nexmark.SourceOptions{
 			Events: s.Records, Rate: s.Rate, Start: s.Start, EventRate: s.EventRate, Splits: s.Parallelism,
 		},
-	})
+	}
+	if s.Ends {
+		o.Over = s.over
+	}
+	return nexmark.Build(string(s.Query), o)
+}
+
+// over tells a reader of events where to end.
+func (s *Spec) over() func(uint64) (bool, error) {
+	e := newEnding(s.end())
+	return func(n uint64) (bool, error) { return e.over(n, dueOf(s.Start, n, s.Rate)) }
 }
 
 // sinkName is how the operator is named that writes the output.
@@ -99,8 +110,11 @@ func (s *Spec) sinkName() string {
 // threeMaps is a chain of three stateful maps, with a shuffle before each.
 func (s *Spec) threeMaps(name string) *operator.Job {
 	job := operator.NewJob(name)
-	stream := operator.From(job, "ticks", operator.Source[tick](&ticks{count: s.Records, rate: s.Rate, parts: s.Parallelism}),
-		operator.WithCodec[tick](tickCodec{}))
+	source := &ticks{count: s.Records, rate: s.Rate, parts: s.Parallelism, start: s.Start}
+	if s.Ends {
+		source.end = s.end()
+	}
+	stream := operator.From(job, "ticks", operator.Source[tick](source), operator.WithCodec[tick](tickCodec{}))
 	for i := range 3 {
 		shift, keys, pad := uint64(i), s.Keys, s.StateBytes
 		keyed := operator.KeyBy(stream, func(t tick) uint64 { return scatter(t.N+shift) % keys })
@@ -120,6 +134,9 @@ func scatter(x uint64) uint64 {
 }
 
 func (s *Spec) output() string { return s.Dir + "/out" }
+
+// end is where the job's ending is written.
+func (s *Spec) end() string { return s.Dir + "/end" }
 
 // Run runs the job on processes. In a child it does not return.
 func (s *Spec) Run(ctx context.Context, p understudy.Processes) (understudy.ClusterSummary, error) {

@@ -2,6 +2,7 @@ package bench
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 
 	"github.com/understudy-stream/understudy/internal/bench/report"
@@ -139,17 +140,39 @@ func (r *Recovery) Page() report.Page {
 		p99.X, p99.Y = append(p99.X, c.at), append(p99.Y, c.p99)
 	}
 	var marks []report.Mark
-	table := report.Table{Title: "Kills", Heads: []string{"at, s", "processes", "partitions that died", "first new output, ms", "longest gap of others, ms"}}
+	table := report.Table{Title: "Kills", Heads: []string{
+		"at, s", "processes", "tasks lost", "partitions that died", "first new output, ms", "longest gap of others", "before"}}
 	for _, k := range r.PerKill {
 		marks = append(marks, report.Mark{X: k.At})
+		before := "settled"
+		if !k.Settled {
+			before = k.Unsettled
+		}
 		table.Rows = append(table.Rows, []string{
-			fmt.Sprintf("%.1f", k.At), strings.Join(k.Processes, ", "), strings.Join(k.Partitions, ", "), listed(k.FirstOutput), fmt.Sprintf("%.1f", k.Unaffected),
+			fmt.Sprintf("%.1f", k.At), strings.Join(k.Processes, ", "), strconv.Itoa(k.TasksLost), strings.Join(k.Partitions, ", "), listed(k.FirstOutput),
+			k.LongestGap(), before,
 		})
 	}
 	p.Figures = []report.Figure{report.Times("Latency by when a record was due", "Dashed lines are kills.", "seconds since the first record was due",
 		"ms", []report.Curve{p50, p99}, marks)}
 	p.Tables = []report.Table{table}
 	return p
+}
+
+// FirstOutputs lists the times of FirstOutput.
+func (k *KillTime) FirstOutputs() string {
+	if len(k.FirstOutput) == 0 {
+		return "none died"
+	}
+	return listed(k.FirstOutput) + " ms"
+}
+
+// LongestGap is Unaffected as text.
+func (k *KillTime) LongestGap() string {
+	if k.Unaffected < 0 {
+		return "no others"
+	}
+	return milliText(k.Unaffected)
 }
 
 func listed(values []float64) string {

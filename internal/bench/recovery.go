@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"time"
 
 	"github.com/understudy-stream/understudy"
@@ -38,11 +37,13 @@ type RecoveryOptions struct {
 	// while to come; Q8's is what is in a window of event time, so it sets how fast that passes, up to MaxStateMBOfQ8.
 	StateMB  int
 	Interval time.Duration // of checkpoints
-	// Before and After are how long the job runs under load before the first kill and after the last.
+	// Before and After are how long the job runs under load before the first kill and after the last, at least.
 	Before, After time.Duration
-	Seed          uint64
-	Dir           string // must be empty
-	Log           func(format string, args ...any)
+	// Settle is how long a kill waits for the job to be settled, at most: see killer.
+	Settle time.Duration
+	Seed   uint64
+	Dir    string // must be empty
+	Log    func(format string, args ...any)
 }
 
 // Recovery is what an experiment measured. Times are milliseconds; -1 where there is nothing to measure.
@@ -54,7 +55,9 @@ type Recovery struct {
 	FirstOutputP50  float64    `json:"first_output_ms_p50"` // from kill -9 to the first new line of a partition whose task died
 	FirstOutputP99  float64    `json:"first_output_ms_p99"`
 	NoticedP50      float64    `json:"noticed_ms_p50"`
+	NoticedP90      float64    `json:"noticed_ms_p90"`
 	Phases          Phases     `json:"phases_ms_p50"`
+	PhasesP90       Phases     `json:"phases_ms_p90"`
 	NoOutputMax     float64    `json:"no_output_ms_max_unaffected"` // the longest gap of a partition that lost no task, while it had something to show
 	LatencyP50      float64    `json:"latency_ms_p50_100s"`         // from due to visible, in the 100 s after the first kill
 	LatencyP99      float64    `json:"latency_ms_p99_100s"`
@@ -68,13 +71,14 @@ type Recovery struct {
 	Duplicates      uint64     `json:"duplicates"`
 	StateMB         int        `json:"state_mb"`
 	CheckpointBytes int64      `json:"checkpoint_bytes"`
+	Unsettled       int        `json:"kills_unsettled"` // of a job that had not settled in time
 	PerKill         []KillTime `json:"per_kill"`
 	Machine         Machine    `json:"machine"`
 
 	curve []instant
 }
 
-// Phases are how far a restarted task was, counted from kill -9; medians over all of them.
+// Phases are how far a restarted task was, counted from kill -9: a quantile over all of them, -1 where there is none.
 type Phases struct {
 	Decided     float64 `json:"decided"`
 	Collected   float64 `json:"collected"`
@@ -88,24 +92,29 @@ type Phases struct {
 type KillTime struct {
 	At          float64   `json:"at_s"` // since the first record was due
 	Processes   []string  `json:"processes"`
-	Partitions  []string  `json:"partitions"` // whose tasks died
-	FirstOutput []float64 `json:"first_output_ms"`
-	Unaffected  float64   `json:"no_output_ms_unaffected"`
+	Settled     bool      `json:"settled"`                 // the job was, when it was killed
+	Unsettled   string    `json:"unsettled,omitempty"`     // why it was not
+	Waited      float64   `json:"waited_s"`                // for it to settle, since the kill before
+	TasksLost   int       `json:"tasks_lost"`              // that ran on what was killed
+	Partitions  []string  `json:"partitions"`              // whose tasks died
+	FirstOutput []float64 `json:"first_output_ms"`         // of these, unless none came any more
+	Unaffected  float64   `json:"no_output_ms_unaffected"` // -1: all died, if not by this kill, then by one just before or after
 }
 
 // Definition says what BackToNormal means.
 const Definition = "back to normal: from the last kill until the rolling median over 1 s of the latency from due to visible is within 10% of (or 1 ms from) the median before the first kill, and stays so for 1 s"
 
 const (
-	calibration = 3_000_000       // records
-	spacing     = 3 * time.Second // between kills of Single, plus up to one checkpoint interval
-	inARow      = 300 * time.Millisecond
+	calibration = 3_000_000 // records
+	connected   = 3         // kills of Row and Together
+	rowStep     = 300 * time.Millisecond
 	around      = 2500 * time.Millisecond // after a kill, in which gaps are looked for
 	reportAfter = 100 * time.Second
-	slack       = 1.2 // more records than the plan needs
-	finestGap   = 5 * time.Millisecond
+	slack       = 1.2                     // more records than the longest run needs
 	untilStart  = 1500 * time.Millisecond // from the start of the processes to when the first record is due
 	upToDate    = 2 * time.Second         // behind what is due: statuses come late
+	leastAfter  = 2 * time.Second         // from the last kill to the end: see endAt
+	catchingUp  = 1.5                     // times as long as it should take at the start
 )
 
 // What the state of the queries comes to, as measured: bytes in checkpoints.
@@ -138,14 +147,10 @@ func Recover(ctx context.Context, o RecoveryOptions) (Recovery, error) {
 	r := Recovery{Experiment: o.Experiment, Rate: o.Rate, StateMB: o.StateMB, BackToNormal: -1, NoOutputMax: -1, Machine: ThisMachine()}
 	spec, history := o.spec()
 	if r.Rate == 0 || history > 0 {
-		full := spec
-		full.Records, full.Dir = calibration, o.Dir+"/full"
-		o.Log("measuring how much goes through without pacing (%d records)", full.Records)
-		sum, err := full.Run(ctx, understudy.Processes{})
-		if err != nil {
+		var err error
+		if r.FullRate, err = o.fullRate(ctx, spec); err != nil {
 			return r, fmt.Errorf("bench: without pacing: %w", err)
 		}
-		r.FullRate = uint64(float64(full.Records) / sum.Seconds)
 	}
 	switch {
 	case r.Rate == 0:
@@ -153,113 +158,119 @@ func Recover(ctx context.Context, o RecoveryOptions) (Recovery, error) {
 	case history > 0 && r.Rate >= r.FullRate:
 		return r, fmt.Errorf("bench: %d records per second are due, but only %d go through: the job would never catch up", r.Rate, r.FullRate)
 	}
-	schedule := o.schedule()
-	length := schedule[len(schedule)-1].after + o.After + 2*time.Second
-	spec.Rate, spec.Dir = r.Rate, o.Dir+"/paced"
-	spec.Records = uint64(length.Seconds() * float64(r.Rate) * slack)
+	run := pacedRun{o: &o, spec: spec, history: history}
+	run.spec.Rate, run.spec.Dir, run.spec.Ends = r.Rate, o.Dir+"/paced", true
 	if history > 0 { // while what has been before comes, at full speed, more comes due
-		spec.Records += history + uint64(float64(history)*float64(r.Rate)/float64(r.FullRate-r.Rate))
+		run.catchUp = time.Duration(float64(history) / float64(r.FullRate-r.Rate) * float64(time.Second))
 	}
-	r.Records = spec.Records
-	o.Log("%d records at %d per second, %d of them before the pace begins, %d kills", spec.Records, r.Rate, history, len(schedule))
-	sum, w, err := paced(ctx, &spec, history, schedule, &r)
+	run.spec.Records = history + uint64(run.longest().Seconds()*float64(r.Rate)*slack)
+	o.Log("%d records per second, %d records before the pace begins, %d kills, each when the job has settled", r.Rate, history, o.kills())
+	err := run.run(ctx)
 	if err != nil {
 		return r, err
 	}
-	r.measure(&sum, w, spec.sinkName())
+	r.Records, r.CheckpointBytes = run.sent, run.checkpointBytes
+	r.measure(&run)
 	return r, nil
 }
 
-// appointment is a kill to come.
-type appointment struct {
-	after time.Duration // since the job began to run
-	names []string
+// fullRate is how many records per second go through without pacing. The output is watched as it is when it is measured.
+func (o *RecoveryOptions) fullRate(ctx context.Context, full Spec) (uint64, error) {
+	full.Records, full.Dir, full.Start = calibration, o.Dir+"/full", time.Now().UnixMilli()
+	o.Log("measuring how much goes through without pacing (%d records)", full.Records)
+	w := watch(&full)
+	sum, err := full.Run(ctx, understudy.Processes{})
+	if err = errors.Join(err, w.finish()); err != nil {
+		return 0, err
+	}
+	return uint64(float64(full.Records) / sum.Seconds), nil
 }
 
-func (o *RecoveryOptions) schedule() []appointment {
-	rng := rand.New(rand.NewPCG(o.Seed, o.Seed))
-	at := o.Before
-	name := func(i int) string { return fmt.Sprintf("worker-%d", i%o.Workers) }
-	var s []appointment
-	switch o.Experiment {
-	case Row:
-		for i := range 3 {
-			s = append(s, appointment{after: at + time.Duration(i)*inARow, names: []string{name(i)}})
-		}
-	case Together:
-		s = append(s, appointment{after: at, names: []string{name(0), name(1), name(2)}})
-	default:
-		for range o.Kills {
-			s = append(s, appointment{after: at, names: []string{name(rng.IntN(o.Workers))}})
-			at += spacing + time.Duration(rng.Int64N(int64(o.Interval)+1))
-		}
-	}
-	return s
+// pacedRun is a run under load, in which workers are killed, and what came of it.
+type pacedRun struct {
+	o       *RecoveryOptions
+	spec    Spec          // of Records it has more than are ever sent, unless it takes longer than it may
+	history uint64        // records before the pace begins
+	catchUp time.Duration // how long they take
+
+	sent            uint64 // records
+	sum             understudy.ClusterSummary
+	w               *watcher
+	kills           []kill
+	checkpointBytes int64
 }
 
-// paced runs the job, watches its output and kills by the schedule, from when the job has caught up with what is due.
-func paced(ctx context.Context, s *Spec, history uint64, schedule []appointment, r *Recovery) (understudy.ClusterSummary, *watcher, error) {
-	expect, read := s.Records, tickLine
-	var g *golden
-	if s.Query != "" {
-		var err error
-		if g, err = newGolden(ctx, s); err != nil {
-			return understudy.ClusterSummary{}, nil, err
-		}
-		expect, read = uint64(len(g.rows)), g.read
-	}
-	past := time.Duration(float64(history) / float64(s.Rate) * float64(time.Second))
+// patience is how long after the start the job must have caught up with its pace.
+func (p *pacedRun) patience() time.Duration {
+	return time.Duration(float64(p.catchUp)*catchingUp) + p.o.Settle
+}
+
+// longest is how long a run takes at most.
+func (p *pacedRun) longest() time.Duration {
+	return untilStart + p.patience() + p.o.Before + time.Duration(p.o.kills())*(p.o.Settle+p.o.Interval+rowStep) + max(p.o.After, leastAfter)
+}
+
+// run runs the job, watches its output, kills, and says when it is over.
+func (p *pacedRun) run(ctx context.Context) error {
+	s := &p.spec
 	start := time.Now().Add(untilStart)
-	if g != nil {
-		s.Start = start.Add(-past).UnixMilli()
-		g.start = s.Start
-	}
-	kill := make(chan cluster.Target)
-	running := make(chan struct{})
-	began := false
-	p := understudy.Processes{Kill: kill, Status: func(st understudy.Status) {
-		r.CheckpointBytes = max(r.CheckpointBytes, st.Checkpoint.Bytes)
-		due := history + uint64(max(0, time.Since(start)-upToDate).Seconds()*float64(s.Rate))
-		if !began && st.Summary.RecordsOut > 0 && st.Summary.RecordsIn >= due {
-			began = true
-			close(running)
-		}
-	}}
+	s.Start = start.Add(-time.Duration(float64(p.history) / float64(s.Rate) * float64(time.Second))).UnixMilli()
+	k := newKiller(p.o, s.sinkName(), func(now time.Time) uint64 {
+		return p.history + uint64(max(0, now.Sub(start)-upToDate).Seconds()*float64(s.Rate))
+	}, start.Add(p.patience()))
+	l, target := newLookout(), make(chan cluster.Target)
+	ctx, fail := context.WithCancelCause(ctx)
+	defer fail(nil)
 	killing, stop := context.WithCancel(ctx)
 	done := make(chan struct{})
+	p.sent = s.Records
 	go func() {
 		defer close(done)
-		follow(killing, schedule, running, kill)
-	}()
-	w := watch(s.output(), expect, read)
-	sum, err := s.Run(ctx, p)
-	stop()
-	<-done
-	return sum, w, errors.Join(err, w.finish())
-}
-
-// follow kills by the schedule.
-func follow(ctx context.Context, schedule []appointment, running <-chan struct{}, kill chan<- cluster.Target) {
-	select {
-	case <-running:
-	case <-ctx.Done():
-		return
-	}
-	start := time.Now()
-	for _, a := range schedule {
-		wait := time.NewTimer(time.Until(start.Add(a.after)))
-		select {
-		case <-wait.C:
-		case <-ctx.Done():
-			wait.Stop()
-			return
-		}
-		for _, name := range a.names {
-			select {
-			case kill <- cluster.Target(name):
-			case <-ctx.Done():
-				return
+		if last, err := follow(killing, k, l.newest, target); err == nil {
+			if err := p.end(last.Add(max(p.o.After, leastAfter))); err != nil {
+				fail(err)
 			}
 		}
+	}()
+	p.w = watch(s)
+	var err error
+	p.sum, err = s.Run(ctx, understudy.Processes{Kill: target, Event: l.event, Status: func(st understudy.Status) {
+		p.checkpointBytes = max(p.checkpointBytes, st.Checkpoint.Bytes)
+		l.look(time.Now(), &st)
+	}})
+	stop()
+	<-done
+	if p.kills = k.done; len(p.kills) < p.o.kills() && err == nil {
+		p.o.Log("all records were processed before %d kills were made: the job took longer than it should", p.o.kills())
 	}
+	if err = errors.Join(err, p.w.finish()); err != nil {
+		return err
+	}
+	return p.account(ctx)
+}
+
+// end ends the job with what is due by then.
+func (p *pacedRun) end(due time.Time) error {
+	n := uint64(due.Sub(time.UnixMilli(p.spec.Start)).Seconds() * float64(p.spec.Rate))
+	if n >= p.spec.Records {
+		return nil // it ends by itself before
+	}
+	p.sent = n
+	return endAt(p.spec.end(), n, due)
+}
+
+// account compares what was seen with what was sent.
+func (p *pacedRun) account(ctx context.Context) error {
+	if p.spec.Query == "" {
+		p.w.end(p.sent)
+		return nil
+	}
+	p.o.Log("working out which rows should have come of %d records", p.sent)
+	s := p.spec
+	s.Records = p.sent
+	g, err := newGolden(ctx, &s)
+	if err != nil {
+		return err
+	}
+	return p.w.resolve(g)
 }

@@ -1,6 +1,9 @@
 package bench
 
-import "math/bits"
+import (
+	"fmt"
+	"math/bits"
+)
 
 // roll is which of the records that are expected were seen.
 type roll struct {
@@ -26,6 +29,25 @@ func (r *roll) call(n uint64) bool {
 		r.count++
 	}
 	return true
+}
+
+// end says that only so many records were sent: whatever was seen beyond is strange.
+func (r *roll) end(sent uint64) {
+	if sent > r.expect {
+		panic(fmt.Sprintf("bench: assertion: %d records were sent, %d at most were expected", sent, r.expect))
+	}
+	for n := sent; n < r.expect; n++ {
+		if r.seen[n/64] == 0 {
+			n |= 63 // the rest of the word
+			continue
+		}
+		if bit := uint64(1) << (n % 64); r.seen[n/64]&bit != 0 {
+			r.seen[n/64] &^= bit
+			r.count--
+			r.strange++
+		}
+	}
+	r.expect = sent
 }
 
 // lost is how many records were never seen.

@@ -22,7 +22,12 @@ type ticks struct {
 	count uint64
 	rate  uint64 // per second; 0: as fast as they are taken
 	parts int
+	start int64  // when the first is due, milliseconds since the Unix epoch; 0: a second after the job begins
+	end   string // path of the ending; empty: there is none
 }
+
+// dueOf is when a record is due, in microseconds, if the first is at start, in milliseconds.
+func dueOf(start int64, n, rate uint64) int64 { return start*1000 + int64(n*1_000_000/rate) }
 
 // tickSplit is a part, and when its first number is due. It is written down once in a job's life.
 type tickSplit struct {
@@ -33,10 +38,14 @@ type tickSplit struct {
 
 // Splits implements operator.Source.
 func (s *ticks) Splits(context.Context) ([]string, error) {
+	start := s.start * 1000
+	if start == 0 {
+		start = time.Now().Add(time.Second).UnixMicro()
+	}
 	var splits []string
 	for i := range s.parts {
 		text, err := json.Marshal(tickSplit{
-			Part: uint64(i), Parts: uint64(s.parts), Count: s.count, Rate: s.rate, Start: time.Now().Add(time.Second).UnixMicro(),
+			Part: uint64(i), Parts: uint64(s.parts), Count: s.count, Rate: s.rate, Start: start,
 		})
 		if err != nil {
 			return nil, err
@@ -52,6 +61,9 @@ func (s *ticks) Open(_ context.Context, text string, offset uint64) (operator.Re
 	if err := json.Unmarshal([]byte(text), &r.split); err != nil {
 		return nil, fmt.Errorf("bench: split %q: %w", text, err)
 	}
+	if s.end != "" {
+		r.ending = newEnding(s.end)
+	}
 	return r, nil
 }
 
@@ -61,6 +73,8 @@ type tickReader struct {
 	now   int64  // the last look at the clock, microseconds
 	ready chan struct{}
 	timer *time.Timer
+
+	ending *ending // nil: the split's count is the only one
 }
 
 // Next implements operator.Reader.
@@ -78,6 +92,13 @@ func (r *tickReader) Next() (tick, uint64, error) {
 		if due > r.now {
 			r.wake(time.Duration(due-r.now) * time.Microsecond)
 			return tick{}, 0, operator.ErrNotReady
+		}
+	}
+	if r.ending != nil {
+		if over, err := r.ending.over(n, due); err != nil {
+			return tick{}, 0, err
+		} else if over {
+			return tick{}, 0, io.EOF
 		}
 	}
 	r.next++

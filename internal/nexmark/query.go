@@ -73,6 +73,10 @@ type Options struct {
 	// Opened and Used, if they are set, are called when a reader of the stream is opened and when it has given its last event,
 	// for whoever measures how long that took. Each task calls them from its own goroutine.
 	Opened, Used func()
+	// Over, if it is set, is called when a reader is opened, and the function that it returns before each event that is due, with its
+	// number: true ends what the reader gives, before that event. It must say the same of an event each time, in all processes; then of
+	// all that come after it too.
+	Over func() func(number uint64) (bool, error)
 }
 
 // EnsureDefaults fills in what is zero.
@@ -104,7 +108,7 @@ func Build(query string, o Options) (*operator.Job, error) {
 	if err != nil {
 		return nil, err
 	}
-	source.opened, source.used = o.Opened, o.Used
+	source.opened, source.used, source.over = o.Opened, o.Used, o.Over
 	job := operator.NewJob(cmp.Or(o.Name, "nexmark-"+query))
 	queries[i].build(source.From(job, "events"), &o)
 	return job, nil

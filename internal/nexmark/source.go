@@ -17,6 +17,7 @@ type Source struct {
 	clock   func() time.Time
 
 	opened, used func() // may be nil; see Options
+	over         func() func(number uint64) (bool, error)
 }
 
 var _ operator.Source[Event] = (*Source)(nil)
@@ -78,6 +79,9 @@ func (s *Source) Open(_ context.Context, identity string, offset uint64) (operat
 		s.opened()
 	}
 	r := &reader{split: sp, generator: g, next: offset, used: s.used}
+	if s.over != nil {
+		r.over = s.over()
+	}
 	if sp.Rate > 0 {
 		r.pace = newPace(sp, s.clock)
 	}
@@ -92,24 +96,28 @@ type reader struct {
 	next      uint64
 	ahead     []Event // from the epoch that next is in
 	taken     int
-	used      func() // called at the end, once
+	used      func()                            // called at the end, once
+	over      func(number uint64) (bool, error) // nil: the split's end is the only one
 }
 
 // Next implements operator.Reader.
 func (r *reader) Next() (Event, uint64, error) {
 	if r.taken == len(r.ahead) {
 		if r.next = r.split.owned(r.next); r.next >= r.split.Events {
-			if r.used != nil {
-				r.used()
-				r.used = nil
-			}
-			return Event{}, r.next, io.EOF
+			return r.end()
 		}
 		n := min(EpochEvents-r.next%EpochEvents, r.split.Events-r.next)
 		r.ahead, r.taken = r.generator.Append(r.ahead[:0], r.next, int(n)), 0
 	}
 	if r.pace != nil && !r.pace.due(r.next) {
 		return Event{}, r.next, operator.ErrNotReady
+	}
+	if r.over != nil {
+		if over, err := r.over(r.next); err != nil {
+			return Event{}, r.next, err
+		} else if over {
+			return r.end()
+		}
 	}
 	e := &r.ahead[r.taken]
 	if r.split.Pacing == WallPacing {
@@ -118,6 +126,14 @@ func (r *reader) Next() (Event, uint64, error) {
 	r.taken++
 	r.next++
 	return *e, r.next, nil
+}
+
+func (r *reader) end() (Event, uint64, error) {
+	if r.used != nil {
+		r.used()
+		r.used = nil
+	}
+	return Event{}, r.next, io.EOF
 }
 
 // shift moves an event to the moment at which it is due; how long an auction lasts stays as it is.

@@ -6,6 +6,7 @@ import (
 	"io"
 	"math"
 	"math/rand/v2"
+	"slices"
 	"testing"
 	"time"
 
@@ -278,4 +279,32 @@ func TestSplitsTellOfTheirUse(t *testing.T) {
 		require.Equal(t, i+1, used)
 		require.NoError(t, r.Close())
 	}
+}
+
+// A stream that is said to be over ends before the event that was said, in each split, and when it is read again.
+func TestOverEndsSplits(t *testing.T) {
+	all := stream(t, Config{}, 0, 1234, 100)
+	s, splits := open(t, SourceOptions{Splits: 3})
+	s.over = func() func(uint64) (bool, error) { return func(n uint64) (bool, error) { return n >= 777, nil } }
+	var numbers []uint64
+	for _, split := range splits {
+		events, offsets := read(t, s, split, 0)
+		for _, e := range events {
+			require.Equal(t, all[e.Number], e)
+			numbers = append(numbers, e.Number)
+		}
+		again, _ := read(t, s, split, offsets[len(offsets)-1])
+		require.Empty(t, again)
+	}
+	slices.Sort(numbers)
+	require.Len(t, slices.Compact(numbers), 777)
+	require.EqualValues(t, 776, numbers[776])
+
+	broken := errors.New("broken")
+	s.over = func() func(uint64) (bool, error) { return func(uint64) (bool, error) { return false, broken } }
+	r, err := s.Open(context.Background(), splits[0], 0)
+	require.NoError(t, err)
+	_, _, err = r.Next()
+	require.ErrorIs(t, err, broken)
+	require.NoError(t, r.Close())
 }

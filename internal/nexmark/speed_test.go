@@ -41,11 +41,11 @@ func (nowhere) Open(context.Context, int, int) (operator.CausalStore, error) {
 // alone is a host that keeps nothing.
 type alone struct{}
 
-func (alone) Snapshot(*task.Task, task.Snapshot)               {}
-func (alone) Sealed(determinant.ChannelID, *inflightlog.Batch) {}
-func (alone) Taken(determinant.ChannelID, determinant.Seq)     {}
-func (alone) Replayed(*task.Task)                              {}
-func (alone) SetAside(*task.Task, task.Poison) error           { return nil }
+func (alone) Snapshot(*task.Task, task.Snapshot)                {}
+func (alone) Sealed(determinant.ChannelID, *inflightlog.Batch)  {}
+func (alone) Taken(determinant.ChannelID, determinant.Seq, int) {}
+func (alone) Replayed(*task.Task)                               {}
+func (alone) SetAside(*task.Task, task.Poison) error            { return nil }
 
 // q0Task is the whole of q0 in one task, with everything that exactly once asks of it: it records what it chooses, and its output goes
 // into an in-flight log, from where it is taken.

@@ -37,6 +37,7 @@ func looked(t *testing.T, tail *Tail) (lines []string) {
 func TestTail(t *testing.T) {
 	dir := t.TempDir()
 	tail := NewTail(filepath.Join(dir, "part-*"))
+	defer func() { require.NoError(t, tail.Close()) }()
 	require.Empty(t, looked(t, tail))
 	put(t, dir, "part-0", "one\nto")
 	put(t, dir, "other", "no\n")
@@ -53,10 +54,39 @@ func TestTail(t *testing.T) {
 	require.NoError(t, os.Rename(filepath.Join(dir, "copy"), filepath.Join(dir, "part-0")))
 	require.Equal(t, []string{"part-0 more"}, looked(t, tail))
 
+	// What a stopped writer adds to the file that was replaced is not to be seen.
+	old, err := os.OpenFile(filepath.Join(dir, "part-0"), os.O_APPEND|os.O_WRONLY, 0)
+	require.NoError(t, err)
+	text, err = os.ReadFile(filepath.Join(dir, "part-0"))
+	require.NoError(t, err)
+	put(t, dir, "copy", string(text))
+	require.NoError(t, os.Rename(filepath.Join(dir, "copy"), filepath.Join(dir, "part-0")))
+	_, err = old.WriteString("late\n")
+	require.NoError(t, errors.Join(err, old.Close()))
+	require.Empty(t, looked(t, tail))
+	put(t, dir, "part-0", "in time\n")
+	require.Equal(t, []string{"part-0 in time"}, looked(t, tail))
+
+	// A file that comes when the directory was not changed for long is found.
+	long := time.Now().Add(-time.Hour)
+	require.NoError(t, os.Chtimes(dir, long, long))
+	require.Empty(t, looked(t, tail))
+	put(t, dir, "part-2", "new\n")
+	require.Equal(t, []string{"part-2 new"}, looked(t, tail))
+
+	// Text gives whole lines with their ends.
+	put(t, dir, "part-2", "a\nb\nc")
+	var texts []string
+	require.NoError(t, tail.Text(func(part string, text []byte, _ time.Time) error {
+		texts = append(texts, part+" "+string(text))
+		return nil
+	}))
+	require.Equal(t, []string{"part-2 a\nb\n"}, texts)
+
 	// What is longer than one read comes whole.
-	long := strings.Repeat("x", readAtMost+10)
-	put(t, dir, "part-1", long+"\ny\n")
-	require.Equal(t, []string{"part-1 " + long, "part-1 y"}, looked(t, tail))
+	wide := strings.Repeat("x", readAtMost+10)
+	put(t, dir, "part-1", wide+"\ny\n")
+	require.Equal(t, []string{"part-1 " + wide, "part-1 y"}, looked(t, tail))
 
 	enough := errors.New("enough")
 	put(t, dir, "part-1", "z\n")

@@ -1,11 +1,13 @@
 package sim
 
 import (
+	"flag"
 	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/understudy-stream/understudy/causal"
 	"github.com/understudy-stream/understudy/determinant"
 	"github.com/understudy-stream/understudy/internal/mutation"
 )
@@ -44,8 +46,7 @@ var schedules = []schedule{
 	{mutation: mutation.PromotionWithoutCommit, options: Options{Shape: "line", Workers: 5}, script: lostDecision},
 }
 
-// scheduleSeeds is how many runs each schedule has, with the rule and without it.
-const scheduleSeeds = 40
+var scheduleSeeds = flag.Int("sim.schedules", 40, "how many seeds TestSchedule runs of each schedule")
 
 // TestSchedule runs schedules without a rule, until the checker sees it, and with it: then nothing is seen.
 func TestSchedule(t *testing.T) {
@@ -53,7 +54,7 @@ func TestSchedule(t *testing.T) {
 		t.Run(s.mutation.String(), func(t *testing.T) {
 			t.Parallel()
 			seen, happened := 0, 0
-			for seed := range uint64(scheduleSeeds) {
+			for seed := range uint64(*scheduleSeeds) {
 				r, v := s.run(seed, 0)
 				require.Nil(t, r.Violation, "seed %d, with the rule", seed)
 				if v == did {
@@ -67,7 +68,7 @@ func TestSchedule(t *testing.T) {
 				}
 			}
 			t.Logf("%d of %d runs show it", seen, happened)
-			require.Greater(t, happened, scheduleSeeds/3, "the schedule must come about in many worlds")
+			require.Greater(t, happened, *scheduleSeeds/3, "the schedule must come about in many worlds")
 			require.Positive(t, seen, "the checker %q must see it", s.checker)
 		})
 	}
@@ -97,7 +98,8 @@ func (w *World) hold(from, to *process) {
 // answers lists a worker's answers under way about a task.
 func (w *World) answers(from *process, t determinant.TaskID) []*letter {
 	return slices.DeleteFunc(slices.Clone(w.letters), func(l *letter) bool {
-		return l.from != from.id || l.control.Answer == nil || l.control.Answer.Task != t
+		a := l.control.Answer
+		return l.from != from.id || a == nil || !slices.ContainsFunc(a.Logs, func(c causal.Copy) bool { return c.Task == t })
 	})
 }
 

@@ -46,7 +46,7 @@ func TestDrainsAmongFaults(t *testing.T) {
 	require.Greater(t, sum.Moved, *drainSeeds/4)
 }
 
-// TestBalance kills workers, so that tasks are unevenly spread, and has them moved back.
+// TestBalance kills workers, so that tasks are unevenly spread, and has them moved back, and standbys too.
 func TestBalance(t *testing.T) {
 	sum := runDrains(t, func(seed uint64) Options {
 		return Options{
@@ -55,6 +55,7 @@ func TestBalance(t *testing.T) {
 		}
 	})
 	require.Greater(t, sum.Moved, *drainSeeds/4)
+	require.Greater(t, sum.Released, *drainSeeds/4)
 }
 
 func runDrains(t *testing.T, options func(seed uint64) Options) (sum Result) {
@@ -70,6 +71,6 @@ func runDrains(t *testing.T, options func(seed uint64) Options) (sum Result) {
 		}
 		return r
 	})
-	t.Logf("%d seeds: %v, %d workers drained, %d tasks moved", *drainSeeds, sum, sum.Drained, sum.Moved)
+	t.Logf("%d seeds: %v, %d workers drained, %d tasks moved, %d standbys released", *drainSeeds, sum, sum.Drained, sum.Moved, sum.Released)
 	return sum
 }

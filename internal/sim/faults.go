@@ -16,7 +16,7 @@ const (
 	KillAll                                   // all workers
 	KillTask                                  // one task dies and its worker lives
 	KillRecovering                            // the worker of a task that recovers
-	KillSaving                                // a worker, while a checkpoint is under way
+	KillSaving                                // a worker, while a checkpoint is under way: one that has prepared a transaction for it, if there is one
 	Suspect                                   // a worker is declared dead and goes on for a while
 	Pause                                     // a worker does nothing for a while
 	BreakLink                                 // the connection of two workers breaks
@@ -121,9 +121,8 @@ func (f *faults) tick() {
 		f.due = f.due[1:]
 		f.strike()
 	}
-	if f.saving && w.metadata.saving && w.chance(30) {
-		f.saving = false
-		f.killOne()
+	if f.saving && w.metadata.saving {
+		f.saving = !f.killSaving()
 	}
 	if w.opts.Script != nil && w.opts.Script(w) {
 		w.opts.Script = nil

@@ -218,7 +218,11 @@ func (m *metadata) follow(e *cluster.Entry) {
 		m.generation, m.dead = e.Decision.Generation, e.Decision.Dead
 		m.places = clonePlaces(e.Decision.Tasks)
 	case e.Assign != nil, e.Release != nil, e.Recover != nil:
+		before := m.places
 		m.places = clonePlaces(m.truth.coordinator.View().Places)
+		if r := e.Release; r != nil && len(m.places[r.Task].Standbys) < len(before[r.Task].Standbys) {
+			w.result.Released++
+		}
 	case e.Start != nil:
 		m.saving = true
 		w.modes.started(e.Start)

@@ -106,6 +106,9 @@ func (p *process) WakeLink(determinant.WorkerID) {}
 // WakeSink is part of cluster.Environment.
 func (p *process) WakeSink(determinant.TaskID) {}
 
+// Hold is part of cluster.Environment.
+func (p *process) Hold(determinant.TaskID) bool { return p.world.chance(4) }
+
 // Tell is part of cluster.Environment.
 func (p *process) Tell(to determinant.WorkerID, c cluster.Control) {
 	p.world.letters = append(p.world.letters, &letter{p.id, to, c, p.world.step + p.world.tail()})

@@ -197,9 +197,9 @@ func (w *World) compare(t int, batches []*inflightlog.Batch) {
 // nobody is the host of a task that is run again: nothing comes of it. It answers no calls.
 type nobody struct{}
 
-func (nobody) Snapshot(*task.Task, task.Snapshot)               {}
-func (nobody) Sealed(determinant.ChannelID, *inflightlog.Batch) {}
-func (nobody) Taken(determinant.ChannelID, determinant.Seq)     {}
-func (nobody) Replayed(*task.Task)                              {}
-func (nobody) SetAside(*task.Task, task.Poison) error           { return nil }
-func (nobody) Start(task.Call, func(result []byte, err error))  {}
+func (nobody) Snapshot(*task.Task, task.Snapshot)                {}
+func (nobody) Sealed(determinant.ChannelID, *inflightlog.Batch)  {}
+func (nobody) Taken(determinant.ChannelID, determinant.Seq, int) {}
+func (nobody) Replayed(*task.Task)                               {}
+func (nobody) SetAside(*task.Task, task.Poison) error            { return nil }
+func (nobody) Start(task.Call, func(result []byte, err error))   {}

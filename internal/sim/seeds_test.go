@@ -3,7 +3,9 @@ package sim
 import (
 	"flag"
 	"fmt"
+	"os"
 	"runtime"
+	"runtime/debug"
 	"sync"
 	"testing"
 
@@ -18,6 +20,14 @@ var (
 	depth = flag.Uint("sim.depth", 0, "run all seeds at this sharing depth")
 	kinds = flag.Uint("sim.kinds", 0, "only faults of these kinds, a bit each; 0: all")
 )
+
+// A world is small and soon dropped: collecting garbage at the usual rate is a quarter of all computing.
+func TestMain(m *testing.M) {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(400)
+	}
+	os.Exit(m.Run())
+}
 
 // TestSeeds runs whole jobs. A seed that fails is run again, with its story, by `make sim SEED=n`.
 func TestSeeds(t *testing.T) {

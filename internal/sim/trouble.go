@@ -171,6 +171,30 @@ func (f *faults) killOne() {
 	}
 }
 
+// killSaving kills a worker while a checkpoint is under way: soon, when one has prepared a transaction, and otherwise any at some time.
+func (f *faults) killSaving() bool {
+	w := f.world
+	patience := 30
+	for t, s := range w.held {
+		if s == nil {
+			continue
+		}
+		if patience = 300; len(s.undecided()) == 0 {
+			continue
+		}
+		if p := w.process(w.metadata.places[t].Worker); p != nil && p.sound() && !p.suspected && w.chance(4) {
+			w.trace("task %d has prepared something", t)
+			w.kill(p)
+			return true
+		}
+	}
+	if !w.chance(patience) {
+		return false
+	}
+	f.killOne()
+	return true
+}
+
 func (f *faults) killTask() {
 	for range 10 {
 		t := determinant.TaskID(f.world.rng.IntN(len(f.world.job.Tasks)))

@@ -65,6 +65,7 @@ type Result struct {
 	Lines       int // visible records at the end
 	Drained     int // workers that were drained
 	Moved       int // tasks that were handed over without a failure
+	Released    int // standbys that were taken away from tasks that had others
 	Switches    int // epochs of another mode or depth than the one before
 	Loose       int // tasks that were recovered without determinants
 	Committed   int // transactions that became visible
@@ -89,6 +90,7 @@ func (r *Result) add(o Result) {
 	r.Lines += o.Lines
 	r.Drained += o.Drained
 	r.Moved += o.Moved
+	r.Released += o.Released
 	r.Switches += o.Switches
 	r.Loose += o.Loose
 	r.Committed += o.Committed
