@@ -18,12 +18,10 @@ const (
 	batchBytes    = 1 << 20 // of subjects, headers as stored, and data
 )
 
-// What an answer to a request for a batch has in its headers, beside what the client's library has names for. Servers before 2.11 do not
-// know of batches: they give one message, which does not say how many are behind it.
+// What the client's library has no names for.
 const (
-	statusHeader  = "Status" // of an answer that is no message
-	endOfBatch    = "204"
-	pendingHeader = "Nats-Num-Pending"
+	statusHeader = "Status" // of an answer that is no message
+	endOfBatch   = "204"
 )
 
 var (
@@ -52,8 +50,8 @@ func (r *requests) batch(ctx context.Context, subject string, known *stored) (mo
 	}
 	within, done := r.link.bounded(ctx, r.link.options.Timeout)
 	defer done()
-	inbox := conn.NewInbox()
-	sub, err := conn.SubscribeSync(inbox)
+	inbox, answers := conn.NewInbox(), make(chan *client.Msg, batchMessages+1)
+	sub, err := conn.ChanSubscribe(inbox, answers)
 	if err != nil {
 		return nil, fmt.Errorf("nats: reading %s: %w", r.stream, err)
 	}
@@ -63,10 +61,8 @@ func (r *requests) batch(ctx context.Context, subject string, known *stored) (mo
 	}
 	begun := false
 	for before := uint64(0); ; {
-		answer, err := sub.NextMsgWithContext(within)
-		switch err = because(within, err); {
-		case errors.Is(err, client.ErrNoResponders):
-			return more, errUnanswered
+		answer, err := arrived(within, answers)
+		switch {
 		case errors.Is(err, client.ErrTimeout):
 			return more, errSilent
 		case err != nil:
@@ -87,6 +83,21 @@ func (r *requests) batch(ctx context.Context, subject string, known *stored) (mo
 	}
 }
 
+// arrived waits for an answer. Those that came before the connection broke count.
+func arrived(ctx context.Context, answers <-chan *client.Msg) (*client.Msg, error) {
+	select {
+	case m := <-answers:
+		return m, nil
+	case <-ctx.Done():
+	}
+	select {
+	case m := <-answers:
+		return m, nil
+	default:
+		return nil, context.Cause(ctx)
+	}
+}
+
 // batched decodes a message of a batch, the one behind the message with sequence before; nil at the batch's end.
 func (r *requests) batched(answer *client.Msg, before uint64) (*stored, error) {
 	h := answer.Header
@@ -97,10 +108,8 @@ func (r *requests) batched(answer *client.Msg, before uint64) (*stored, error) {
 		return nil, fmt.Errorf("status %s", status)
 	case status == "" && stream != r.stream:
 		return nil, fmt.Errorf("it is of stream %q", stream) // a mirror, which may keep other messages
-	case h.Get(pendingHeader) == "":
-		return nil, errors.New("it is no batch")
 	case err != nil:
-		return nil, err
+		return nil, err // a server before 2.11 gives one message, which does not say which one was before it
 	case after != before:
 		return nil, fmt.Errorf("something between messages %d and %d did not come", before, after)
 	case status == endOfBatch:
