@@ -63,7 +63,7 @@ func (p *part) first(ctx context.Context) (*stored, error) {
 // the stream is known to have, one that the leader gave or that ended the batch before, lacks nothing up to its last message; and
 // it is known to be over when there is the message that the leader said is the last.
 //
-// Invariant: all is not empty, and its first message is of the leader.
+// Invariant: all is not empty, and the leader has its first message, or had it when it was asked last.
 func (p *part) batches(ctx context.Context, subject string, all []*stored, to uint64) (_ []*stored, whole bool, err error) {
 	newest := all[len(all)-1]
 	if newest.Sequence >= to {
