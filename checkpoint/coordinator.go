@@ -11,8 +11,9 @@ import (
 // defaultRetry is the default of Config.Retry.
 const defaultRetry = 1000
 
-// postponed is how many intervals pass before a checkpoint starts although a task recovers.
-const postponed = 3
+// postponed is by which part of the interval a checkpoint may be late because a task recovers. Recoveries repeat what came since the last
+// one: if it waited for all of them, each might begin before the one before is over.
+const postponed = 2
 
 // Config says how a Coordinator goes about checkpoints. Zero values are the defaults.
 type Config struct {
@@ -326,7 +327,7 @@ func (c *Coordinator) due() bool {
 	}
 	interval := c.config.Interval
 	if c.anyRecovering() {
-		interval *= postponed
+		interval += interval / postponed
 	}
 	return interval > 0 && c.timed && c.now-c.lastStart >= interval
 }

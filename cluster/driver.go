@@ -42,6 +42,7 @@ type taskRunner struct {
 	wake chan struct{}
 	// sealed is when the task last sealed because it had nothing else to do, in nanoseconds; see Hold.
 	sealed atomic.Int64
+	slow   atomic.Bool // its last step took longer than a linger
 }
 
 // linger is how long a task may keep what it has put out. It is for tasks that are busy without being late: each would cut what it gets
@@ -49,14 +50,14 @@ type taskRunner struct {
 const linger = 4 * time.Millisecond
 
 // Hold lets a task that has nothing else to do seal once in a linger: at once after a pause, so that nothing is late when little
-// happens.
+// happens. One whose user's code takes its time seals at once too: the next step may begin in a moment, and nothing is sealed before it
+// ends.
 func (d *driver) Hold(t determinant.TaskID) bool {
-	now := time.Since(driversBegan)
-	last := &d.tasks[t].sealed
-	if now-time.Duration(last.Load()) < linger {
+	r, now := &d.tasks[t], time.Since(driversBegan)
+	if !r.slow.Load() && now-time.Duration(r.sealed.Load()) < linger {
 		return true
 	}
-	last.Store(int64(now))
+	r.sealed.Store(int64(now))
 	return false
 }
 
@@ -104,8 +105,11 @@ func (d *driver) WakeTask(t determinant.TaskID) {
 func (d *driver) runTask(t *task.Task, wake chan struct{}) {
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
+	slow := &d.tasks[t.ID()].slow
 	for d.ctx.Err() == nil {
+		began := time.Now()
 		if d.worker.Step(t) {
+			slow.Store(time.Since(began) > linger)
 			// With more busy tasks than processors, whoever carries control messages would otherwise wait for a full time
 			// slice of each of them, some 10 ms: a recovery has half a dozen such hops.
 			runtime.Gosched()

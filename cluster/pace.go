@@ -24,7 +24,7 @@ const (
 	mostCost        = 1000
 	enoughFailures  = 2
 	forgetAfterGaps = 10
-	rareGap         = 1000 // milliseconds between failures
+	recoveryShare   = 4
 )
 
 func (p *pace) failed(now int64) {
@@ -52,10 +52,10 @@ func (p *pace) complete(now int64) {
 	p.started = 0
 }
 
-// due tells whether a checkpoint should begin before its regular time. During a recovery it does only if failures leave no time after
-// it: see checkpoint.Coordinator.
+// due tells whether a checkpoint should begin before its regular time. A recovery is left a part of the time that there is between
+// failures, and no more: see checkpoint.Coordinator.
 func (p *pace) due(now int64, recovering bool) bool {
-	if p.failures < enoughFailures || p.started != 0 || recovering && p.gap > rareGap {
+	if p.failures < enoughFailures || p.started != 0 || recovering && float64(now-p.lastFail) < p.gap/recoveryShare {
 		return false
 	}
 	gap := max(p.gap, float64(now-p.lastFail))

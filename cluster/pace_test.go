@@ -22,19 +22,17 @@ func TestPaceFollowsFailures(t *testing.T) {
 	require.False(t, p.due(2080, false), "and stay so until there are new ones")
 }
 
-// A checkpoint that begins while a task recovers holds up the tasks behind it: it is worth that only if failures leave no other time.
-func TestPaceWaitsForARecoveryIfFailuresAreRare(t *testing.T) {
-	for gap, haste := range map[int64]bool{100: true, 3 * rareGap: false} {
-		var p pace
-		var now int64
-		for range 5 {
-			now += gap
-			p.failed(now)
-		}
-		p.start(now)
-		p.complete(now + 20)
-		now += 2 * gap
-		require.True(t, p.due(now, false))
-		require.Equal(t, haste, p.due(now, true), "a failure every %d ms", gap)
+// A checkpoint that begins while a task recovers holds up the tasks behind it. A recovery gets a part of the time between failures for itself.
+func TestPaceLeavesARecoveryItsTime(t *testing.T) {
+	var p pace
+	var now int64
+	for range 5 {
+		now += 1000
+		p.failed(now)
 	}
+	p.start(now - 900)
+	p.complete(now - 880)
+	require.True(t, p.due(now+200, false))
+	require.False(t, p.due(now+200, true))
+	require.True(t, p.due(now+250, true), "the next failure may come before this recovery is over")
 }

@@ -93,10 +93,6 @@ func (w *Worker) readStores(d *standby.Decision) {
 // add to what was read.
 func (w *Worker) readStore(sink determinant.TaskID, hosts []determinant.WorkerID, d *standby.Decision) {
 	fence := w.mu.view.fence(sink)
-	blamed := sink
-	if d.Tasks[sink].Worker != w.id {
-		blamed = d.Tasks[slices.IndexFunc(d.Tasks, func(p standby.Placement) bool { return p.Recovering && p.Worker == w.id })].Task
-	}
 	w.env.Background(func() {
 		stored, err := w.fenceStore(sink, fence)
 		if errors.Is(err, operator.ErrFenced) || errors.Is(err, errClosed) {
@@ -112,13 +108,30 @@ func (w *Worker) readStore(sink determinant.TaskID, hosts []determinant.WorkerID
 			}
 		}
 		if err != nil {
-			w.report(Report{Failed: &TaskFailure{Task: blamed, Incarnation: d.Tasks[blamed].Incarnation, Worker: w.id, Err: err}})
+			w.unread(sink, d, err)
 			return
 		}
 		for _, host := range hosts {
 			w.env.Tell(host, Control{From: w.id, Answer: answerFor(host, logs, w.job, d, standby.FromStore(sink))})
 		}
 	})
+}
+
+// unread reports that the store of a sink could not be read. A task that waits for it here is to begin anew: a sink that runs
+// already is to blame only if there is none.
+func (w *Worker) unread(sink determinant.TaskID, d *standby.Decision, err error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	blamed := sink
+	if pr := w.mu.promos[sink]; pr == nil || pr.started {
+		if waits := slices.IndexFunc(w.mu.promos, func(pr *promotion) bool { return pr != nil && !pr.started }); waits >= 0 {
+			blamed = determinant.TaskID(waits)
+		}
+	}
+	if d.Tasks[blamed].Worker != w.id { // others wait, and somebody has to fail for a new round
+		blamed = d.Tasks[slices.IndexFunc(d.Tasks, func(p standby.Placement) bool { return p.Recovering && p.Worker == w.id })].Task
+	}
+	w.report(Report{Failed: &TaskFailure{Task: blamed, Incarnation: d.Tasks[blamed].Incarnation, Worker: w.id, Err: err}})
 }
 
 // mergeStored adds a stored delta to logs. The first of each task may begin anywhere: what is below was truncated.

@@ -179,6 +179,9 @@ func (t *Task) takeInput(in *input, limit uint64) (ran uint64, err error) {
 		size := len(in.batch.Payload)
 		in.batch = nil
 		t.cfg.Host.Taken(in.channel, in.next, size)
+		if t.step.left > 0 && t.replayer == nil && t.cfg.Hold != nil {
+			t.sealUnlessHeld() // the rest of the step may take long
+		}
 	}
 	return ran, nil
 }

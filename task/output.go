@@ -107,6 +107,13 @@ func (t *Task) Pending() bool {
 	return false
 }
 
+// sealUnlessHeld seals what is pending, unless the host has the task wait for more. One that replays is waited for.
+func (t *Task) sealUnlessHeld() {
+	if t.Pending() && (t.replayer != nil || t.cfg.Hold == nil || !t.cfg.Hold()) {
+		t.seal()
+	}
+}
+
 // seal makes everything committed visible to the link writers.
 func (t *Task) seal() {
 	t.unsealed = 0

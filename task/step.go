@@ -34,8 +34,8 @@ func (t *Task) Step() (progress bool, err error) {
 	} else {
 		progress, err = t.begin()
 	}
-	if err == nil && !progress && t.Pending() && (t.replayer != nil || t.cfg.Hold == nil || !t.cfg.Hold()) {
-		t.seal()
+	if err == nil && !progress {
+		t.sealUnlessHeld()
 	}
 	return progress, err
 }
@@ -273,7 +273,7 @@ func (t *Task) Propose() (determinant.Determinant, bool, error) {
 	}
 	for i := range t.in {
 		c := (first + i) % len(t.in)
-		n := t.in[c].ready(uint64(t.cfg.MaxElements))
+		n := t.in[c].ready(min(joined, uint64(t.cfg.MaxElements)))
 		if n == 0 || t.in[c].blocked {
 			continue
 		}

@@ -19,6 +19,9 @@ import (
 const (
 	DefaultMaxElements = 4096
 	DefaultMaxUnsent   = 256 << 10
+	// joined is from how many elements on a step takes no further batch. What a step puts out is mostly sealed at its end, and timers and
+	// answers wait for that: it must not take long where user code does.
+	joined = 256
 	// sealEvery is how many steps an output may hold elements back while the task has other things to do.
 	sealEvery = 16
 )

@@ -74,21 +74,31 @@ func BenchmarkSource(b *testing.B) {
 	b.ReportMetric(float64(n*b.N)/b.Elapsed().Seconds(), "records/s")
 }
 
-// BenchmarkFence reads back what a store holds after so many writes.
+// BenchmarkFence reads back what a store holds after so many writes: in batches, and of a stream that does not allow them.
 func BenchmarkFence(b *testing.B) {
-	p := newProcess(b)
-	s := newBench(b, p.address()).open()
-	_, err := s.Fence(ctx, operator.Fence{Incarnation: 1})
-	require.NoError(b, err)
-	const writes = 1000
-	for i := range writes {
-		require.NoError(b, s.Write(ctx, 1, output{}.write(10*i, 10*i+10)))
-	}
-	b.ResetTimer()
-	for b.Loop() {
-		stored, err := s.Fence(ctx, operator.Fence{Incarnation: 1})
-		require.NoError(b, err)
-		require.Len(b, stored.Deltas, writes)
+	for _, writes := range []int{1000, 5000} {
+		for _, direct := range []bool{true, false} {
+			b.Run(fmt.Sprintf("writes=%d/batches=%v", writes, direct), func(b *testing.B) {
+				bench := newBench(b, newProcess(b).address())
+				s := bench.open()
+				_, err := s.Fence(ctx, operator.Fence{Incarnation: 1})
+				require.NoError(b, err)
+				for i := range writes {
+					require.NoError(b, s.Write(ctx, 1, output{}.write(10*i, 10*i+10)))
+				}
+				allowDirect(b, bench.js, direct)
+				conn, _, err := s.(*store).part.link.get()
+				require.NoError(b, err)
+				before := conn.Stats().OutMsgs
+				b.ResetTimer()
+				for b.Loop() {
+					stored, err := s.Fence(ctx, operator.Fence{Incarnation: 1})
+					require.NoError(b, err)
+					require.Len(b, stored.Deltas, writes)
+				}
+				b.ReportMetric(float64(conn.Stats().OutMsgs-before)/float64(b.N), "requests/op")
+			})
+		}
 	}
 }
 

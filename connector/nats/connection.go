@@ -251,11 +251,16 @@ func (l *link) end() {
 	l.mu.broken(client.ErrDisconnected)
 }
 
+// current is the present session.
+func (l *link) current() context.Context {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.mu.session
+}
+
 // bounded bounds a request: by a time, and by the life of the connection.
 func (l *link) bounded(ctx context.Context, most time.Duration) (context.Context, func()) {
-	l.mu.Lock()
-	session := l.mu.session
-	l.mu.Unlock()
+	session := l.current()
 	ctx, broken := context.WithCancelCause(ctx)
 	ctx, cancel := context.WithTimeoutCause(ctx, most, client.ErrTimeout)
 	stop := context.AfterFunc(session, func() { broken(context.Cause(session)) })

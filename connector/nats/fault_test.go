@@ -199,7 +199,7 @@ func TestReplicas(t *testing.T) {
 		b.options.Connection.Servers = append(b.options.Connection.Servers, s.ClientURL())
 	}
 	b.options.Replicas = 3
-	s := b.open()
+	s, reader := b.open(), b.open()
 	b.fence(s, 1)
 	var out output
 	at, incarnation := 0, determinant.Incarnation(1)
@@ -207,6 +207,9 @@ func TestReplicas(t *testing.T) {
 		for range 20 {
 			require.NoError(t, s.Write(ctx, incarnation, out.write(at, at+7)))
 			at += 7
+			stored := b.fence(reader, incarnation) // whichever replica answers
+			require.Equal(t, cursorAt(at), stored.Cursor)
+			covers(t, stored.Deltas, 0, at)
 		}
 		stream, err := b.js.Stream(ctx, "OUT")
 		require.NoError(t, err)

@@ -52,6 +52,14 @@ func (g *gate) open(n int) {
 	g.cond.Broadcast()
 }
 
+// more lets so many pass beyond those that may.
+func (g *gate) more(n int) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.n += n
+	g.cond.Broadcast()
+}
+
 func (g *gate) pass(i int) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -215,6 +223,7 @@ func TestTheServerIsKilled(t *testing.T) {
 		g.let(t, js, (k+1)*n/(kills+2))
 		before := w.count()
 		p.kill() // most likely in the middle of a write
+		g.more(200)
 		// Whoever waits says so at each try, four times a second: longer than requests and checkpoints have.
 		require.Eventually(t, func() bool { return w.count() > before+8 }, time.Minute, time.Millisecond, "the sink does not say that it waits")
 		p.start()

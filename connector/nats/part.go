@@ -44,6 +44,9 @@ type part struct {
 	astray determinant.Incarnation
 	tries  uint64 // tells apart the ids of one incarnation
 	limit  int    // bytes of data that fit into a message
+	// direct is that the stream's servers give messages in batches, if they are new enough. deaf is the session in which they did not.
+	direct bool
+	deaf   context.Context
 	prefix string // of the ids of hidden messages
 	count  uint64 // of them
 }
@@ -79,6 +82,7 @@ func (p *part) prepare(ctx context.Context) (*jetstream.StreamInfo, error) {
 	if err := fit(&info.Config, p.data, p.hidden); err != nil {
 		return nil, err
 	}
+	p.direct = info.Config.AllowDirect
 	conn, _, err := p.link.get()
 	if err != nil {
 		return nil, err
@@ -190,19 +194,28 @@ func (p *part) load(ctx context.Context) error {
 
 // readAhead gets the records that are visible beyond the cursor.
 func (p *part) readAhead(ctx context.Context, s *state) (ahead []*stored, err error) {
-	from := s.position + 1
-	for uint64(len(ahead)) < s.ahead {
-		m, err := p.ask(ctx, question{Seq: from, NextFor: p.data})
+	if s.ahead == 0 {
+		return nil, nil
+	}
+	first, err := p.ask(ctx, question{Seq: s.position + 1, NextFor: p.data})
+	if err != nil {
+		return nil, err
+	}
+	if first != nil && first.Sequence <= s.last.sequence {
+		var whole bool
+		ahead, whole, err = p.batches(ctx, p.data, []*stored{first}, s.last.sequence)
+		if err == nil && !whole {
+			ahead, err = p.singles(ctx, p.data, ahead, s.last.sequence)
+		}
 		if err != nil {
 			return nil, err
 		}
-		if m == nil || m.Sequence > s.last.sequence {
-			return nil, fmt.Errorf("%w: %s: %d records behind message %d should be visible, %d are", ErrLost, p.stream, s.ahead,
-				s.position, len(ahead))
-		}
-		ahead, from = append(ahead, m), m.Sequence+1
 	}
-	return ahead, nil
+	if uint64(len(ahead)) < s.ahead {
+		return nil, fmt.Errorf("%w: %s: %d records behind message %d should be visible, %d are", ErrLost, p.stream, s.ahead,
+			s.position, len(ahead))
+	}
+	return ahead[:s.ahead], nil
 }
 
 // write stores the determinants and shows the records, in one chain of messages.

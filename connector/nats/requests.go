@@ -14,8 +14,8 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// requests asks the servers of one link about one stream. Every request is answered by the stream's leader: the client library's own
-// way of reading single messages may ask a replica that is behind.
+// requests asks the servers of one link about one stream. Every request but batch is answered by the stream's leader: the client library's
+// own way of reading single messages may ask a replica that is behind.
 type requests struct {
 	link   *link
 	stream string
@@ -32,10 +32,14 @@ type stored struct {
 	Sequence uint64 `json:"seq"`
 	Headers  []byte `json:"hdrs"`
 	Data     []byte `json:"data"`
+	known    string // its id, if its headers were decoded
 }
 
 // id gives the message's Nats-Msg-Id.
 func (m *stored) id() string {
+	if m.known != "" {
+		return m.known
+	}
 	h, err := client.DecodeHeadersMsg(m.Headers)
 	if err != nil {
 		return ""

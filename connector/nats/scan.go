@@ -3,9 +3,6 @@ package nats
 import (
 	"context"
 	"fmt"
-	"math"
-	"slices"
-	"sync"
 
 	"github.com/nats-io/nats.go/jetstream"
 
@@ -95,86 +92,6 @@ func (p *part) lastOf(ctx context.Context, info func(context.Context) (*jetstrea
 		return err
 	})
 	return last, err
-}
-
-// history reads the hidden subject, up to the last message that the stream has.
-//
-// Invariant: what it gives is what the subject had at one moment, that of the last look at its beginning. A writer removes messages from
-// the subject's beginning only, after it has stored a head that does without them. So if the beginning has moved since the end was looked
-// at, what was removed is left out, and what has come since, the head among it, is read too, until it does not move.
-func (p *part) history(ctx context.Context) (all []*stored, last uint64, err error) {
-	begin, err := p.first(ctx)
-	for err == nil {
-		before := last
-		if last, err = p.lastOf(ctx, p.info); err != nil {
-			break
-		}
-		var more []*stored
-		if more, err = p.between(ctx, max(begin, before+1), last); err != nil {
-			break
-		}
-		all = append(all, more...)
-		moved := begin
-		if begin, err = p.first(ctx); err != nil || begin == moved {
-			break
-		}
-		all = slices.DeleteFunc(all, func(m *stored) bool { return m.Sequence < begin })
-	}
-	return all, last, err
-}
-
-// first gives the sequence of the first message on the hidden subject, one that no message has if there is none.
-func (p *part) first(ctx context.Context) (uint64, error) {
-	m, err := p.ask(ctx, question{Seq: 1, NextFor: p.hidden})
-	if m == nil {
-		return math.MaxUint64, err
-	}
-	return m.Sequence, err
-}
-
-// Messages are read one by one, since only so the stream's leader answers; several at a time, since each answer takes its time.
-const (
-	readTogether = 16
-	leastRead    = 64 // sequences that are worth a reader
-)
-
-// between reads the hidden messages with sequences from..to.
-func (p *part) between(ctx context.Context, from, to uint64) ([]*stored, error) {
-	if from > to {
-		return nil, nil
-	}
-	readers := min(max((to-from+1)/leastRead, 1), readTogether)
-	each := (to - from + readers) / readers
-	ctx, fail := context.WithCancelCause(ctx)
-	defer fail(nil)
-	found := make([][]*stored, readers)
-	var done sync.WaitGroup
-	for i := range readers {
-		done.Go(func() {
-			var err error
-			begin := from + i*each
-			if found[i], err = p.chain(ctx, begin, min(begin+each-1, to)); err != nil {
-				fail(err)
-			}
-		})
-	}
-	done.Wait()
-	return slices.Concat(found...), context.Cause(ctx)
-}
-
-// chain reads the hidden messages with sequences from..to, one after the other.
-func (p *part) chain(ctx context.Context, from, to uint64) (all []*stored, err error) {
-	for from <= to {
-		m, err := p.ask(ctx, question{Seq: from, NextFor: p.hidden})
-		if err != nil {
-			return nil, err
-		}
-		if m == nil || m.Sequence > to {
-			break
-		}
-		all, from = append(all, m), m.Sequence+1
-	}
-	return all, nil
 }
 
 // entries puts the parts of frames together. A frame that is not whole was cut short and has no records; it is left out.

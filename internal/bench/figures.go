@@ -65,7 +65,7 @@ func killTimes(sum *understudy.ClusterSummary, parts map[string]*part, sink stri
 		}
 		lost[rec.Act]++
 		if index, is := sinkTask(rec.Name, sink); is {
-			died[rec.Act][fmt.Sprintf("part-%05d.jsonl", index)] = max(rec.Decided, rec.Collected)
+			died[rec.Act][fmt.Sprintf("part-%05d.jsonl", index)] = max(rec.Decided, rec.Collected, rec.Restored)
 		}
 	}
 	names := slices.Sorted(maps.Keys(parts))
