@@ -415,3 +415,31 @@ func followerOf(job *Job) *Coordinator {
 	return NewCoordinator(job, v, standby.State{Depth: determinant.Full}, checkpoint.NewState(len(job.Tasks), determinant.ExactlyOnce, determinant.Full),
 		&localLedger{}, nowhere{}, CoordinatorOptions{Depth: determinant.Full})
 }
+
+// A standby that cannot store images of one task is not counted on for that task, whatever else it stores: its disk may have room for the
+// smaller ones only.
+func TestAStandbyThatCannotStoreOneTask(t *testing.T) {
+	o := newOffice(t, CoordinatorOptions{Standbys: 1})
+	p := o.place(0)
+	keeper := p.Standbys[0]
+	last := determinant.Epoch(0)
+	for e := determinant.Epoch(1); e <= maxUnstored; e++ {
+		o.c.Report(Report{Checkpoint: true})
+		o.commit()
+		for id := range o.job.Tasks {
+			task := determinant.TaskID(id)
+			place := o.place(task)
+			o.ack(task, place.Worker, e)
+			for _, w := range place.Standbys {
+				if task != p.Task {
+					o.ack(task, w, e)
+				}
+			}
+		}
+		require.Equal(t, last, o.c.view.committed(), "it is counted on")
+		o.c.Report(Report{AckFailed: &checkpoint.Failed{Task: p.Task, Incarnation: p.Incarnation, Epoch: e, Worker: keeper, Err: "no space"}})
+		o.commit()
+	}
+	require.Equal(t, determinant.Epoch(maxUnstored), o.c.view.committed(), "at last it goes on without that standby")
+	require.NotContains(t, o.c.view.Complete.Tasks[p.Task].Holders, keeper)
+}

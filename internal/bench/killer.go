@@ -112,6 +112,9 @@ func (k *killer) keep() []string {
 	if k.next.names != nil {
 		return k.next.names
 	}
+	if k.next.unlike == "" { // it was settled when the appointment was made
+		k.next.unlike = k.unsettled(&k.last)
+	}
 	hosts := hostsOf(&k.last, k.sink)
 	if len(hosts) == 0 { // the job is not settled: any worker does
 		for _, name := range k.last.names {
@@ -130,6 +133,10 @@ func (k *killer) keep() []string {
 // kept notes that an appointment was kept. Now is after the kills.
 func (k *killer) kept(now time.Time, names []string) {
 	a := k.next
+	if len(names) == 0 { // there was nobody: the next sight tells
+		k.next = nil
+		return
+	}
 	for _, name := range names {
 		k.done = append(k.done, kill{name: name, unlike: a.unlike, waited: a.waited})
 	}
