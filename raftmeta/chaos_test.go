@@ -56,10 +56,12 @@ func (c *clients) now() int64 {
 	return c.mu.tick
 }
 
+// note ends an operation. Invariant: the history is in the order of its ends.
 func (c *clients) note(op operation) {
-	op.back = c.now()
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.mu.tick++
+	op.back = c.mu.tick
 	c.mu.history = append(c.mu.history, op)
 }
 
