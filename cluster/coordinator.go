@@ -166,7 +166,7 @@ func (c *Coordinator) Rejoin(w determinant.WorkerID) {
 // Tick tells the time, in milliseconds since the Unix epoch. It is called several times per checkpoint interval.
 func (c *Coordinator) Tick(now int64) {
 	c.now = now
-	if c.opts.Interval > 0 && c.pace.due(now, c.view.recovering()) {
+	if c.opts.Interval > 0 && c.pace.due(now, standby.AnyRecovering(c.view.Places)) {
 		c.checkpoints(checkpoint.Request{})
 	}
 	c.checkpoints(checkpoint.Tick{Now: now})

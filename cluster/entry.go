@@ -189,9 +189,7 @@ func answerFor(host determinant.WorkerID, logs *causal.Store, job *Job, d *stand
 			continue
 		}
 		in[p.Task], found = true, true
-		for _, up := range job.Topology.Upstream(p.Task, d.Depth) {
-			in[up] = true
-		}
+		job.addUpstream(in, p.Task, d.Depth)
 	}
 	if !found {
 		return nil

@@ -154,12 +154,17 @@ func (j *Job) relevant(consumers []bool, d determinant.Depth) []determinant.Task
 	in := make([]bool, len(j.Tasks))
 	for id, is := range consumers {
 		if is {
-			for _, up := range j.Topology.Upstream(determinant.TaskID(id), d) {
-				in[up] = true
-			}
+			j.addUpstream(in, determinant.TaskID(id), d)
 		}
 	}
 	return j.pick(in)
+}
+
+// addUpstream adds the tasks whose determinants reach t within d hops.
+func (j *Job) addUpstream(in []bool, t determinant.TaskID, d determinant.Depth) {
+	for _, up := range j.Topology.Upstream(t, d) {
+		in[up] = true
+	}
 }
 
 func (j *Job) pick(in []bool) []determinant.TaskID {
@@ -178,13 +183,9 @@ func (j *Job) storeOrder(t determinant.TaskID, d determinant.Depth) []determinan
 	in[t] = true
 	switch {
 	case d == determinant.Full:
-		for _, up := range j.Topology.Upstream(t, d) {
-			in[up] = true
-		}
+		j.addUpstream(in, t, d)
 	case d > 1:
-		for _, up := range j.Topology.Upstream(t, d-1) {
-			in[up] = true
-		}
+		j.addUpstream(in, t, d-1)
 	}
 	return j.pick(in)
 }

@@ -484,7 +484,7 @@ func (k *killer) killAtOnce(list ...determinant.TaskID) {
 func (k *killer) settle() {
 	k.until("recoveries", func() (settled bool) {
 		k.on(func(c *Coordinator) {
-			settled = !slices.ContainsFunc(c.view.Places, func(p standby.Placement) bool { return p.Recovering })
+			settled = !standby.AnyRecovering(c.view.Places)
 		})
 		return settled
 	})

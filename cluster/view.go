@@ -196,8 +196,3 @@ func (v *View) asides(t determinant.TaskID) []task.Poison {
 	}
 	return records
 }
-
-// recovering tells whether some task recovers.
-func (v *View) recovering() bool {
-	return slices.ContainsFunc(v.Places, func(p standby.Placement) bool { return p.Recovering })
-}

@@ -76,7 +76,7 @@ func (d *Decider) moveForBalance() []Effect {
 		b.move, b.moved = nil, d.time.now
 	}
 	if b.move == nil {
-		if !d.calm() || d.time.now-b.even < after || d.time.now-b.moved < after/movesPerCalm || d.recovers() {
+		if !d.calm() || d.time.now-b.even < after || d.time.now-b.moved < after/movesPerCalm || AnyRecovering(d.state.Tasks) {
 			return nil
 		}
 		b.move = d.chooseMove(from, to)
@@ -97,7 +97,7 @@ func (d *Decider) calm() bool {
 // due lists the task that can move now: its new worker holds a checkpoint that was taken for this, so the replay is short.
 func (b *balance) due(d *Decider) []handOver {
 	m := b.move
-	if m == nil || !m.holds(d) || !m.ready || d.state.Checkpoint <= m.since || !d.hasStandby(m.task, m.to) || d.recovers() {
+	if m == nil || !m.holds(d) || !m.ready || d.state.Checkpoint <= m.since || !d.hasStandby(m.task, m.to) || AnyRecovering(d.state.Tasks) {
 		return nil
 	}
 	return []handOver{{task: m.task, to: m.to, why: "it has most to do"}}
@@ -135,10 +135,6 @@ func (d *Decider) troubled() bool {
 		return true
 	}
 	return slices.ContainsFunc(d.state.Tasks, func(p Placement) bool { return p.Worker == 0 || p.Recovering && p.From == 0 })
-}
-
-func (d *Decider) recovers() bool {
-	return slices.ContainsFunc(d.state.Tasks, func(p Placement) bool { return p.Recovering })
 }
 
 // chooseMove picks a task of worker from: one whose vertex has many tasks there and few on worker to, so that vertices stay spread

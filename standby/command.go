@@ -2,6 +2,7 @@ package standby
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/understudy-stream/understudy/determinant"
 )
@@ -24,6 +25,11 @@ type Placement struct {
 	// Invariant: From lives, is not Worker, and is 0 unless Recovering.
 	From     determinant.WorkerID
 	Standbys []determinant.WorkerID // sorted; Invariant: never holds Worker
+}
+
+// AnyRecovering tells whether some task recovers.
+func AnyRecovering(tasks []Placement) bool {
+	return slices.ContainsFunc(tasks, func(p Placement) bool { return p.Recovering })
 }
 
 // Decision is one fence. A worker applies decisions in the ledger's order, each whole between two network writes; from

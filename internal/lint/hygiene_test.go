@@ -69,7 +69,7 @@ func TestTracesPlanted(t *testing.T) {
 		"docs/debian.md":  host("deb", "debian", "org") + "\n",
 		"docs/sibling.md": ".." + "/shared" + "/model\n",
 		"go.sum":          host("sum", "golang", "org") + "\n",
-		"docs/good.md": "internal/work/x src/root/x $(HOME)/work/x <root>/x **/work/x /working/x /home page\n" +
+		"docs/good.md": "internal" + dir("work") + " src" + dir("root") + " $(HOME)" + dir("work") + " <root>/x **" + dir("work") + " " + dir("working") + " /home page\n" +
 			host("pkg", "go", "dev") + " " + host("golang", "org") + " " + host("copypi", "org") + "\n",
 	})),
 		`README.md:1: "/`+`work/": a folder of one machine`,

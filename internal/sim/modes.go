@@ -110,7 +110,7 @@ func (m *modes) decided(d *standby.Decision) {
 // started takes the start of a checkpoint.
 func (m *modes) started(s *checkpoint.Start) {
 	w, next := m.world, standby.EpochMode{Mode: s.Mode, Depth: s.Depth}
-	recovers := slices.ContainsFunc(w.metadata.places, func(p standby.Placement) bool { return p.Recovering })
+	recovers := standby.AnyRecovering(w.metadata.places)
 	if recovers && max(m.weakest().Mode, s.Mode) != determinant.ExactlyOnce {
 		w.violate("modes", "checkpoint %d starts an epoch in %v after %v while a task recovers", s.Epoch, next, m.weakest())
 	}
