@@ -66,6 +66,12 @@ type Store struct {
 	// failedMerges is how many have failed in a row. Guarded by fold.
 	failedMerges int
 
+	syncs struct {
+		sync.Mutex
+		next *nameSync  // is to begin when it is its turn; nil: nobody waits for one
+		turn sync.Mutex // one at a time
+	}
+
 	mu struct {
 		sync.Mutex
 		// Invariant: the parts of a chain follow one another: the first begins at checkpoint 0, each other one where the one before ends.

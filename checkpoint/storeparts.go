@@ -145,10 +145,34 @@ func (s *Store) sweepTask(t determinant.TaskID) error {
 	return s.sweep(math.MaxInt, func(g part) bool { return g.task == t })
 }
 
-// sync makes durable what was done to names.
+// nameSync is one sync of the directory, for all who have changed names before it began.
+type nameSync struct {
+	done chan struct{}
+	err  error // once done
+}
+
+// sync makes durable what was done to names. Calls that come while one waits for the disk share the next one.
 func (s *Store) sync() error {
-	if err := syncDir(s.fs, s.dir); err != nil {
-		return fmt.Errorf("checkpoint: sync %s: %w", s.dir, err)
+	s.syncs.Lock()
+	mine := s.syncs.next
+	leads := mine == nil
+	if leads {
+		mine = &nameSync{done: make(chan struct{})}
+		s.syncs.next = mine
 	}
-	return nil
+	s.syncs.Unlock()
+	if !leads {
+		<-mine.done
+		return mine.err
+	}
+	s.syncs.turn.Lock()
+	defer s.syncs.turn.Unlock()
+	s.syncs.Lock()
+	s.syncs.next = nil // who comes now may change a name after it has begun
+	s.syncs.Unlock()
+	if err := syncDir(s.fs, s.dir); err != nil {
+		mine.err = fmt.Errorf("checkpoint: sync %s: %w", s.dir, err)
+	}
+	close(mine.done)
+	return mine.err
 }

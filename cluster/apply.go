@@ -94,13 +94,11 @@ func (w *Worker) resendAcks(e determinant.Epoch) {
 			continue
 		}
 		for _, p := range h.acks {
-			if p.ack.Epoch != e || !p.stored {
+			if p.ack.Epoch != e || p.image == nil {
 				continue
 			}
 			p.sent = false
-			for _, s := range w.mu.view.Places[t].Standbys {
-				w.env.Tell(s, Control{From: w.id, Image: w.imageOf(determinant.TaskID(t), p.image)})
-			}
+			w.ship(determinant.TaskID(t), p.image)
 		}
 		w.sendAcks(h)
 	}

@@ -20,7 +20,7 @@ type driver struct {
 	clock   func() int64
 	log     func(what string, err error)
 	control *mailbox
-	disk    *mailbox
+	disk    *diskQueue
 	ctx     context.Context // ends when the worker dies
 	cancel  context.CancelFunc
 	running sync.WaitGroup
@@ -67,7 +67,7 @@ var driversBegan = time.Now().Add(-linger)
 func newDriver(tasks int, clock func() int64, log func(what string, err error)) *driver {
 	ctx, cancel := context.WithCancel(context.Background())
 	return &driver{
-		clock: clock, log: log, control: newMailbox(), disk: newMailbox(), ctx: ctx, cancel: cancel,
+		clock: clock, log: log, control: newMailbox(), disk: newDiskQueue(), ctx: ctx, cancel: cancel,
 		tasks: make([]taskRunner, tasks), sinks: make([]atomic.Value, tasks),
 	}
 }
@@ -174,7 +174,10 @@ func (d *driver) runSink(t determinant.TaskID, wake chan struct{}) {
 }
 
 // Disk runs a job after all earlier ones.
-func (d *driver) Disk(job func()) { d.disk.post(job) }
+func (d *driver) Disk(job func()) { d.disk.alone(job) }
+
+// DiskBeside runs a job after all earlier ones of Disk.
+func (d *driver) DiskBeside(job func()) { d.disk.beside(job) }
 
 // Background runs a job on a goroutine of its own.
 func (d *driver) Background(job func()) { d.spawn(job) }

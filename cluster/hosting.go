@@ -230,13 +230,13 @@ func (h *hosted) Snapshot(t *task.Task, s task.Snapshot) {
 			o.Truncate(s.Meta.Epoch)
 		}
 	}
-	w.env.Disk(func() { w.store(h, p, s.Meta, tables) })
+	w.env.DiskBeside(func() { w.store(h, p, s.Meta, tables) })
 }
 
-// store encodes and writes an image and ships the same bytes to the standbys.
+// store encodes an image, ships it to the standbys and writes the same bytes here: both wait for a disk at the same time.
 func (w *Worker) store(h *hosted, p *pendingAck, meta checkpoint.Meta, tables []checkpoint.Frozen) {
 	image, err := checkpoint.Encode(meta, false, tables)
-	if err == nil {
+	if err == nil && w.shipped(h, p, meta.Task, image) {
 		err = w.opts.State.PutEncoded(image)
 	}
 	w.mu.Lock()
@@ -250,11 +250,27 @@ func (w *Worker) store(h *hosted, p *pendingAck, meta checkpoint.Meta, tables []
 		}})
 		return
 	}
-	p.stored, p.image, p.ack.Bytes = true, image, int64(len(image))
-	for _, s := range w.mu.view.Places[meta.Task].Standbys {
-		w.env.Tell(s, Control{From: w.id, Image: w.imageOf(meta.Task, image)})
-	}
+	p.stored, p.ack.Bytes = true, int64(len(image))
 	w.sendAcks(h)
+}
+
+// shipped sends an image to the standbys of its task, unless that is not this worker's any more.
+func (w *Worker) shipped(h *hosted, p *pendingAck, t determinant.TaskID, image []byte) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if h.dead.Load() || w.mu.closed {
+		return false
+	}
+	p.image = image
+	w.ship(t, image)
+	return true
+}
+
+// ship sends an image to the standbys of its task. w.mu is held.
+func (w *Worker) ship(t determinant.TaskID, image []byte) {
+	for _, s := range w.mu.view.Places[t].Standbys {
+		w.env.Tell(s, Control{From: w.id, Image: w.imageOf(t, image)})
+	}
 }
 
 // sendAcks reports every acknowledgement that has nothing left to wait for.

@@ -29,7 +29,7 @@ func (w *Worker) assigned(a *standby.AssignStandby) {
 		return
 	}
 	for _, p := range h.acks {
-		if p.stored { // otherwise it is shipped when it is
+		if p.image != nil { // otherwise it is shipped when it is made
 			w.env.Tell(a.Worker, Control{From: w.id, Image: w.imageOf(a.Task, p.image)})
 		}
 	}
@@ -51,8 +51,10 @@ func (w *Worker) imageOf(t determinant.TaskID, image []byte) *Image {
 // here yet waits for it: otherwise it would be acknowledged, and then dropped by the rollback. w.mu is held.
 func (w *Worker) imageCame(m Control) {
 	switch generation := w.mu.view.Generation; {
-	case m.Image.Full, m.Image.Generation == generation:
+	case m.Image.Full:
 		w.env.Disk(func() { w.keep(m.From, m.Image) })
+	case m.Image.Generation == generation:
+		w.env.DiskBeside(func() { w.keep(m.From, m.Image) })
 	case m.Image.Generation > generation && len(w.mu.images) < maxWaiting:
 		w.mu.images = append(w.mu.images, m)
 	}

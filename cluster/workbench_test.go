@@ -41,6 +41,7 @@ func (b *bench) Tell(to determinant.WorkerID, m Control) {
 }
 func (b *bench) Report(r Report)                      { b.reports = append(b.reports, r) }
 func (b *bench) Disk(job func())                      { b.jobs = append(b.jobs, job) }
+func (b *bench) DiskBeside(job func())                { b.jobs = append(b.jobs, job) }
 func (b *bench) Background(job func())                { b.jobs = append(b.jobs, job) }
 func (b *bench) Observe(o Observation)                { b.observed = append(b.observed, o) }
 func (b *bench) Start(task.Call, func([]byte, error)) {}

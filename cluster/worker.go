@@ -41,9 +41,10 @@ type Environment interface {
 	Tell(to determinant.WorkerID, m Control)
 	// Report delivers an event to the coordinator.
 	Report(e Report)
-	// Disk runs jobs that read and write the worker's state directory, one after the other in order. Background runs a job at
-	// any time.
+	// Disk runs jobs that read and write the worker's state directory, one after the other in order. DiskBeside runs one in that order
+	// too, except that several which follow one another may run at once, and in any order. Background runs a job at any time.
 	Disk(job func())
+	DiskBeside(job func())
 	Background(job func())
 	// Observe is told what happens, for metrics, logs and tests.
 	Observe(o Observation)

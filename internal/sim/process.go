@@ -33,7 +33,7 @@ type process struct {
 	diskBusy    bool // a disk job is under way: the world goes on in the middle of it
 
 	inbox []arrival // entries of the ledger, in order
-	disk  []func()  // run in order
+	disk  []diskJob // run in order, except for neighbours that may be run beside one another
 	jobs  []func()  // run in any order
 	calls []call
 
@@ -121,7 +121,10 @@ func (p *process) Report(r cluster.Report) {
 }
 
 // Disk is part of cluster.Environment.
-func (p *process) Disk(job func()) { p.disk = append(p.disk, job) }
+func (p *process) Disk(job func()) { p.disk = append(p.disk, diskJob{run: job}) }
+
+// DiskBeside is part of cluster.Environment.
+func (p *process) DiskBeside(job func()) { p.disk = append(p.disk, diskJob{run: job, beside: true}) }
 
 // Background is part of cluster.Environment.
 func (p *process) Background(job func()) { p.jobs = append(p.jobs, job) }

@@ -2,6 +2,7 @@ package sim
 
 import (
 	"context"
+	"slices"
 
 	"github.com/understudy-stream/understudy/determinant"
 )
@@ -176,12 +177,23 @@ func (w *World) applyEntry() {
 
 func (w *World) diskJob() {
 	if p := w.pickProcess(); p != nil && len(p.disk) > 0 && p.diskUntil <= w.step && !p.diskBusy {
-		job := p.disk[0]
-		p.disk = p.disk[1:]
+		first := slices.IndexFunc(p.disk, func(j diskJob) bool { return !j.beside }) // it waits for those before it
+		if first < 0 {
+			first = len(p.disk)
+		}
+		i := w.rng.IntN(max(1, first))
+		job := p.disk[i]
+		p.disk = slices.Delete(p.disk, i, i+1)
 		p.diskBusy = true
-		job()
+		job.run()
 		p.diskBusy = false
 	}
+}
+
+// diskJob is one for a worker's disk. Several that may run beside one another run in any order.
+type diskJob struct {
+	run    func()
+	beside bool
 }
 
 func (w *World) background() {
