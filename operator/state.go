@@ -11,8 +11,8 @@ import (
 // States is where a [Processor] declares its keyed state, in Open. Every piece has a name and is, at any time, in the scope
 // of the key of the record or timer at hand.
 //
-// State lives in memory as typed values. A value is replaced and never changed in place: what Get returned, and what was given
-// to Set, must not be modified afterwards, not even what it points to, because a checkpoint may be encoding it.
+// State lives in memory as typed values. A value is replaced and never changed in place, except by way of Ref: what Get returned, and what
+// was given to Set, must not be modified afterwards, not even what it points to, because a checkpoint may be encoding it.
 type States struct {
 	operator string
 	scope    *keyBytes
@@ -69,6 +69,17 @@ func (v *Value[T]) Get() (T, bool) { return v.table.get(v.scope) }
 
 // Set replaces the value.
 func (v *Value[T]) Set(value T) { v.table.set(v.scope, value) }
+
+// Ref returns the value to be changed in place, with all that it points to; if there is none, it is the zero value from now on. It is
+// for values that cost something to make anew for each record: the first Ref of a key after a checkpoint copies the value, by its codec, and
+// the others copy nothing.
+//
+// The pointer may be used until the method that asked for it returns. A value that is changed in place must not share memory with anything
+// that is kept elsewhere, such as the value of another key. What Get returned before may change with it.
+func (v *Value[T]) Ref() *T {
+	value, _, _ := v.table.ref(v.scope)
+	return value
+}
 
 // Clear removes the value.
 func (v *Value[T]) Clear() { v.table.clear(v.scope) }
@@ -220,6 +231,16 @@ func (m *MapState[M, V]) Set(k M, v V) {
 	}
 	full := m.table.set(&m.buf, v)
 	m.enter(m.scope.bytes, full[start:])
+}
+
+// Ref returns the value of k to be changed in place, as [Value.Ref] does. A member that was not there is there from now on.
+func (m *MapState[M, V]) Ref(k M) *V {
+	start := m.locate(k)
+	v, full, known := m.table.ref(&m.buf)
+	if !known {
+		m.enter(m.scope.bytes, full[start:])
+	}
+	return v
 }
 
 func (m *MapState[M, V]) enter(key []byte, member string) {

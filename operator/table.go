@@ -9,7 +9,8 @@ import (
 // table is keyed state of one type: encoded key to value.
 //
 // Freezing is a swap. A cell is changed in place only in the generation that it was made in; the first change after a Freeze
-// makes a new cell, so that whoever encodes the frozen ones sees what was there at the barrier.
+// makes a new cell, so that whoever encodes the frozen ones sees what was there at the barrier. What a value points to is changed by
+// those only who ask by ref, and then the new cell's value is a copy.
 type table[T any] struct {
 	id    string
 	codec Codec[T]
@@ -18,6 +19,7 @@ type table[T any] struct {
 	dirty      []*cell[T]
 	deleted    int // how many cells are not live
 	generation uint64
+	buf        []byte // of copy
 }
 
 type cell[T any] struct {
@@ -33,7 +35,7 @@ func newTable[T any](id string, codec Codec[T]) *table[T] {
 	return &table[T]{id: id, codec: codec, generation: 1}
 }
 
-// get finds the value of a key. It is to be replaced, not changed.
+// get finds the value of a key. It is to be replaced, not changed, unless by ref.
 func (t *table[T]) get(key *keyBytes) (v T, ok bool) {
 	if c := t.cells.find(key); c != nil && c.live {
 		return c.value, true
@@ -55,6 +57,40 @@ func (t *table[T]) set(key *keyBytes, v T) string {
 	}
 	c.value = v
 	return c.key
+}
+
+// ref gives the value of a key to be changed in place, also what it points to: the zero value, from now on, if there is none. known tells
+// whether there was one.
+//
+// Invariant: what it gives shares no memory with a frozen value.
+func (t *table[T]) ref(key *keyBytes) (v *T, full string, known bool) {
+	c := t.cells.find(key)
+	switch {
+	case c == nil:
+		c = t.enter(&cell[T]{key: string(key.bytes), hash: key.hash, live: true})
+	case c.generation != t.generation:
+		c = t.enter(&cell[T]{key: c.key, hash: key.hash, live: true, value: t.copy(c)})
+		known = true
+	case !c.live:
+		c.live = true
+		t.deleted--
+	default:
+		known = true
+	}
+	return &c.value, c.key, known
+}
+
+// copy makes a value that shares no memory with the cell's.
+func (t *table[T]) copy(c *cell[T]) T {
+	var err error
+	if t.buf, err = t.codec.Append(t.buf[:0], c.value); err != nil {
+		panic(fmt.Errorf("operator: table %q: encoding key %q: %w", t.id, c.key, err))
+	}
+	v, err := t.codec.Decode(t.buf)
+	if err != nil {
+		panic(fmt.Errorf("operator: table %q: reading back key %q: %w", t.id, c.key, err))
+	}
+	return v
 }
 
 // clear deletes a key and tells whether it was there.

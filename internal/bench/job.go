@@ -52,12 +52,12 @@ func (c *counting) Open(s *operator.States) error {
 
 // Process implements operator.Processor.
 func (c *counting) Process(_ operator.KeyedContext[uint64], t tick, emit func(tick)) error {
-	old, _ := c.state.Get()
-	next := make([]byte, 8+c.pad)
-	copy(next, old)
-	n := binary.LittleEndian.Uint64(next) + 1
-	binary.LittleEndian.PutUint64(next, n)
-	c.state.Set(next)
+	state := c.state.Ref()
+	if *state == nil {
+		*state = make([]byte, 8+c.pad)
+	}
+	n := binary.LittleEndian.Uint64(*state) + 1
+	binary.LittleEndian.PutUint64(*state, n)
 	t.Sum += n
 	emit(t)
 	return nil
