@@ -42,6 +42,7 @@ func (w *Worker) Apply(e Entry) {
 	case e.Grow != nil:
 		w.grown(e.Grow)
 	}
+	w.noteLosses()
 }
 
 // Control handles a message from another worker or from the coordinator.

@@ -122,7 +122,7 @@ func (d *driver) runTask(t *task.Task, wake chan struct{}) {
 		if at, ok := t.NextTimer(); ok { // false while a due timer could not fire: what it waits for wakes the task
 			wait = time.Duration(max(0, at-d.clock())) * time.Millisecond
 		}
-		if t.Pending() {
+		if t.Soon() {
 			wait = min(wait, linger)
 		}
 		if wait < math.MaxInt64 {

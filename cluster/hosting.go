@@ -25,6 +25,7 @@ type hosted struct {
 
 	stepping atomic.Bool   // a step is under way
 	stepped  atomic.Uint64 // steps begun, to tell one that hangs from one after the other
+	pace     sourcePace    // of a source; the task's goroutine only
 	watched  watchedStep   // under the worker's mu
 
 	ended      bool        // its end was reported; the task's goroutine only

@@ -85,6 +85,7 @@ type Worker struct {
 	ended     atomic.Bool   // it was closed
 	committed atomic.Uint64 // epoch of the last completed checkpoint
 	asked     atomic.Uint64 // epoch whose checkpoint was asked for to free memory
+	lost      atomic.Int64  // when it heard that a task was lost that is not back yet, in milliseconds; 0: none is
 	said      said
 	refused   refusals
 

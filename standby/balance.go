@@ -134,7 +134,7 @@ func (d *Decider) troubled() bool {
 	if len(d.suspects)+len(d.failed)+len(d.state.Draining)+len(d.wishes) > 0 || d.wanted != nil || !d.state.Mode.Logs() {
 		return true
 	}
-	return slices.ContainsFunc(d.state.Tasks, func(p Placement) bool { return p.Worker == 0 || p.Recovering && p.From == 0 })
+	return AnyLost(d.state.Tasks)
 }
 
 // chooseMove picks a task of worker from: one whose vertex has many tasks there and few on worker to, so that vertices stay spread

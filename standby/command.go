@@ -32,6 +32,11 @@ func AnyRecovering(tasks []Placement) bool {
 	return slices.ContainsFunc(tasks, func(p Placement) bool { return p.Recovering })
 }
 
+// AnyLost tells whether some task waits for a worker, or recovers while nobody runs it.
+func AnyLost(tasks []Placement) bool {
+	return slices.ContainsFunc(tasks, func(p Placement) bool { return p.Worker == 0 || p.Recovering && p.From == 0 })
+}
+
 // Decision is one fence. A worker applies decisions in the ledger's order, each whole between two network writes; from
 // then on it refuses everything from a dead worker and everything of a lower incarnation or generation.
 type Decision struct {

@@ -97,8 +97,11 @@ func (t *Task) rewind() {
 	}
 }
 
-// Pending tells whether something that was put out waits to be sealed. Task's goroutine.
-func (t *Task) Pending() bool {
+// Soon tells whether a task that has nothing to do is to be stepped again soon, although nothing comes. Task's goroutine.
+func (t *Task) Soon() bool { return t.slowed || t.pending() }
+
+// pending tells whether something that was put out waits to be sealed.
+func (t *Task) pending() bool {
 	for _, l := range t.outs {
 		if l.Pending() {
 			return true
@@ -109,7 +112,7 @@ func (t *Task) Pending() bool {
 
 // sealUnlessHeld seals what is pending, unless the host has the task wait for more. One that replays is waited for.
 func (t *Task) sealUnlessHeld() {
-	if t.Pending() && (t.replayer != nil || t.cfg.Hold == nil || !t.cfg.Hold()) {
+	if t.pending() && (t.replayer != nil || t.cfg.Hold == nil || !t.cfg.Hold()) {
 		t.seal()
 	}
 }

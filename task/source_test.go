@@ -222,6 +222,24 @@ func TestSourcesWaitWhileGated(t *testing.T) {
 	require.EqualValues(t, 5, r.task.Records())
 }
 
+func TestASourceGivesWhatItMayAndIsSteppedAgain(t *testing.T) {
+	s, allowed := twoSplits(), 0
+	r := newRig(t, sourceVertex(t, s, pass), withSplits(s), func(c *Config) { c.Allow = func(limit int) int { return min(limit, allowed) } })
+	r.run()
+	require.Zero(t, r.task.Records())
+	require.True(t, r.task.Soon(), "nothing will come that wakes it")
+	r.task.Trigger(trigger(1))
+	r.run()
+	require.Contains(t, r.shown(0), "barrier 1", "it holds no checkpoint up")
+	allowed = 2
+	r.run()
+	require.EqualValues(t, 5, r.task.Records())
+	require.False(t, r.task.Soon())
+	for _, d := range r.determinants() {
+		require.LessOrEqual(t, d.N, uint64(2))
+	}
+}
+
 func TestASourceStopsWhenTheBudgetIsFullAndFailsWhenTheReserveIsGone(t *testing.T) {
 	s := twoSplits()
 	s.more["a"] = true

@@ -326,6 +326,11 @@ func (t *Task) proposeSource() (d determinant.Determinant, ok bool, err error) {
 	if room := t.chain.Room(); room >= 0 {
 		limit = min(limit, room)
 	}
+	t.slowed = false
+	if t.cfg.Allow != nil && limit > 0 {
+		limit = t.cfg.Allow(limit)
+		t.slowed = limit == 0
+	}
 	if limit == 0 {
 		return d, false, nil
 	}

@@ -64,6 +64,7 @@ type Config struct {
 	Budget      *inflightlog.Budget // may be nil
 	Hold        func() bool         // a task with nothing else to do keeps what it has put out, for now: it is stepped again soon; may be nil
 	Gated       func() bool         // sources wait while it is true: what is kept has outgrown its budget; may be nil
+	Allow       func(limit int) int // how many records a source may give now; 0: it is stepped again soon; nil: limit
 	Host        Host
 	MaxElements int
 	MaxUnsent   int
@@ -141,6 +142,7 @@ type Task struct {
 	robin    int
 	unsealed int // steps since the outputs were last sealed
 	sealed   bool
+	slowed   bool // a source that may give nothing now
 	ending   bool
 	ended    bool
 	done     bool // after a fatal error
