@@ -20,7 +20,7 @@ type panes[K comparable, A any] struct {
 	keys  Codec[K]
 	codec Codec[A]
 
-	index keyIndex[keyPanes[K, A]]
+	index keyIndex[keyPanes[K, A], *keyPanes[K, A]]
 	panes []*pane[K, A] // by start
 	next  uint64        // order of the next part
 
@@ -74,6 +74,8 @@ func newPanes[K comparable, A any](id string, keys Codec[K], codec Codec[A]) *pa
 	return &panes[K, A]{id: id, keys: keys, codec: codec}
 }
 
+func (k *keyPanes[K, A]) name() (key string, hash uint64) { return k.bytes, k.hash }
+
 // part finds the part with a start; nil if there is none.
 func (k *keyPanes[K, A]) part(start int64) *part[A] {
 	for i := len(k.parts) - 1; i >= 0; i-- {
@@ -101,7 +103,7 @@ func (p *panes[K, A]) enter(key *keyBytes) (*keyPanes[K, A], error) {
 		k.parts = k.first[:0]
 	}
 	k.key, k.bytes, k.hash = decoded, string(key.bytes), key.hash
-	p.index.put(k.hash, k.bytes, k)
+	p.index.put(k)
 	return k, nil
 }
 
@@ -189,7 +191,7 @@ func (p *panes[K, A]) dropPart(k *keyPanes[K, A], start int64) {
 	if len(k.parts) > 0 {
 		return
 	}
-	p.index.remove(k.hash, k.bytes)
+	p.index.remove(k)
 	if len(p.free) <= p.index.count {
 		var zero K
 		k.key, k.bytes = zero, ""

@@ -14,7 +14,7 @@ import (
 type table[T any] struct {
 	id    string
 	codec Codec[T]
-	cells keyIndex[cell[T]] // with those deleted in this generation, until it is frozen
+	cells keyIndex[cell[T], *cell[T]] // with those deleted in this generation, until it is frozen
 	// Invariant: dirty holds each cell of the present generation once.
 	dirty      []*cell[T]
 	deleted    int // how many cells are not live
@@ -30,6 +30,8 @@ type cell[T any] struct {
 	// Invariant: a cell that is not live is of the present generation.
 	live bool
 }
+
+func (c *cell[T]) name() (key string, hash uint64) { return c.key, c.hash }
 
 func newTable[T any](id string, codec Codec[T]) *table[T] {
 	return &table[T]{id: id, codec: codec, generation: 1}
@@ -111,7 +113,7 @@ func (t *table[T]) clear(key *keyBytes) bool {
 // enter puts a new cell of the present generation in the place of an older one, if there is one.
 func (t *table[T]) enter(c *cell[T]) *cell[T] {
 	c.generation = t.generation
-	t.cells.put(c.hash, c.key, c)
+	t.cells.put(c)
 	t.dirty = append(t.dirty, c)
 	return c
 }
@@ -140,7 +142,7 @@ func (t *table[T]) Freeze() Frozen {
 	if t.deleted > 0 {
 		for _, c := range t.dirty {
 			if !c.live {
-				t.cells.remove(c.hash, c.key)
+				t.cells.remove(c)
 			}
 		}
 		t.deleted = 0
@@ -159,7 +161,7 @@ func (t *table[T]) Load(key, value []byte) error {
 	k := keyBytes{bytes: key}
 	k.sum()
 	c := &cell[T]{key: string(key), hash: k.hash, value: v, live: true}
-	t.cells.put(c.hash, c.key, c)
+	t.cells.put(c)
 	return nil
 }
 

@@ -90,7 +90,7 @@ func TestTableAgainstModel(t *testing.T) {
 }
 
 func TestFrozenListsKeepTheirEnd(t *testing.T) {
-	s := &States{operator: "op", scope: &keyBytes{bytes: []byte("k")}}
+	s := &States{operator: "op", scope: keyOf("k")}
 	l := NewList[int](s, "list")
 	l.Append(1, 2, 3)
 	first := s.tables[0].Freeze()
@@ -110,7 +110,7 @@ func TestFrozenListsKeepTheirEnd(t *testing.T) {
 }
 
 func TestMapStateChangesDuringIteration(t *testing.T) {
-	s := &States{operator: "op", scope: &keyBytes{bytes: []byte("k")}}
+	s := &States{operator: "op", scope: keyOf("k")}
 	m := NewMap[string, int](s, "map")
 	for i := range 10 {
 		m.Set(fmt.Sprint(9-i), i)
