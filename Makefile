@@ -129,7 +129,7 @@ soak: ## two queries at full rate for SOAK each: memory and disk stay flat
 
 .PHONY: nexmark
 nexmark: ## Nexmark: the answers for a million events, and every query on workers that are killed
-	$(GO) test ./internal/nexmark -run '^TestMillion$$' -v -count=1 -timeout 20m -nexmark.million
+	$(GO) test ./internal/nexmark -run '^TestMillion' -v -count=1 -timeout 20m -nexmark.million
 	$(GO) test ./cmd/understudy -run '^TestNexmarkOnKilledWorkers$$' -v -count=1 -timeout 20m -nexmark.all
 
 LATENCY ?= --repeats 3 --seconds 5 # make latency LATENCY='--rate 2000 --report latency.html' KAFKA=host:port

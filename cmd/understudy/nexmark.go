@@ -64,11 +64,27 @@ func newGenerateCommand() *cobra.Command {
 // generateBatch is how many events are made at a time.
 const generateBatch = 1000
 
-func (o *generateOptions) run(stdout io.Writer) error {
-	if o.events == 0 {
-		return usageError(errors.New("--events is required"))
+// generator checks the flags.
+func (o *generateOptions) generator() (*nexmark.Generator, error) {
+	switch {
+	case o.events == 0:
+		return nil, errors.New("--events is required")
+	case o.rate == 0 || o.group == 0:
+		return nil, errors.New("--rate and --group: want at least 1")
 	}
-	g, err := nexmark.NewGenerator(nexmark.Config{Rate: o.rate, Group: o.group})
+	c := nexmark.Config{Rate: o.rate, Group: o.group}
+	g, err := nexmark.NewGenerator(c)
+	if err != nil {
+		return nil, err
+	}
+	if most := c.Most(); o.first > most || o.events > most-o.first {
+		return nil, fmt.Errorf("--events %d from --first %d: at --rate %d there are %d events at most, whose times fit", o.events, o.first, o.rate, most)
+	}
+	return g, nil
+}
+
+func (o *generateOptions) run(stdout io.Writer) error {
+	g, err := o.generator()
 	if err != nil {
 		return usageError(err)
 	}

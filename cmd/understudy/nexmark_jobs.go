@@ -42,8 +42,11 @@ func (e *eventFlags) check(rate string) (err error) {
 	if e.endless == (e.events != 0) {
 		return errors.New("--events is required, or else --endless")
 	}
+	if e.eventRate == 0 || e.group == 0 {
+		return errors.New("--event-rate and --group: want at least 1")
+	}
 	if rate != "" {
-		if e.source.Rate, err = strconv.ParseUint(rate, 10, 64); err != nil || e.source.Rate == 0 {
+		if e.source.Rate, err = strconv.ParseUint(rate, 10, 64); err != nil {
 			return fmt.Errorf("--rate %q: want events per second, such as 50000", rate)
 		}
 	}

@@ -102,7 +102,7 @@ func (o *runOptions) jobFlags(cmd *cobra.Command) {
 	f.StringArrayVar(&o.inputs, "input", nil, "files to read; ** matches folders of any depth (repeatable; jobs that read lines need it or --source)")
 	f.StringVar(&o.output, "output", "", "directory for the output, one JSONL file per task (it or --sink is required)")
 	o.ends.register(f)
-	f.StringVar(&o.rateText, "rate", "", "the pace at which each file is read, as if it were being written, such as 512KiB a second, or, nexmark, events per second (default: as fast as possible)")
+	f.StringVar(&o.rateText, "rate", "", "the pace at which each file is read, as if it were being written, such as 512KiB a second, or, nexmark, events per second (default: 0, as fast as possible)")
 	f.StringVar(&o.service, "service", "", "enrich, nexmark-q12x: URL of the external service (default: a built-in one that answers differently each time)")
 	f.DurationVar(&o.window, "window", 0, "enrich, nexmark-q12, nexmark-q12x: length of the processing-time windows (default 200ms, 10s, 10s)")
 	f.StringVar(&o.deadLetters, "dead-letters", "", "file for records that a job fails on three times; without it such a record stops the job")
@@ -194,7 +194,7 @@ func (o *runOptions) checkJob(job *jobSpec) error {
 		}
 	case o.rateText != "":
 		var err error
-		if o.rate, err = parseSize(o.rateText); err != nil || o.rate == 0 {
+		if o.rate, err = parseSize(o.rateText); err != nil {
 			return fmt.Errorf("--rate %q: want bytes per second, such as 512KiB", o.rateText)
 		}
 	}

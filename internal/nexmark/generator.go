@@ -77,6 +77,12 @@ func (c *Config) Validate() error {
 	return nil
 }
 
+// Most is how many events the stream has at most: the times of more do not fit. The configuration is a valid one.
+func (c Config) Most() uint64 {
+	c.EnsureDefaults()
+	return math.MaxInt64/c.delay() - c.Group - inFlightAuctions*EpochEvents/epochAuctions
+}
+
 // groupStep is prime, so that its multiples go through every place of a group.
 const groupStep = 953
 
@@ -136,7 +142,7 @@ func (g *Generator) Append(dst []Event, first uint64, n int) []Event {
 func (g *Generator) fill(e *Event) {
 	id := e.Number
 	if group := g.config.Group; group > 1 {
-		id = id/group*group + id*groupStep%group
+		id = id/group*group + id%group*groupStep%group
 	}
 	r := seeded(id)
 	epoch, place := int64(id/EpochEvents), int64(id%EpochEvents)

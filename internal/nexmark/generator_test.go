@@ -43,6 +43,32 @@ func TestStreamIsBeams(t *testing.T) {
 	}
 }
 
+// Far from its beginning the stream is as it was there, up to the last event whose time fits.
+func TestFarEvents(t *testing.T) {
+	for _, c := range []Config{{Rate: 1}, {}, {Rate: maxRate, Group: 10}, {Rate: maxRate, Group: 1<<31 - 1}} {
+		most := c.Most()
+		for _, e := range stream(t, c, most-200, 200, 50) {
+			require.Greater(t, e.Time(), int64(DefaultBase), "%+v", c)
+			if e.Kind == AuctionKind {
+				require.Greater(t, e.Auction.Expires, e.Auction.Time, "%+v", c)
+			}
+		}
+		o := SourceOptions{Events: most, EventRate: c.Rate, Group: c.Group}
+		require.NoError(t, o.Validate())
+		o.Events++
+		require.ErrorContains(t, o.Validate(), "fit")
+	}
+	lines := func(group, first uint64) (all []string) {
+		for _, e := range stream(t, Config{Rate: maxRate, Group: group}, first, 100, 100) {
+			all = append(all, string(AppendTSV(nil, &e)))
+		}
+		return all
+	}
+	const far = 1 << 62 / 100 * 100 // its product with the step of groups does not fit
+	require.ElementsMatch(t, lines(1, far), lines(100, far))
+	require.NotEqual(t, lines(1, far), lines(100, far))
+}
+
 func BenchmarkGenerator(b *testing.B) {
 	for _, size := range []int{EpochEvents, 1000} {
 		b.Run(fmt.Sprintf("%d per call", size), func(b *testing.B) {

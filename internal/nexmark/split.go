@@ -80,7 +80,14 @@ func (o *SourceOptions) Validate() error {
 	case o.Pacing == WallPacing && o.Rate == 0:
 		return fmt.Errorf("nexmark: events that happen when they are due need a rate")
 	}
-	return c.Validate()
+	if err := c.Validate(); err != nil {
+		return err
+	}
+	c.EnsureDefaults()
+	if most := c.Most(); o.Events > most {
+		return fmt.Errorf("nexmark: %d events: at %d per second of event time the times of no more than %d fit", o.Events, c.Rate, most)
+	}
+	return nil
 }
 
 // split is a part of the stream: of every Of epochs the one whose number leaves the remainder Part.
