@@ -41,15 +41,15 @@ func requireReport(t *testing.T, name string, wants ...string) {
 func TestBenchOverhead(t *testing.T) {
 	dir := t.TempDir()
 	report, profile := filepath.Join(dir, "report.html"), filepath.Join(dir, "cpu")
-	r := benched(t, "overhead", "--queries", "q2,q12", "--events", "20000", "--repeats", "1", "-o", "json", "--report", report, "--cpuprofile", profile)
-	for _, field := range []string{"median_loss_full", "worst_loss_full", "worst_query", "median_loss_vs_at_least_once", "machine"} {
+	r := benched(t, "overhead", "--queries", "q2,q12", "--events", "20000", "--repeats", "1", "--memory-mb", "100", "-o", "json", "--report", report, "--cpuprofile", profile)
+	for _, field := range []string{"median_loss_full", "worst_loss_full", "worst_query", "median_loss_vs_at_least_once", "machine", "control"} {
 		require.Contains(t, r, field)
 	}
 	require.Equal(t, true, r["complete"])
 	determinants := r["determinant_bytes_per_record"].(map[string]any)
 	require.Len(t, determinants, 2)
 	require.Positive(t, determinants["q2"])
-	requireReport(t, report, "q12", "exactly-once-2", "at-least-once")
+	requireReport(t, report, "q12", "exactly-once-2", "at-least-once", "none-again", "None against itself")
 	info, err := os.Stat(profile)
 	require.NoError(t, err)
 	require.Positive(t, info.Size())
@@ -57,15 +57,16 @@ func TestBenchOverhead(t *testing.T) {
 
 func TestBenchBaseline(t *testing.T) {
 	report := filepath.Join(t.TempDir(), "report.html")
-	r := benched(t, "baseline", "--queries", "q3", "--events", "20000", "--repeats", "2", "-o", "json", "--report", report)
+	r := benched(t, "baseline", "--queries", "q3", "--events", "20000", "--repeats", "2", "--memory-mb", "100", "-o", "json", "--report", report)
 	require.Positive(t, r["median_ratio"])
+	require.Positive(t, r["generator_ns_per_event"])
 	require.Positive(t, r["ratio"].(map[string]any)["q3"])
 	requireReport(t, report, "q3", "plain")
 }
 
 func TestBenchText(t *testing.T) {
 	for _, kind := range []string{"overhead", "baseline"} {
-		p := start(t, "bench", kind, "--queries", "q2", "--events", "20000", "--repeats", "1")
+		p := start(t, "bench", kind, "--queries", "q2", "--events", "20000", "--repeats", "1", "--memory-mb", "0")
 		require.Zero(t, p.code(), "stderr: %s", &p.stderr)
 		require.Contains(t, p.stdout.String(), "q2 ")
 		require.Contains(t, p.stdout.String(), "cores")
@@ -77,7 +78,7 @@ func TestBenchText(t *testing.T) {
 func TestBenchInterrupted(t *testing.T) {
 	temp := t.TempDir()
 	t.Setenv("TMPDIR", temp)
-	p := start(t, "bench", "overhead", "--queries", "q2,q0", "--events", "100000", "--repeats", "200", "-o", "json")
+	p := start(t, "bench", "overhead", "--queries", "q2,q0", "--events", "100000", "--repeats", "200", "--memory-mb", "100", "-o", "json")
 	left := func() int {
 		entries, err := filepath.Glob(filepath.Join(temp, "understudy-bench-*", "*"))
 		require.NoError(t, err)

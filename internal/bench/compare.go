@@ -16,6 +16,7 @@ type CompareOptions struct {
 	Events  uint64  // of each run; 0: as many as take about Seconds without logging
 	Seconds float64 // of a run, if Events is 0
 	Repeats int     // of each way of running a query, beside the one that warms up
+	Control bool    // of Overhead: None runs under another name too, as Again
 	Seed    uint64  // of the order
 	Log     func(format string, args ...any)
 }
@@ -155,3 +156,8 @@ func (o *CompareOptions) repeat(ctx context.Context, rng *rand.Rand, n int, run 
 
 // MedianSpeed is the median of the trials' throughputs, in events per second.
 func MedianSpeed(trials []Trial) float64 { return spread(trials, throughput).Median }
+
+// MedianCPU is the median of what the trials computed, in nanoseconds per event.
+func MedianCPU(trials []Trial) float64 {
+	return spread(trials, func(t *Trial) float64 { return t.CPUNanos }).Median
+}

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"math/rand/v2"
 	"runtime"
+	"runtime/debug"
 	"slices"
+	"syscall"
 	"testing"
 	"time"
 
@@ -66,7 +68,7 @@ func options(t *testing.T, queries ...string) CompareOptions {
 
 func TestOverhead(t *testing.T) {
 	o := options(t, "q2", "q12")
-	o.Interval = 20 * time.Millisecond
+	o.Interval, o.Control = 20*time.Millisecond, true
 	r, err := MeasureOverhead(context.Background(), o)
 	require.NoError(t, err)
 	require.True(t, r.Complete)
@@ -74,7 +76,7 @@ func TestOverhead(t *testing.T) {
 	for _, q := range r.Queries {
 		require.EqualValues(t, 20_000, q.Events)
 		require.Positive(t, r.DeterminantBytes[q.Query])
-		require.Len(t, q.Arms, 5)
+		require.Len(t, q.Arms, 6)
 		require.Equal(t, []float64{1, 1}, q.Arms[0].Ratio.All)
 		for _, a := range q.Arms {
 			require.Len(t, a.Trials, 2)
@@ -86,6 +88,72 @@ func TestOverhead(t *testing.T) {
 	require.InDelta(t, (r.Queries[0].LossFull+r.Queries[1].LossFull)/2, r.MedianLossFull, 1e-9)
 	require.Contains(t, []string{"q2", "q12"}, r.WorstQuery)
 	require.NotZero(t, r.Machine.Cores)
+	again := []float64{1 - r.Queries[0].arm(Again).Ratio.Median, 1 - r.Queries[1].arm(Again).Ratio.Median}
+	require.InDelta(t, (again[0]+again[1])/2, r.Control.MedianLoss, 1e-9)
+	require.InDelta(t, slices.Max(again), r.Control.WorstLoss, 1e-9)
+	require.Equal(t, "none-again", r.Compared()[4])
+}
+
+// Losses of an arm are those of the medians, and the worst query is the one that loses most, by time and by computing.
+func TestLosses(t *testing.T) {
+	var r Overhead
+	for query, ratio := range map[string]float64{"q0": 0.98, "q1": 1.01, "q2": 0.9} {
+		full := ArmResult{Arm: ExactlyOnce.Name, Ratio: Spread{Median: ratio}, CPURatio: Spread{Median: 2 - ratio}}
+		r.Queries = append(r.Queries, QueryOverhead{Query: query, Arms: []ArmResult{{Arm: None.Name}, full}})
+	}
+	mid, worst, query := r.losses(ExactlyOnce, func(a *ArmResult) *Spread { return &a.Ratio })
+	require.InDeltaSlice(t, []float64{0.02, 0.1}, []float64{mid, worst}, 1e-9)
+	require.Equal(t, "q2", query)
+	mid, worst, query = r.losses(ExactlyOnce, func(a *ArmResult) *Spread { return &a.CPURatio })
+	require.InDeltaSlice(t, []float64{-0.02, 0.01}, []float64{mid, worst}, 1e-9)
+	require.Equal(t, "q1", query)
+	require.Nil(t, r.Queries[0].arm(Again))
+	require.Len(t, r.Compared(), 4)
+}
+
+// What a plain program and the engine have in common is taken off both; what chance has made too small to compare counts for nothing.
+func TestOwnRatio(t *testing.T) {
+	trials := func(all ...float64) (trials []Trial) {
+		for _, ns := range all {
+			trials = append(trials, Trial{CPUNanos: ns})
+		}
+		return trials
+	}
+	q := QueryBaseline{Plain: trials(200, 220, 210), Engine: trials(310, 390, 310), Made: trials(110, 100, 120)}
+	q.own()
+	require.InDelta(t, 0.5, q.OwnRatio, 1e-9)
+	require.Equal(t, 110.0, q.Added.Median)
+	q = QueryBaseline{Plain: trials(100), Engine: trials(310), Made: trials(110)}
+	q.own()
+	require.Zero(t, q.OwnRatio)
+}
+
+// A run finds its memory there: it takes next to none of it from the system.
+func TestClear(t *testing.T) {
+	const memory, used = 256 << 20, 128 << 20
+	limit, percent := debug.SetMemoryLimit(memory), debug.SetGCPercent(-1)
+	defer func() {
+		debug.SetMemoryLimit(limit)
+		debug.SetGCPercent(percent)
+	}()
+	debug.FreeOSMemory()
+	s := setup(t)
+	s.Memory = memory
+	s.clear()
+	before := pageFaults(t)
+	for range used / 1024 {
+		sink = make([]byte, 1024)
+		sink[0] = 1
+	}
+	require.Less(t, pageFaults(t)-before, int64(used/pageBytes/4))
+}
+
+var sink []byte
+
+func pageFaults(t *testing.T) int64 {
+	var u syscall.Rusage
+	require.NoError(t, syscall.Getrusage(syscall.RUSAGE_SELF, &u))
+	return u.Minflt
 }
 
 func TestBaseline(t *testing.T) {
@@ -93,6 +161,8 @@ func TestBaseline(t *testing.T) {
 	require.NoError(t, err)
 	require.True(t, r.Complete)
 	require.Positive(t, r.Generator)
+	require.Len(t, r.Queries[0].Made, 2)
+	require.Positive(t, r.MedianAdded)
 	require.Len(t, r.Ratios, 2)
 	require.InDelta(t, (r.Queries[0].Ratio.Median+r.Queries[1].Ratio.Median)/2, r.MedianRatio, 1e-9)
 	require.Equal(t, r.Ratios[r.WorstQuery], rounded(r.WorstRatio))

@@ -2,6 +2,7 @@ package bench
 
 import (
 	"context"
+	"fmt"
 	"math/rand/v2"
 	"slices"
 )
@@ -15,7 +16,8 @@ type Overhead struct {
 	MedianCPULossFull       float64            `json:"median_cpu_loss_full"`         // the same, of events per second of computing
 	WorstCPULossFull        float64            `json:"worst_cpu_loss_full"`
 	WorstCPUQuery           string             `json:"worst_cpu_query"`
-	MedianLeastCPULossFull  float64            `json:"median_least_cpu_loss_full"`   // the same, of the run of each kind that computed least
+	MedianLeastCPULossFull  float64            `json:"median_least_cpu_loss_full"` // the same, of the run of each kind that computed least
+	Control                 *Control           `json:"control,omitempty"`
 	DeterminantBytes        map[string]float64 `json:"determinant_bytes_per_record"` // per event, by query, at full depth
 	Complete                bool               `json:"complete"`                     // false: interrupted; the figures are about the queries that were finished
 	Repeats                 int                `json:"repeats"`
@@ -25,6 +27,16 @@ type Overhead struct {
 	Seed                    uint64             `json:"seed"`
 	Machine                 Machine            `json:"machine"`
 	Queries                 []QueryOverhead    `json:"queries"`
+}
+
+// Control has the figures that Overhead has of logging of None against itself, which should be zero. What logging costs is known no better.
+type Control struct {
+	MedianLoss    float64 `json:"median_loss"`
+	WorstLoss     float64 `json:"worst_loss"`
+	WorstQuery    string  `json:"worst_query"`
+	MedianCPULoss float64 `json:"median_cpu_loss"`
+	WorstCPULoss  float64 `json:"worst_cpu_loss"`
+	WorstCPUQuery string  `json:"worst_cpu_query"`
 }
 
 // QueryOverhead is what logging costs in one query.
@@ -55,6 +67,9 @@ func MeasureOverhead(ctx context.Context, o CompareOptions) (Overhead, error) {
 		Repeats: o.Repeats, Parallelism: o.Parallelism, Workers: o.Workers, IntervalMillis: o.Interval.Milliseconds(), Seed: o.Seed,
 		Machine: ThisMachine(), Queries: []QueryOverhead{},
 	}
+	if o.Control {
+		r.Control = &Control{}
+	}
 	rng := rand.New(rand.NewPCG(o.Seed, o.Seed))
 	for _, query := range o.Queries {
 		q, err := o.overhead(ctx, rng, query)
@@ -72,6 +87,9 @@ func MeasureOverhead(ctx context.Context, o CompareOptions) (Overhead, error) {
 // overhead measures one query.
 func (o *CompareOptions) overhead(ctx context.Context, rng *rand.Rand, query string) (QueryOverhead, error) {
 	arms := Arms()
+	if o.Control {
+		arms = append(arms, Again)
+	}
 	r := QueryOverhead{Query: query}
 	info, err := queryOf(query)
 	if err != nil {
@@ -98,10 +116,13 @@ func (o *CompareOptions) overhead(ctx context.Context, rng *rand.Rand, query str
 		}
 	}
 	r.conclude(arms, trials)
-	last := r.arm(ExactlyOnce)
-	o.Log("%-5s %8d events  none %8.0f/s  at-least-once %.3f  depth 1 %.3f  2 %.3f  full %.3f (%.3f to %.3f)  by CPU %.3f, least %.3f", query, r.Events,
+	last, control := r.arm(ExactlyOnce), ""
+	if again := r.arm(Again); again != nil {
+		control = fmt.Sprintf("  none again %.3f, by CPU %.3f", again.Ratio.Median, again.CPURatio.Median)
+	}
+	o.Log("%-5s %8d events  none %8.0f/s  at-least-once %.3f  depth 1 %.3f  2 %.3f  full %.3f (%.3f to %.3f)  by CPU %.3f, least %.3f%s", query, r.Events,
 		r.Arms[0].Speed.Median, r.Arms[1].Ratio.Median, r.Arms[2].Ratio.Median, r.Arms[3].Ratio.Median, last.Ratio.Median,
-		last.Ratio.Min, last.Ratio.Max, last.CPURatio.Median, last.LeastCPU)
+		last.Ratio.Min, last.Ratio.Max, last.CPURatio.Median, last.LeastCPU, control)
 	return r, nil
 }
 
@@ -120,30 +141,55 @@ func (r *QueryOverhead) conclude(arms []Arm, trials [][]Trial) {
 	r.VsAtLeastOnce = ratios(full.Trials, once.Trials, throughput)
 }
 
-// arm finds the result of an arm.
+// arm finds the result of an arm; nil if it was not run.
 func (r *QueryOverhead) arm(a Arm) *ArmResult {
 	i := slices.IndexFunc(r.Arms, func(x ArmResult) bool { return x.Arm == a.Name })
+	if i < 0 {
+		return nil
+	}
 	return &r.Arms[i]
+}
+
+// Compared names the arms that are compared with None.
+func (r *Overhead) Compared() (names []string) {
+	for _, a := range Arms()[1:] {
+		names = append(names, a.Name)
+	}
+	if r.Control != nil {
+		names = append(names, Again.Name)
+	}
+	return names
+}
+
+// losses are the median and the greatest of what an arm loses against None, and the query that loses most.
+func (r *Overhead) losses(arm Arm, ratio func(*ArmResult) *Spread) (mid, worst float64, query string) {
+	var all []float64
+	for i := range r.Queries {
+		loss := 1 - ratio(r.Queries[i].arm(arm)).Median
+		if all = append(all, loss); i == 0 || loss > worst {
+			worst, query = loss, r.Queries[i].Query
+		}
+	}
+	return median(all), worst, query
 }
 
 // conclude works out the figures about all queries.
 func (r *Overhead) conclude() {
 	r.DeterminantBytes = map[string]float64{}
-	var loss, cpu, least, once []float64
+	var least, once []float64
 	for i := range r.Queries {
 		q := &r.Queries[i]
 		r.DeterminantBytes[q.Query] = rounded(spread(q.arm(ExactlyOnce).Trials, func(t *Trial) float64 { return t.DeterminantBytes }).Median)
-		loss, cpu, once = append(loss, q.LossFull), append(cpu, q.LossFullCPU), append(once, 1-q.VsAtLeastOnce.Median)
-		least = append(least, q.LossFullLeast)
-		if i == 0 || q.LossFull > r.WorstLossFull {
-			r.WorstLossFull, r.WorstQuery = q.LossFull, q.Query
-		}
-		if i == 0 || q.LossFullCPU > r.WorstCPULossFull {
-			r.WorstCPULossFull, r.WorstCPUQuery = q.LossFullCPU, q.Query
-		}
+		least, once = append(least, q.LossFullLeast), append(once, 1-q.VsAtLeastOnce.Median)
 	}
-	r.MedianLossFull, r.MedianCPULossFull, r.MedianLossVsAtLeastOnce = median(loss), median(cpu), median(once)
-	r.MedianLeastCPULossFull = median(least)
+	wall, cpu := func(a *ArmResult) *Spread { return &a.Ratio }, func(a *ArmResult) *Spread { return &a.CPURatio }
+	r.MedianLossFull, r.WorstLossFull, r.WorstQuery = r.losses(ExactlyOnce, wall)
+	r.MedianCPULossFull, r.WorstCPULossFull, r.WorstCPUQuery = r.losses(ExactlyOnce, cpu)
+	r.MedianLeastCPULossFull, r.MedianLossVsAtLeastOnce = median(least), median(once)
+	if c := r.Control; c != nil {
+		c.MedianLoss, c.WorstLoss, c.WorstQuery = r.losses(Again, wall)
+		c.MedianCPULoss, c.WorstCPULoss, c.WorstCPUQuery = r.losses(Again, cpu)
+	}
 }
 
 // Typical has the medians of what exactly-once at full depth keeps: determinants, output, checkpoints.

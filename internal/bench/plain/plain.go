@@ -56,6 +56,15 @@ func Run(ctx context.Context, query string, o Options) error {
 	return ctx.Err()
 }
 
+// Read makes the events of a program and does nothing with them. Options.Out is not used.
+func Read(ctx context.Context, o Options) error {
+	p := &program{Options: o, ctx: ctx}
+	if err := p.sources(func(i int) error { return p.read(i, func([]nexmark.Event) {}) }); err != nil {
+		return err
+	}
+	return ctx.Err()
+}
+
 // program is one run.
 type program struct {
 	Options
