@@ -253,7 +253,7 @@ func overheadText(r *bench.Overhead) string {
 	for _, arm := range r.Compared() {
 		fmt.Fprintf(&b, "  %-29s", arm)
 	}
-	fmt.Fprintf(&b, "%11s %9s %9s %9s %9s\n", "least CPU", "det. B/ev.", "kept MB", "cp. MB", "cp. ms")
+	fmt.Fprintf(&b, "%11s %10s %9s %9s %9s %9s\n", "least CPU", "det. B/ev.", "kept MB", "cp. MB", "cp. ms", "cp. (none)")
 	for i := range r.Queries {
 		q := &r.Queries[i]
 		fmt.Fprintf(&b, "%-5s %10.0f", q.Query, q.Arms[0].Speed.Median)
@@ -261,15 +261,17 @@ func overheadText(r *bench.Overhead) string {
 			a := &q.Arms[1+j]
 			fmt.Fprintf(&b, "  %.3f (%.3f to %.3f), %.3f  ", a.Ratio.Median, a.Ratio.Min, a.Ratio.Max, a.CPURatio.Median)
 		}
-		t := q.Typical()
-		fmt.Fprintf(&b, "%11.3f %9.4f %9.1f %9.2f %9.1f\n", 1-q.LossFullLeast, t.DeterminantBytes, float64(t.InflightPeak)/1e6, float64(t.CheckpointBytes)/1e6, t.CheckpointMillis)
+		t := q.Typical(bench.ExactlyOnce)
+		fmt.Fprintf(&b, "%11.3f %10.4f %9.1f %9.2f %9.1f %4d (%d)\n", 1-q.LossFullLeast, t.DeterminantBytes, float64(t.InflightPeak)/1e6, float64(t.CheckpointBytes)/1e6,
+			t.CheckpointMillis, t.Checkpoints, q.Typical(bench.None).Checkpoints)
 	}
-	fmt.Fprintf(&b, "exactly-once at full depth: %s slower than none in the median, %s at worst (%s); by CPU %s and %s (%s), least %s\n",
-		percent(r.MedianLossFull), percent(r.WorstLossFull), r.WorstQuery, percent(r.MedianCPULossFull), percent(r.WorstCPULossFull), r.WorstCPUQuery, percent(r.MedianLeastCPULossFull))
-	fmt.Fprintf(&b, "against at-least-once: %s slower in the median\n", percent(r.MedianLossVsAtLeastOnce))
+	fmt.Fprintf(&b, "exactly-once at full depth, against none: %s in the median, %s at worst (%s); by CPU %s and %s (%s), least %s\n",
+		bench.Slower(r.MedianLossFull), bench.Slower(r.WorstLossFull), r.WorstQuery, bench.Slower(r.MedianCPULossFull), bench.Slower(r.WorstCPULossFull), r.WorstCPUQuery,
+		bench.Slower(r.MedianLeastCPULossFull))
+	fmt.Fprintf(&b, "against at-least-once: %s in the median\n", bench.Slower(r.MedianLossVsAtLeastOnce))
 	if c := r.Control; c != nil {
-		fmt.Fprintf(&b, "none against itself, which should be zero: %s slower in the median, %s at worst (%s); by CPU %s and %s (%s)\n",
-			percent(c.MedianLoss), percent(c.WorstLoss), c.WorstQuery, percent(c.MedianCPULoss), percent(c.WorstCPULoss), c.WorstCPUQuery)
+		fmt.Fprintf(&b, "none against itself, which should be 0: %s in the median, %s at worst (%s); by CPU %s and %s (%s)\n", bench.Slower(c.MedianLoss),
+			bench.Slower(c.WorstLoss), c.WorstQuery, bench.Slower(c.MedianCPULoss), bench.Slower(c.WorstCPULoss), c.WorstCPUQuery)
 	}
 	b.WriteString(machineText(&r.Machine))
 	return b.String()

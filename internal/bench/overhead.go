@@ -192,13 +192,14 @@ func (r *Overhead) conclude() {
 	}
 }
 
-// Typical has the medians of what exactly-once at full depth keeps: determinants, output, checkpoints.
-func (r *QueryOverhead) Typical() Trial {
-	trials := r.arm(ExactlyOnce).Trials
+// Typical has the medians of what an arm keeps: determinants, output, checkpoints.
+func (r *QueryOverhead) Typical(a Arm) Trial {
+	trials := r.arm(a).Trials
 	of := func(figure func(*Trial) float64) float64 { return spread(trials, figure).Median }
 	return Trial{
 		DeterminantBytes: of(func(t *Trial) float64 { return t.DeterminantBytes }),
 		InflightPeak:     int64(of(func(t *Trial) float64 { return float64(t.InflightPeak) })),
+		Checkpoints:      int(of(func(t *Trial) float64 { return float64(t.Checkpoints) })),
 		CheckpointBytes:  int64(of(func(t *Trial) float64 { return float64(t.CheckpointBytes) })),
 		CheckpointMillis: of(func(t *Trial) float64 { return t.CheckpointMillis }),
 	}

@@ -5,8 +5,6 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"io/fs"
-	"path/filepath"
 	"runtime/metrics"
 	"testing"
 	"time"
@@ -175,18 +173,4 @@ func watchLevels(ctx context.Context, l *cluster.Local, dir string, checkpoints 
 			checkpoints: len(checkpoints),
 		})
 	}
-}
-
-// diskUsed adds up the files below a directory. Files come and go meanwhile.
-func diskUsed(dir string) (bytes int64) {
-	_ = filepath.WalkDir(dir, func(_ string, d fs.DirEntry, err error) error {
-		if err != nil || d.IsDir() {
-			return nil //nolint:nilerr // gone by now
-		}
-		if info, err := d.Info(); err == nil {
-			bytes += info.Size()
-		}
-		return nil
-	})
-	return bytes
 }

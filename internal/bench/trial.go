@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -61,6 +62,7 @@ type Trial struct {
 	CheckpointBytes  int64   `json:"checkpoint_bytes"`  // of the largest
 	CheckpointMillis float64 `json:"checkpoint_ms"`     // in the mean, from start to completion
 	CheckpointMax    float64 `json:"checkpoint_ms_max"` // of the slowest
+	StateBytes       int64   `json:"state_dir_bytes"`   // of all workers' state directories in the end: tasks and standbys
 	Output           Tally   `json:"output"`
 }
 
@@ -209,6 +211,7 @@ func (s *Setup) engine(ctx context.Context, query string, events uint64, arm Arm
 	output, last, stored := sink.seen()
 	t.DeterminantBytes, t.StoredBytes = float64(sum.DeterminantBytes)/float64(events), float64(stored)/float64(events)
 	t.finish(&w, output, last, events)
+	t.StateBytes = diskUsed(dir)
 	return t, nil
 }
 
@@ -240,6 +243,20 @@ func (t *Trial) sample(l *cluster.Local, over <-chan struct{}) {
 			return
 		}
 	}
+}
+
+// diskUsed adds up the files below a directory. Files come and go meanwhile.
+func diskUsed(dir string) (bytes int64) {
+	_ = filepath.WalkDir(dir, func(_ string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return nil //nolint:nilerr // gone by now
+		}
+		if info, err := d.Info(); err == nil {
+			bytes += info.Size()
+		}
+		return nil
+	})
+	return bytes
 }
 
 // plain runs the plain program of a query.

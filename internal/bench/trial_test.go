@@ -52,6 +52,23 @@ func TestArmsKeepWhatTheySay(t *testing.T) {
 	require.Less(t, none.InflightPeak, once.InflightPeak/2)
 }
 
+// Standbys are there in every way of running a query: the state is on disk twice.
+func TestStandbysHoldTheState(t *testing.T) {
+	s := setup(t)
+	for _, a := range []Arm{None, AtLeastOnce, ExactlyOnce} {
+		trial, err := s.engine(context.Background(), "q9", 100_000, a)
+		require.NoError(t, err)
+		require.Equal(t, 1, trial.Checkpoints)
+		t.Log(a.Name, trial.CheckpointBytes, trial.StateBytes)
+		require.Greater(t, trial.StateBytes, trial.CheckpointBytes*3/2, a.Name)
+	}
+}
+
+func TestSlower(t *testing.T) {
+	require.Equal(t, "3.0% slower", Slower(0.03))
+	require.Equal(t, "0.5% faster", Slower(-0.005))
+}
+
 // Engine and plain programs come to the same results, over windows that end while events come.
 func TestPlainProgramsAgreeWithTheEngine(t *testing.T) {
 	s := setup(t)
