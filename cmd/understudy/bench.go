@@ -176,14 +176,22 @@ func writeRecovery(w io.Writer, r *bench.Recovery, format string) error {
 	} {
 		fmt.Fprintf(&b, "  task %-12s %8.1f %8.1f\n", phase.name, phase.p50, phase.p90)
 	}
-	fmt.Fprintf(&b, "from kill -9 to first new output     median %.1f ms, p99 %.1f ms (partitions whose task died)\n", r.FirstOutputP50, r.FirstOutputP99)
+	fmt.Fprintf(&b, "from kill -9 to first new output     median %s, p99 %s (partitions whose task died)\n", milliText(r.FirstOutputP50), milliText(r.FirstOutputP99))
 	fmt.Fprintf(&b, "longest gap of the other partitions  %.1f ms\n", r.NoOutputMax)
-	fmt.Fprintf(&b, "latency from due to visible          before: median %.1f ms; in the 100 s after the first kill: median %.1f ms, p99 %.1f ms\n",
-		r.LatencyBefore, r.LatencyP50, r.LatencyP99)
-	fmt.Fprintf(&b, "back to normal                       %.0f ms\n  (%s)\n", r.BackToNormal, bench.Definition)
+	fmt.Fprintf(&b, "latency from due to visible          before: median %s; in the 100 s after the first kill: median %s, p99 %s\n",
+		milliText(r.LatencyBefore), milliText(r.LatencyP50), milliText(r.LatencyP99))
+	fmt.Fprintf(&b, "back to normal                       %s\n  (%s)\n", milliText(r.BackToNormal), bench.Definition)
 	fmt.Fprintf(&b, "lost %d, duplicates %d\n", r.Lost, r.Duplicates)
 	_, err := io.WriteString(w, b.String())
 	return err
+}
+
+// milliText says how long something took, if it came to that before the run was over.
+func milliText(ms float64) string {
+	if ms < 0 {
+		return "not within the run"
+	}
+	return fmt.Sprintf("%.1f ms", ms)
 }
 
 // writeKills writes a line per kill.

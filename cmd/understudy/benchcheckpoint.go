@@ -83,6 +83,8 @@ func (c *checkpointCommand) check() error {
 		return fmt.Errorf("--seconds %v: want more than 0", o.Seconds)
 	case o.Interval < 10*time.Millisecond:
 		return fmt.Errorf("--checkpoint-interval %v: want at least 10ms", o.Interval)
+	case o.Seconds < 2*o.Interval.Seconds():
+		return fmt.Errorf("--seconds %v: want at least twice the --checkpoint-interval (%v), so that no stage with checkpoints is without one", o.Seconds, o.Interval)
 	}
 	return nil
 }
@@ -121,8 +123,8 @@ func (c *checkpointCommand) run(ctx context.Context, stdout, stderr io.Writer) (
 func checkpointText(r *bench.Checkpoint) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%d MiB of state in %d keys, %.2f%% of it in each checkpoint, one every %d ms\n", r.StateMB, r.Keys, r.DirtyMeasured, r.IntervalMillis)
-	fmt.Fprintf(&b, "throughput    %.3f of that without checkpoints (%.3f to %.3f): %s less; by CPU %s\n", r.Ratio.Median, r.Ratio.Min, r.Ratio.Max,
-		percent(r.Loss), percent(r.LossByCPU))
+	fmt.Fprintf(&b, "throughput    %.3f of that without checkpoints (%.3f to %.3f): %s; by CPU %s\n", r.Ratio.Median, r.Ratio.Min, r.Ratio.Max,
+		bench.Slower(r.Loss), bench.Slower(r.LossByCPU))
 	fmt.Fprintf(&b, "latency p50   %.1f ms without, %.1f ms with\n", r.P50Without, r.P50With)
 	fmt.Fprintf(&b, "latency p99   %.1f ms without, %.1f ms with: %.1f ms more (%.1f to %.1f)\n", r.P99Without, r.P99With, r.P99Added, r.P99AddedAll.Min, r.P99AddedAll.Max)
 	fmt.Fprintf(&b, "checkpoint    %.2f MB, %.0f ms in the median, %.0f ms at worst\n", r.CheckpointBytes/1e6, r.CheckpointMS, r.CheckpointMax)

@@ -244,8 +244,6 @@ func profileCPU(name string) (end func() error, err error) {
 	}, nil
 }
 
-func percent(f float64) string { return fmt.Sprintf("%.1f%%", f*100) }
-
 func overheadText(r *bench.Overhead) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%-5s %10s  %s\n", "", "none", "throughput of that (median, least to greatest), by CPU")

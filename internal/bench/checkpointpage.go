@@ -11,8 +11,8 @@ func (r *Checkpoint) Page() report.Page {
 	p := report.Page{
 		Title: "What checkpoints of a big state cost",
 		Lead: []string{
-			fmt.Sprintf("With %d MiB of state and %.2f%% of it in each checkpoint, throughput is %s less (by CPU %s), and the p99 of latency at half of the full rate "+
-				"is %.1f ms more.", r.StateMB, r.DirtyMeasured, percent(r.Loss), percent(r.LossByCPU), r.P99Added),
+			fmt.Sprintf("With %d MiB of state and %.2f%% of it in each checkpoint, the job is %s than without checkpoints (by CPU %s), and the p99 of latency at half of the full rate "+
+				"is %.1f ms more.", r.StateMB, r.DirtyMeasured, Slower(r.Loss), Slower(r.LossByCPU), r.P99Added),
 			"Latency is counted from when a record was due to when it was written to the sink, whatever held its source up.",
 		},
 		Facts: common(&r.Machine, r.Repeats, r.Parallelism, r.Workers, r.IntervalMillis, r.Seed, r.Complete),

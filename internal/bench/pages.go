@@ -36,8 +36,6 @@ func common(m *Machine, repeats, parallelism, workers int, interval int64, seed 
 	return facts
 }
 
-func percent(f float64) string { return fmt.Sprintf("%.1f%%", f*100) }
-
 // Slower puts a loss into words: "3.0% slower", or "0.5% faster" if there is none.
 func Slower(loss float64) string {
 	if loss < 0 {
