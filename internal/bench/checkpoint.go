@@ -260,6 +260,11 @@ func (b *checkpointBench) stage(ctx context.Context, rate float64, with bool) (*
 	if err != nil {
 		return nil, err
 	}
+	if rate > 0 {
+		if err := b.until(ctx, func() bool { return st.ended.Load() == int64(b.o.Parallelism) }); err != nil {
+			return nil, err
+		}
+	}
 	b.source.enter(&stage{halted: true, from: st.from, until: st.until, late: st.late})
 	if err := b.until(ctx, func() bool { return b.rows() == b.source.given() }); err != nil {
 		return nil, err

@@ -87,6 +87,33 @@ func TestStagedPace(t *testing.T) {
 	require.NoError(t, r.Close())
 }
 
+// What was due before a stage's end is given, also by a reader that was held up until long after it; what is due later is not.
+func TestStagedEnd(t *testing.T) {
+	s := newStaged(2, 100)
+	start := time.Now().Add(-time.Hour)
+	st := &stage{start: start, rate: 10, until: start.Add(time.Second).UnixMicro()}
+	s.enter(st)
+	given := map[int64]bool{}
+	for i, split := range []string{"0", "1"} {
+		r, err := s.Open(context.Background(), split, 0)
+		require.NoError(t, err)
+		for range 5 {
+			require.EqualValues(t, i, st.ended.Load())
+			a, _, err := r.Next()
+			require.NoError(t, err)
+			require.Less(t, a.Due, st.until)
+			given[a.Due] = true
+		}
+		for range 2 {
+			_, _, err = r.Next()
+			require.ErrorIs(t, err, operator.ErrNotReady)
+			require.EqualValues(t, i+1, st.ended.Load(), "counted once")
+		}
+		require.NoError(t, r.Close())
+	}
+	require.Len(t, given, 10)
+}
+
 func TestAccessCodec(t *testing.T) {
 	a := access{Key: 1 << 40, Kind: alter, Due: -7}
 	bytes, err := accessCodec{}.Append(nil, a)

@@ -14,6 +14,8 @@
 //   - What is compared has come to the same result: otherwise there is an error, [ErrDisagree], and no figure.
 //   - A run counts only if nothing befell it: no task was restarted, moved or rolled back.
 //   - The ways of running a query differ in what they log and in nothing else: the same workers, standbys, checkpoints, memory and sink.
+//   - A run of a comparison finds the process as every other does, whatever ran before: no garbage, and its memory there. What the process
+//     still does to a run, [Again] shows.
 //
 // # Goroutines
 //

@@ -28,17 +28,19 @@ type access struct {
 	Due  int64
 }
 
-// stage is what the source does for some time. It does not change.
+// stage is what the source does for some time. It does not change, but for ended. With a rate and an until it gives all that is due before that,
+// however late, and then nothing: what was held up when the time was over must show in what is measured.
 type stage struct {
-	kind    byte       // fill: each key once; otherwise accesses without end
-	halted  bool       // nothing
-	over    bool       // the source ends
-	start   time.Time  // when the first record is due
-	rate    float64    // records per second; 0: as fast as they are taken
-	changes float64    // keys changed per second, by the clock
-	from    int64      // microseconds; what is due from here
-	until   int64      // to before here
-	late    *histogram // is measured by this
+	kind    byte         // fill: each key once; otherwise accesses without end
+	halted  bool         // nothing
+	over    bool         // the source ends
+	start   time.Time    // when the first record is due
+	rate    float64      // records per second; 0: as fast as they are taken
+	changes float64      // keys changed per second, by the clock
+	from    int64        // microseconds; what is due from here
+	until   int64        // to before here
+	late    *histogram   // is measured by this
+	ended   atomic.Int64 // readers that have given all that is due before until
 }
 
 // staged is a source that does what the stage at hand says. It is for jobs that nothing befalls: what it gives depends on the clock, and
@@ -124,6 +126,7 @@ type stagedReader struct {
 	given   atomic.Uint64
 	stage   *stage
 	n       uint64 // records of the stage
+	ended   bool   // all that the stage has for this reader is given
 	altered uint64 // keys changed in the stage
 	changed uint64 // keys ever changed
 	now     time.Time
@@ -138,7 +141,7 @@ const clockEvery = 64
 func (r *stagedReader) Next() (access, uint64, error) {
 	s := r.source
 	if st := s.stage.Load(); st != r.stage {
-		r.stage, r.n, r.altered, r.now = st, 0, 0, time.Now()
+		r.stage, r.n, r.altered, r.ended, r.now = st, 0, 0, false, time.Now()
 	}
 	st := r.stage
 	place := r.n*uint64(s.parts) + r.part // among the stage's records
@@ -153,6 +156,13 @@ func (r *stagedReader) Next() (access, uint64, error) {
 	var due int64
 	if st.rate > 0 {
 		at := st.start.Add(time.Duration(float64(place) / st.rate * float64(time.Second)))
+		if due = at.UnixMicro(); st.until > 0 && due >= st.until {
+			if !r.ended {
+				r.ended = true
+				st.ended.Add(1)
+			}
+			return access{}, 0, operator.ErrNotReady
+		}
 		if at.After(r.now) {
 			r.now = time.Now()
 		}
@@ -160,7 +170,6 @@ func (r *stagedReader) Next() (access, uint64, error) {
 			r.wake(wait)
 			return access{}, 0, operator.ErrNotReady
 		}
-		due = at.UnixMicro()
 	} else if r.n%clockEvery == 0 {
 		r.now = time.Now()
 	}
