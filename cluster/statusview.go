@@ -101,6 +101,7 @@ func (n *coordinatorNode) waiting() []string {
 		}
 	}
 	why = append(why, n.rep.coord.Undiscovered()...)
+	why = append(why, n.rep.coord.Unstored()...)
 	slices.Sort(why)
 	return slices.Compact(why)
 }

@@ -193,6 +193,9 @@ func (n *workerNode) health() Health {
 		if down := l.downs.count(); down > 0 {
 			h.Why = append(h.Why, fmt.Sprintf("%d links to other workers are down", down))
 		}
+		if why := l.full.why(); why != "" {
+			h.Why = append(h.Why, why)
+		}
 	}
 	h.Healthy = len(h.Why) == 0
 	return h

@@ -50,6 +50,7 @@ type life struct {
 	applied  atomic.Uint64         // index of the last entry that was applied
 	built    atomic.Bool           // worker is there
 	downs    downLinks
+	full     fullDisk
 }
 
 // errDeclaredDead ends a life: others have taken over what it did.
@@ -264,7 +265,12 @@ func (l *life) Tell(to determinant.WorkerID, m Control) {
 }
 
 // Report tells the leader something. Without one it is lost: Worker.Register repeats what counts. Part of Environment.
-func (l *life) Report(r Report) { l.say(&up{Report: &r}) }
+func (l *life) Report(r Report) {
+	if l.full.note(&r) {
+		l.node.opts.Logger.Warn("a checkpoint cannot be stored", "task", nameOf(l.node.job, r.AckFailed.Task), "epoch", r.AckFailed.Epoch, "error", r.AckFailed.Err)
+	}
+	l.say(&up{Report: &r})
+}
 
 // Observe counts what happens and tells the leader of the phases of recoveries. Part of Environment.
 func (l *life) Observe(o Observation) {
