@@ -61,6 +61,7 @@ type coordinatorNode struct {
 	began     bool // the job's beginning was proposed in this tenure
 	since     time.Time
 	lastTick  time.Time
+	nobody    leaderless
 	spoke     time.Time // when workers were told last that this leader lives
 	sessions  map[determinant.WorkerID]*session
 	admitting map[string]*session // by instance

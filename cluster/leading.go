@@ -5,11 +5,13 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"time"
 
 	"github.com/understudy-stream/understudy/determinant"
 	"github.com/understudy-stream/understudy/raftmeta"
+	"github.com/understudy-stream/understudy/standby"
 	"github.com/understudy-stream/understudy/transport"
 )
 
@@ -158,7 +160,7 @@ func (n *coordinatorNode) probe(m Admit) {
 		}
 		n.events.post(func() {
 			if n.tenure == tenure && n.leading {
-				n.opts.Logger.Info("a worker's process is gone", "worker", m.Worker, "address", m.Address, "evidence", evidence)
+				n.opts.Logger.Log(n.ctx, n.gravity(m.Worker), "a worker's process is gone", "worker", m.Worker, "address", m.Address, "evidence", evidence)
 				n.died(m.Worker)
 			}
 		})
@@ -191,6 +193,15 @@ func (n *coordinatorNode) evidence(m Admit) string {
 		}
 	}
 	return ""
+}
+
+// gravity is how loudly it is said that a worker is gone: not at all loudly if it was told to go.
+func (n *coordinatorNode) gravity(w determinant.WorkerID) slog.Level {
+	drained := slices.ContainsFunc(n.rep.coord.Drains(), func(d standby.DrainStatus) bool { return d.Worker == w && d.Done })
+	if drained || !n.mourns(w) {
+		return slog.LevelInfo
+	}
+	return slog.LevelWarn
 }
 
 // mourns tells whether the death of a worker would be news that counts.
@@ -267,10 +278,12 @@ func (n *coordinatorNode) declare() {
 // tick drives what depends on time.
 func (n *coordinatorNode) tick(now time.Time) {
 	n.end(now)
-	if !n.leading {
-		if leader, self := n.raft.Leader(); !self {
-			n.follow(leader, now)
-		}
+	leader, self := n.raft.Leader()
+	if !n.leading && !self {
+		n.follow(leader, now)
+	}
+	if n.nobody.due(leader != "", now) {
+		n.opts.Logger.Warn("no coordinator leads: most of them must be running and able to reach each other", "coordinators", n.opts.Coordinators)
 	}
 	if !n.leading || n.rep.coord == nil {
 		n.lastTick = now
@@ -297,7 +310,7 @@ func (n *coordinatorNode) tick(now time.Time) {
 	}
 	for _, m := range n.rep.coord.view.Members {
 		if heard, ok := n.heard[m.Worker]; ok && now.Sub(heard) > n.opts.HeartbeatTimeout && n.mourns(m.Worker) {
-			n.opts.Logger.Info("a worker is silent for too long", "worker", m.Worker, "for", now.Sub(heard))
+			n.opts.Logger.Warn("a worker is silent for too long", "address", m.Address, "worker", m.Worker, "for", now.Sub(heard))
 			n.died(m.Worker)
 		}
 	}
