@@ -92,7 +92,7 @@ func TestProcessesCanBeInspected(t *testing.T) {
 		}
 	}
 	for _, name := range named { // what issue 3 asks for, by and by
-		require.Contains(t, everything, "\n"+name)
+		require.True(t, strings.Contains(everything, "\n"+name), name)
 	}
 	c.nodes[0].kill()
 	c.await("recovery", func(s *Status) bool {
@@ -103,6 +103,7 @@ func TestProcessesCanBeInspected(t *testing.T) {
 		}
 		return len(s.Workers) == 1
 	})
+	require.Equal(t, 1, strings.Count(c.log.String(), `level=WARN msg="a worker's process is gone"`), "it is said, once")
 	mu.Lock()
 	coordinator, dead, live := "", 0, ""
 	for _, url := range urls {

@@ -161,7 +161,7 @@ func (m *workerMetrics) collectTasks(ch chan<- prometheus.Metric, w *Worker) {
 		}
 	}
 	for t := range w.job.Tasks {
-		if held := w.Logs().Log(determinant.TaskID(t)).Bytes(); held > 0 {
+		if held := w.Logs().Log(determinant.TaskID(t)).Bytes(); held > 0 || w.Task(determinant.TaskID(t)) != nil {
 			heldLog.gauge(ch, float64(held), nameOf(w.job, determinant.TaskID(t)))
 		}
 	}
