@@ -187,7 +187,7 @@ func TestRepeatsAreLeftOut(t *testing.T) {
 	var r repeats
 	begin := time.Now()
 	failed := func(peer string, term int, after time.Duration) (bool, int) {
-		return r.first("failed to make requestVote RPC", []any{"target", peer, "term", term}, begin.Add(after))
+		return r.first("failed to make requestVote RPC", []any{"target", peer, "term", term, "backoff time", term}, begin.Add(after))
 	}
 	shown, _ := failed("a", 1, 0)
 	require.True(t, shown)

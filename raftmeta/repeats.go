@@ -2,6 +2,7 @@ package raftmeta
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -44,13 +45,15 @@ func (r *repeats) first(msg string, args []any, now time.Time) (show bool, leftO
 	return true, old.leftOut
 }
 
-// sameness is what two messages have in common that say the same: their text and their arguments, but for the number of the election
-// and how long something took.
+// passing are arguments that differ each time that the same is said.
+var passing = []any{"term", "time", "backoff time"}
+
+// sameness is what two messages have in common that say the same: their text and their arguments, but for passing ones.
 func sameness(msg string, args []any) string {
 	key := strings.Builder{}
 	key.WriteString(msg)
 	for i := 0; i+1 < len(args); i += 2 {
-		if args[i] != "term" && args[i] != "time" {
+		if !slices.Contains(passing, args[i]) {
 			fmt.Fprintf(&key, "|%v=%v", args[i], args[i+1])
 		}
 	}
