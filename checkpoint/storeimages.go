@@ -231,7 +231,7 @@ func (s *Store) writeFile(path string, bytes []byte) error {
 		err = f.Sync()
 	}
 	if err = errors.Join(err, f.Close()); err != nil {
-		return errors.Join(fmt.Errorf("checkpoint: write %s: %w", path, err), s.fs.Remove(path))
+		return errors.Join(fmt.Errorf("checkpoint: an image cannot be written: %w", err), s.fs.Remove(path))
 	}
 	return nil
 }

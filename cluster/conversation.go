@@ -38,7 +38,7 @@ func (l *life) register(ctx context.Context, r register, former string) (*leader
 	}
 	r.Instance, r.Address, r.Host, r.Process = l.instance, n.address, host, os.Getpid()
 	r.Build, r.Job = n.opts.Build, identityOf(n.job)
-	notice := time.Now().Add(noLeaderNotice)
+	var nobody leaderless
 	var doubt doubts
 	for {
 		var last error
@@ -53,9 +53,8 @@ func (l *life) register(ctx context.Context, r register, former string) (*leader
 			}
 			last = err
 		}
-		if time.Now().After(notice) {
+		if nobody.due(false, time.Now()) {
 			n.opts.Logger.Warn("no coordinator leads: checkpoints and recoveries wait, the data plane goes on", "error", last)
-			notice = time.Now().Add(noLeaderNotice)
 		}
 		wait := time.NewTimer(askPause)
 		select {

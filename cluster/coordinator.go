@@ -75,7 +75,7 @@ type Coordinator struct {
 	ended      []determinant.Incarnation                    // by task; the life that has ended its outputs, 0: none
 	shown      []determinant.Epoch                          // by task; what a transactional sink has made visible
 	last       determinant.Epoch                            // the job's last checkpoint, once it is complete; 0: not yet
-	unstored   map[imageKeeper]int                          // images of a task that a worker could not store since it stored one
+	unstored   map[imageKeeper]unstored
 	divergence int
 	finished   bool
 	failed     bool // it was finished by an error
@@ -107,7 +107,7 @@ func NewCoordinator(job *Job, v View, recovery standby.State, points checkpoint.
 		shown:    make([]determinant.Epoch, len(job.Tasks)),
 	}
 	c.discoveries = make([]discovery, len(job.Plan.Vertices))
-	c.unstored = map[imageKeeper]int{}
+	c.unstored = map[imageKeeper]unstored{}
 	for t := range c.holds {
 		c.holds[t] = map[determinant.WorkerID]determinant.Epoch{}
 	}
@@ -179,7 +179,7 @@ func (c *Coordinator) Tick(now int64) {
 func (c *Coordinator) Report(r Report) {
 	switch {
 	case r.Ack != nil:
-		delete(c.unstored, imageKeeper{r.Ack.Worker, r.Ack.Task})
+		c.imageStored(r.Ack.Worker, r.Ack.Task)
 		c.checkpoints(*r.Ack)
 	case r.AckFailed != nil:
 		c.imageFailed(r.AckFailed)
@@ -449,38 +449,13 @@ func (c *Coordinator) placed() {
 		p.Recovering = append(p.Recovering, place.Recovering)
 		var ready []determinant.WorkerID
 		for _, w := range place.Standbys {
-			if epoch, known := c.holds[t][w]; known && epoch == c.view.committed() && c.unstored[imageKeeper{w, id}] < maxUnstored {
+			if epoch, known := c.holds[t][w]; known && epoch == c.view.committed() && c.stores(w, id) {
 				ready = append(ready, w)
 			}
 		}
 		p.Standbys = append(p.Standbys, ready)
 	}
 	c.checkpoints(p)
-}
-
-// imageKeeper is a worker that stores images of a task. That it stores those of another says nothing: they may be smaller than the room
-// that is left.
-type imageKeeper struct {
-	worker determinant.WorkerID
-	task   determinant.TaskID
-}
-
-// imageFailed handles a worker that cannot store what checkpoints need. After a few tries a standby is not counted on until it
-// stores an image of the task again, and a primary has failed: its task moves to another worker.
-func (c *Coordinator) imageFailed(f *checkpoint.Failed) {
-	c.waiting(fmt.Sprintf("worker %d cannot store checkpoint %d of task %d: %s", f.Worker, f.Epoch, f.Task, f.Err))
-	keeper := imageKeeper{f.Worker, f.Task}
-	c.unstored[keeper]++
-	if c.unstored[keeper] < maxUnstored {
-		c.checkpoints(*f)
-		return
-	}
-	if c.view.Places[f.Task].Worker == f.Worker {
-		c.checkpoints(*f)
-		c.taskFailed(&TaskFailure{Task: f.Task, Incarnation: f.Incarnation, Worker: f.Worker, Err: errors.New(f.Err)})
-		return
-	}
-	c.placed()
 }
 
 // taskFailed applies the policies for user code that fails, and otherwise has the task recovered.

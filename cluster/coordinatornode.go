@@ -61,6 +61,7 @@ type coordinatorNode struct {
 	began     bool // the job's beginning was proposed in this tenure
 	since     time.Time
 	lastTick  time.Time
+	nobody    leaderless
 	spoke     time.Time // when workers were told last that this leader lives
 	sessions  map[determinant.WorkerID]*session
 	admitting map[string]*session // by instance
@@ -68,6 +69,7 @@ type coordinatorNode struct {
 	joined    map[determinant.WorkerID]bool // in this tenure
 	gone      map[determinant.WorkerID]bool // known to be dead, and not declared so yet
 	goneAt    time.Time
+	mourned   map[determinant.WorkerID]bool // whose death was logged, of those the ledger still names
 	downs     map[linkName]time.Time
 	why       map[string]string // why something waits, by what
 	outside   outside           // what was logged while it leads
@@ -123,7 +125,7 @@ func newCoordinatorNode(job *Job, o CoordinatorNodeOptions) *coordinatorNode {
 	n := &coordinatorNode{
 		job: job, opts: o, events: newMailbox(), stats: newStats(len(job.Tasks)), opened: make(chan struct{}), ended: make(chan struct{}),
 		sessions: map[determinant.WorkerID]*session{}, admitting: map[string]*session{},
-		heard: map[determinant.WorkerID]time.Time{}, joined: map[determinant.WorkerID]bool{}, gone: map[determinant.WorkerID]bool{},
+		heard: map[determinant.WorkerID]time.Time{}, joined: map[determinant.WorkerID]bool{}, gone: map[determinant.WorkerID]bool{}, mourned: map[determinant.WorkerID]bool{},
 		downs: map[linkName]time.Time{}, why: map[string]string{},
 	}
 	n.ctx, n.cancel = context.WithCancel(context.Background())
@@ -237,7 +239,7 @@ func (m *machine) Apply(_ uint64, command []byte) {
 	n := (*coordinatorNode)(m)
 	n.events.post(func() {
 		if err := n.rep.apply(command); err != nil {
-			n.finish(err)
+			n.finish(n.inDirectory(err))
 		}
 	})
 }
@@ -254,8 +256,16 @@ func (m *machine) Snapshot() (image []byte, err error) {
 // Restore replaces the state.
 func (m *machine) Restore(image []byte) (err error) {
 	n := (*coordinatorNode)(m)
-	if !n.events.call(func() { err = n.rep.restore(image) }) {
+	if !n.events.call(func() { err = n.inDirectory(n.rep.restore(image)) }) {
 		return errClosed
+	}
+	return err
+}
+
+// inDirectory says whose state it is that belongs to another job.
+func (n *coordinatorNode) inDirectory(err error) error {
+	if errors.Is(err, ErrWrongJob) {
+		return fmt.Errorf("%w; the state directory is %s", err, n.opts.StateDir)
 	}
 	return err
 }

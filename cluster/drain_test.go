@@ -256,5 +256,6 @@ func TestRollingRestartOfProcesses(t *testing.T) {
 	s = c.finished()
 	require.Zero(t, s.Generation, "rolled back")
 	requireExact(t, c.out, 12_000)
+	require.NotContains(t, c.log.String(), `level=WARN msg="a worker's process is gone"`, "they were told to go")
 	c.stop()
 }

@@ -5,11 +5,14 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"log/slog"
+	"maps"
 	"slices"
 	"time"
 
 	"github.com/understudy-stream/understudy/determinant"
 	"github.com/understudy-stream/understudy/raftmeta"
+	"github.com/understudy-stream/understudy/standby"
 	"github.com/understudy-stream/understudy/transport"
 )
 
@@ -63,6 +66,9 @@ func (n *coordinatorNode) lead() {
 	clear(n.gone)
 	clear(n.downs)
 	clear(n.why)
+	if n.rep.alien != nil {
+		return // the process is about to end
+	}
 	if n.rep.coord == nil {
 		n.begin()
 		return
@@ -121,12 +127,7 @@ func (n *coordinatorNode) begin() {
 }
 
 // begun is told that the replica has a job.
-func (n *coordinatorNode) begun(s *ledgerState) {
-	if s.Identity != identityOf(n.job) {
-		n.finish(fmt.Errorf("%w: %s holds %s, this job is %s (a job's graph, names and parallelism must stay the same)",
-			ErrWrongJob, n.opts.StateDir, s.Identity, identityOf(n.job)))
-		return
-	}
+func (n *coordinatorNode) begun(*ledgerState) {
 	resumed := n.resuming
 	n.resuming = false
 	if !n.leading {
@@ -158,7 +159,7 @@ func (n *coordinatorNode) probe(m Admit) {
 		}
 		n.events.post(func() {
 			if n.tenure == tenure && n.leading {
-				n.opts.Logger.Info("a worker's process is gone", "worker", m.Worker, "address", m.Address, "evidence", evidence)
+				n.opts.Logger.Log(n.ctx, n.gravity(m.Worker), "a worker's process is gone", "worker", m.Worker, "address", m.Address, "evidence", evidence)
 				n.died(m.Worker)
 			}
 		})
@@ -191,6 +192,20 @@ func (n *coordinatorNode) evidence(m Admit) string {
 		}
 	}
 	return ""
+}
+
+// gravity is how loudly it is said that a worker is gone: loudly once, and not if it was told to go.
+func (n *coordinatorNode) gravity(w determinant.WorkerID) slog.Level {
+	drained := slices.ContainsFunc(n.rep.coord.Drains(), func(d standby.DrainStatus) bool { return d.Worker == w && d.Done })
+	if drained || !n.mourns(w) || n.mourned[w] {
+		return slog.LevelInfo
+	}
+	maps.DeleteFunc(n.mourned, func(w determinant.WorkerID, _ bool) bool {
+		_, known := n.rep.coord.view.member(w)
+		return !known
+	})
+	n.mourned[w] = true
+	return slog.LevelWarn
 }
 
 // mourns tells whether the death of a worker would be news that counts.
@@ -267,14 +282,16 @@ func (n *coordinatorNode) declare() {
 // tick drives what depends on time.
 func (n *coordinatorNode) tick(now time.Time) {
 	n.end(now)
-	if !n.leading {
-		if leader, self := n.raft.Leader(); !self {
-			n.follow(leader, now)
-		}
+	leader, self := n.raft.Leader()
+	if !n.leading && !self {
+		n.follow(leader, now)
+	}
+	if n.nobody.due(leader != "", now) {
+		n.opts.Logger.Warn("no coordinator leads: most of them must be running and able to reach each other", "coordinators", n.opts.Coordinators)
 	}
 	if !n.leading || n.rep.coord == nil {
 		n.lastTick = now
-		if n.leading && n.repropose {
+		if n.leading && n.repropose && n.rep.alien == nil {
 			n.repropose = false
 			n.begin()
 		}
@@ -297,7 +314,7 @@ func (n *coordinatorNode) tick(now time.Time) {
 	}
 	for _, m := range n.rep.coord.view.Members {
 		if heard, ok := n.heard[m.Worker]; ok && now.Sub(heard) > n.opts.HeartbeatTimeout && n.mourns(m.Worker) {
-			n.opts.Logger.Info("a worker is silent for too long", "worker", m.Worker, "for", now.Sub(heard))
+			n.opts.Logger.Log(n.ctx, n.gravity(m.Worker), "a worker is silent for too long", "address", m.Address, "worker", m.Worker, "for", now.Sub(heard))
 			n.died(m.Worker)
 		}
 	}

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
+	"slices"
 	"time"
 
 	"github.com/understudy-stream/understudy/determinant"
@@ -136,6 +138,22 @@ func (o *NodeOptions) ensureDefaults(job string) {
 	}
 }
 
+// ValidateCoordinators tells what is wrong with addresses of coordinators: each is a host and a port, and stands there once.
+func ValidateCoordinators(addresses []string) error {
+	for i, a := range addresses {
+		host, port, err := net.SplitHostPort(a)
+		switch {
+		case err != nil:
+			return fmt.Errorf("cluster: coordinator %q: want HOST:PORT: %w", a, err)
+		case host == "" || port == "" || port == "0":
+			return fmt.Errorf("cluster: coordinator %q: want HOST:PORT, by which all others reach it", a)
+		case slices.Contains(addresses[:i], a):
+			return fmt.Errorf("cluster: coordinator %q stands there twice", a)
+		}
+	}
+	return nil
+}
+
 // Validate tells what is wrong with the options.
 func (o *NodeOptions) Validate() error {
 	switch {
@@ -143,6 +161,8 @@ func (o *NodeOptions) Validate() error {
 		return errors.New("cluster: a process of a cluster needs a state directory")
 	case len(o.Coordinators) == 0:
 		return errors.New("cluster: no address of a coordinator was given")
+	case ValidateCoordinators(o.Coordinators) != nil:
+		return ValidateCoordinators(o.Coordinators)
 	case o.HeartbeatTimeout < 2*o.Heartbeat:
 		return fmt.Errorf("cluster: a heartbeat timeout of %v with a heartbeat every %v declares healthy workers dead", o.HeartbeatTimeout, o.Heartbeat)
 	}

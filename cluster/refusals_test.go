@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/understudy-stream/understudy/checkpoint"
+	"github.com/understudy-stream/understudy/determinant"
 	"github.com/understudy-stream/understudy/operator"
 	"github.com/understudy-stream/understudy/raftmeta"
 	"github.com/understudy-stream/understudy/transport"
@@ -25,9 +26,13 @@ func (c *cell) runs(run func(ctx context.Context) error) error {
 	return run(ctx)
 }
 
-func otherPlan(t *testing.T, c *cell) *operator.Plan {
+// otherPlan is another job, of two tasks for each degree of parallelism.
+func otherPlan(t *testing.T, parallelism int) *operator.Plan {
 	t.Helper()
-	plan, err := numbersJob(10, 1, gatedSink{})
+	job := operator.NewJob("other")
+	all := operator.From(job, "numbers", operator.Source[uint64](numbers{splits: 2, n: 5}))
+	operator.To(operator.Rebalanced(all), "output", gatedSink{}, operator.WithCodec(operator.JSON[uint64]()))
+	plan, err := job.Plan(parallelism)
 	require.NoError(t, err)
 	return plan
 }
@@ -56,7 +61,7 @@ func TestStrangersAreRefused(t *testing.T) {
 	build.Build = "another"
 	require.ErrorIs(t, c.runs(func(ctx context.Context) error { return RunWorker(ctx, plan, build) }), ErrOtherBuild)
 
-	require.ErrorIs(t, c.runs(func(ctx context.Context) error { return RunWorker(ctx, otherPlan(t, c), base) }), ErrWrongJob)
+	require.ErrorIs(t, c.runs(func(ctx context.Context) error { return RunWorker(ctx, otherPlan(t, 1), base) }), ErrWrongJob)
 
 	require.ErrorContains(t, c.client.Drain(context.Background(), 99), "no such worker")
 
@@ -78,7 +83,11 @@ func TestDirectoriesOfOthersAreRefused(t *testing.T) {
 	plan := drawnPlan(t, c.valve, c.out)
 	require.ErrorIs(t, c.runs(func(ctx context.Context) error { return RunCoordinator(ctx, plan, co) }), raftmeta.ErrOtherCluster)
 	co.Cluster = "test"
-	require.ErrorIs(t, c.runs(func(ctx context.Context) error { return RunCoordinator(ctx, otherPlan(t, c), co) }), ErrWrongJob)
+	for _, parallelism := range []int{1, 20} { // fewer tasks than the ledger tells of, and more
+		err := c.runs(func(ctx context.Context) error { return RunCoordinator(ctx, otherPlan(t, parallelism), co) })
+		require.ErrorIs(t, err, ErrWrongJob)
+		require.ErrorContains(t, err, co.StateDir)
+	}
 
 	other := newCell(t, 1, 1, 100)
 	other.startCoordinator(0)
@@ -91,6 +100,33 @@ func TestDirectoriesOfOthersAreRefused(t *testing.T) {
 	c.valve.open(c.valve.n)
 	c.finished()
 	requireExact(t, c.out, 200)
+}
+
+// A replica does nothing with the ledger of another job, which may have more tasks or fewer, and above all it makes no snapshot of it.
+func TestAReplicaOfAnotherJobRefuses(t *testing.T) {
+	newReplica := func(parallelism int) (*replica, command) {
+		job, err := Layout(otherPlan(t, parallelism))
+		require.NoError(t, err)
+		s := newLedgerState(job, "run", make([][]string, len(job.Plan.Vertices)), determinant.ExactlyOnce, determinant.Full)
+		return &replica{job: job, world: nowhere{}, prop: &office{}, begun: func(*ledgerState) {}}, command{Begin: &s}
+	}
+	owner, begin := newReplica(3)
+	require.NoError(t, owner.apply(encode(&begin)))
+	image, err := owner.snapshot()
+	require.NoError(t, err)
+	for _, parallelism := range []int{1, 20} {
+		r, own := newReplica(parallelism)
+		require.ErrorIs(t, r.apply(encode(&begin)), ErrWrongJob)
+		require.ErrorIs(t, r.apply(encode(&own)), ErrWrongJob, "it is not begun on top")
+		_, err := r.snapshot()
+		require.ErrorIs(t, err, ErrWrongJob)
+		require.Nil(t, r.coord)
+
+		r, _ = newReplica(parallelism)
+		require.ErrorIs(t, r.restore(image), ErrWrongJob)
+		_, err = r.snapshot()
+		require.ErrorIs(t, err, ErrWrongJob)
+	}
 }
 
 // A port that somebody else has is an error at once.

@@ -33,6 +33,7 @@ type replica struct {
 
 	state ledgerState // Identity, Run and Finished; the rest lives in coord
 	coord *Coordinator
+	alien error   // the ledger is that of another job: nothing is done with it. Invariant: coord is nil then
 	feed  []Entry // the newest entries that took effect. Invariant: indexes are consecutive, the last is coord.view.Index
 }
 
@@ -43,9 +44,11 @@ func (r *replica) apply(body []byte) error {
 		return fmt.Errorf("%w: command: %w", ErrLedgerCorrupt, err)
 	}
 	switch {
+	case r.alien != nil:
+		return r.alien
 	case c.Begin != nil:
 		if r.coord == nil {
-			r.install(c.Begin, nil)
+			return r.install(c.Begin, nil)
 		}
 	case c.Entry != nil && r.coord != nil:
 		r.coord.Committed(*c.Entry)
@@ -77,10 +80,17 @@ func (r *replica) since(index uint64) ([]Entry, bool) {
 	return r.feed[uint64(len(r.feed))-(last-index):], true
 }
 
-func (r *replica) install(s *ledgerState, feed []Entry) {
+// install takes a state, unless it is that of another job, whose tasks and channels are not this one's.
+func (r *replica) install(s *ledgerState, feed []Entry) error {
+	if want := identityOf(r.job); s.Identity != want {
+		r.alien = fmt.Errorf("%w: it holds %s, this job is %s (a job's graph, names and parallelism must stay the same)",
+			ErrWrongJob, s.Identity, want)
+		return r.alien
+	}
 	r.state, r.feed = *s, feed
 	r.rebuild()
 	r.begun(&r.state)
+	return nil
 }
 
 // rebuild makes the coordinator anew from what is replicated: whatever a former leadership had heard is forgotten.
@@ -102,8 +112,11 @@ type replicaImage struct {
 	Feed  []Entry
 }
 
-// snapshot encodes the replica as of the last command.
+// snapshot encodes the replica as of the last command. Of another job's ledger there is none: it would be taken for all there is.
 func (r *replica) snapshot() ([]byte, error) {
+	if r.alien != nil {
+		return nil, r.alien
+	}
 	var image replicaImage
 	if r.coord != nil {
 		image.State = r.state
@@ -125,7 +138,7 @@ func (r *replica) restore(body []byte) error {
 	}
 	r.coord = nil
 	if image.State.Identity != "" {
-		r.install(&image.State, image.Feed)
+		return r.install(&image.State, image.Feed)
 	}
 	return nil
 }

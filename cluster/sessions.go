@@ -292,7 +292,9 @@ func (n *coordinatorNode) report(s *session, r *Report) {
 			n.opts.Logger.Warn("a task failed", "task", r.Failed.Task, "worker", s.worker, "error", r.Failed.Err)
 		}
 	case r.AckFailed != nil:
-		n.opts.Logger.Warn("a checkpoint cannot be stored", "task", r.AckFailed.Task, "epoch", r.AckFailed.Epoch, "worker", s.worker, "error", r.AckFailed.Err)
+		if n.rep.coord.stores(s.worker, r.AckFailed.Task) { // else it was said, and status shows it
+			n.opts.Logger.Warn("a checkpoint cannot be stored", "task", r.AckFailed.Task, "epoch", r.AckFailed.Epoch, "worker", s.worker, "error", r.AckFailed.Err)
+		}
 	case r.Rollback != nil:
 		n.opts.Logger.Warn("a rollback is needed", "task", r.Rollback.Task, "worker", s.worker, "cause", r.Rollback.Cause)
 	}

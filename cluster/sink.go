@@ -100,6 +100,7 @@ func (w *Worker) WriteSink(ctx context.Context, t determinant.TaskID) (bool, err
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	h.sink.writing = false
+	w.countFenced(err)
 	if h.dead.Load() || w.mu.closed || errors.Is(err, operator.ErrFenced) {
 		return false, nil
 	}
@@ -118,6 +119,13 @@ func (w *Worker) WriteSink(ctx context.Context, t determinant.TaskID) (bool, err
 	w.sendAcks(h)
 	w.env.WakeTask(t)
 	return true, nil
+}
+
+// countFenced counts a write that a store has refused because another worker has taken over.
+func (w *Worker) countFenced(err error) {
+	if errors.Is(err, operator.ErrFenced) {
+		w.refused.writes.Add(1)
+	}
 }
 
 // takeOutput fixes what is written next, and then the determinants.

@@ -226,6 +226,13 @@ func (s *stats) measured(m TaskMetrics) {
 	s.mu.tasks[m.Task] = m
 }
 
+// measuredLast is the most that was measured of a task.
+func (s *stats) measuredLast(t determinant.TaskID) TaskMetrics {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.mu.tasks[t]
+}
+
 // measure takes in the counters of the tasks that run here now. What it adds up to never goes back: a task that recovers has less
 // for a while, or does not run at all, and that is not counted again.
 func (s *stats) measure(l *Local) {

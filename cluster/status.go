@@ -59,6 +59,7 @@ const (
 	WorkerSilent   WorkerState = "silent" // its connection is gone, and it is not known to be dead
 	WorkerDraining WorkerState = "draining"
 	WorkerDrained  WorkerState = "drained"
+	WorkerEnded    WorkerState = "ended" // the job is over, and so is its process
 )
 
 // WorkerStatus is one worker that is not dead.
@@ -83,7 +84,7 @@ type WorkerMetrics struct {
 	StateBytes       int64 `json:"state_bytes"` // of the committed state on its disk
 }
 
-// TaskStatus is one task.
+// TaskStatus is one task. What was measured of it last stays when its worker is not there any more.
 type TaskStatus struct {
 	Task        determinant.TaskID      `json:"task"`
 	Name        string                  `json:"name"`

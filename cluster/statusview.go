@@ -46,6 +46,9 @@ func (n *coordinatorNode) status(now time.Time) Status {
 	}
 	for _, m := range view.Members {
 		w := n.workerStatus(m, now)
+		if w.State == WorkerSilent && n.rep.state.Finished != nil {
+			w.State = WorkerEnded
+		}
 		if state, draining := drains[m.Worker]; draining && w.State == WorkerLive {
 			w.State = state
 		}
@@ -101,6 +104,7 @@ func (n *coordinatorNode) waiting() []string {
 		}
 	}
 	why = append(why, n.rep.coord.Undiscovered()...)
+	why = append(why, n.rep.coord.Unstored()...)
 	slices.Sort(why)
 	return slices.Compact(why)
 }
@@ -121,11 +125,15 @@ func (n *coordinatorNode) taskStatus(t determinant.TaskID) TaskStatus {
 		epoch := n.rep.coord.holds[t][w]
 		s.Standbys = append(s.Standbys, StandbyStatus{Worker: w, Epoch: epoch, Ready: epoch == committed})
 	}
-	if session := n.sessions[p.Worker]; session != nil {
-		s.Metrics = session.tasks[t]
-		if !n.waits(session, s.Metrics) {
-			s.Metrics.Waiting = ""
-		}
+	session := n.sessions[p.Worker]
+	if session == nil {
+		last := n.stats.measuredLast(t)
+		s.Metrics = TaskMetrics{Task: t, Records: last.Records, Log: last.Log, Source: last.Source, Written: last.Written}
+		return s
+	}
+	s.Metrics = session.tasks[t]
+	if !n.waits(session, s.Metrics) {
+		s.Metrics.Waiting = ""
 	}
 	return s
 }

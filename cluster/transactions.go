@@ -227,6 +227,7 @@ func (w *Worker) nextCommit(h *hosted) *preparedEpoch {
 func (w *Worker) committedOne(h *hosted, p *preparedEpoch, err error) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	w.countFenced(err)
 	if h.dead.Load() || w.mu.closed || errors.Is(err, operator.ErrFenced) {
 		return false
 	}

@@ -69,6 +69,8 @@ type Options struct {
 	Pick             func(n int) int
 	Probe            task.Probe // nil outside the simulator
 	Mutations        mutation.Set
+
+	refused *refusals // counted over all lives of a process; nil: of this worker alone
 }
 
 // Worker hosts tasks and standbys. Its methods may be called from any goroutine.
@@ -87,7 +89,7 @@ type Worker struct {
 	asked     atomic.Uint64 // epoch whose checkpoint was asked for to free memory
 	lost      atomic.Int64  // when it heard that a task was lost that is not back yet, in milliseconds; 0: none is
 	said      said
-	refused   refusals
+	refused   *refusals
 
 	stores struct { // taken before mu
 		sync.Mutex
@@ -129,6 +131,15 @@ type conn struct {
 // refusals count what fences kept out.
 type refusals struct {
 	messages, frames atomic.Uint64 // of dead workers or former generations; of former lives or subscriptions
+	writes           atomic.Uint64 // to a sink whose store others have fenced meanwhile
+	connections      atomic.Uint64 // of dead workers; counted by the process
+}
+
+// buried tells whether a worker was declared dead.
+func (w *Worker) buried(id determinant.WorkerID) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.mu.view.dead(id)
 }
 
 // subscription is a consumer's wish for a channel that is produced here.
@@ -148,9 +159,12 @@ func NewWorker(id determinant.WorkerID, job *Job, v View, env Environment, o Opt
 	if o.Window == 0 {
 		o.Window = DefaultWindow
 	}
+	if o.refused == nil {
+		o.refused = &refusals{}
+	}
 	n := len(job.Tasks)
 	w := &Worker{
-		id: id, job: job, env: env, opts: o,
+		id: id, job: job, env: env, opts: o, refused: o.refused,
 		tasks: make([]atomic.Pointer[hosted], n), outside: make([]atomic.Pointer[operator.Waiter], n), places: make([]atomic.Uint64, n),
 		consumer: make([]atomic.Uint64, len(job.Channels)), said: said{tasks: make([]lastWords, n)},
 	}

@@ -25,7 +25,8 @@ var (
 	inflightBytes    = newFamily("inflight_bytes", "Bytes of sent output that are kept for replay.", "where")
 	standbyLag       = newFamily("standby_lag_epochs", "Checkpoints that this worker, as a task's standby, is behind the committed one.", "task")
 	stateBytes       = newFamily("state_bytes", "Bytes on disk of the committed state that this worker holds.")
-	refusedCount     = newFamily("fenced_total", "Messages and frames refused because their sender, life, subscription or generation is dead.", "what")
+	refusedCount     = newFamily("fenced_total", "What was refused because its sender, life, subscription or generation is dead: messages, frames, connections, and this worker's own writes to sinks.", "what")
+	livesLost        = newFamily("worker_lives_lost_total", "How often this process was declared dead while it lived, dropped everything and began anew.")
 	suppressedCount  = newFamily("duplicates_suppressed_total", "Elements that replays made again and that were not sent again.")
 	linkBytes        = newFamily("link_bytes_total", "Bytes on the data stream with a peer.", "peer", "direction")
 	linkFrames       = newFamily("link_frames_total", "Batches on the data stream with a peer.", "peer", "direction")
@@ -40,6 +41,8 @@ type workerMetrics struct {
 	node       *workerNode
 	barrier    prometheus.Histogram
 	suppressed atomic.Uint64
+	refused    refusals // over all lives
+	lost       atomic.Uint64
 	mu         struct {
 		sync.Mutex
 		links map[determinant.WorkerID]*linkCounts
@@ -98,6 +101,18 @@ func (m *workerMetrics) hooks() transport.MeshHooks {
 	}
 }
 
+// turnedAway counts a connection of a worker that is dead.
+func (m *workerMetrics) turnedAway() { m.refused.connections.Add(1) }
+
+// collectRefusals measures what was fenced off.
+func (m *workerMetrics) collectRefusals(ch chan<- prometheus.Metric) {
+	refusedCount.counter(ch, float64(m.refused.messages.Load()), "message")
+	refusedCount.counter(ch, float64(m.refused.frames.Load()), "frame")
+	refusedCount.counter(ch, float64(m.refused.writes.Load()), "write")
+	refusedCount.counter(ch, float64(m.refused.connections.Load()), "connection")
+	livesLost.counter(ch, float64(m.lost.Load()))
+}
+
 func (m *workerMetrics) link(peer determinant.WorkerID, count func(*linkCounts)) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -116,6 +131,7 @@ func (m *workerMetrics) Describe(chan<- *prometheus.Desc) {}
 func (m *workerMetrics) Collect(ch chan<- prometheus.Metric) {
 	m.barrier.Collect(ch)
 	suppressedCount.counter(ch, float64(m.suppressed.Load()))
+	m.collectRefusals(ch)
 	l := m.node.life.Load()
 	if l == nil {
 		return
@@ -127,8 +143,6 @@ func (m *workerMetrics) Collect(ch chan<- prometheus.Metric) {
 	inflightBytes.gauge(ch, float64(disk), "disk")
 	stateBytes.gauge(ch, float64(w.opts.State.DiskBytes()))
 	linksDown.gauge(ch, float64(l.downs.count()))
-	refusedCount.counter(ch, float64(w.refused.messages.Load()), "message")
-	refusedCount.counter(ch, float64(w.refused.frames.Load()), "frame")
 	m.collectTasks(ch, w)
 	m.collectLinks(ch, l)
 }
@@ -147,7 +161,7 @@ func (m *workerMetrics) collectTasks(ch chan<- prometheus.Metric, w *Worker) {
 		}
 	}
 	for t := range w.job.Tasks {
-		if held := w.Logs().Log(determinant.TaskID(t)).Bytes(); held > 0 {
+		if held := w.Logs().Log(determinant.TaskID(t)).Bytes(); held > 0 || w.Task(determinant.TaskID(t)) != nil {
 			heldLog.gauge(ch, float64(held), nameOf(w.job, determinant.TaskID(t)))
 		}
 	}
@@ -192,6 +206,9 @@ func (n *workerNode) health() Health {
 	if l != nil {
 		if down := l.downs.count(); down > 0 {
 			h.Why = append(h.Why, fmt.Sprintf("%d links to other workers are down", down))
+		}
+		if why := l.full.why(); why != "" {
+			h.Why = append(h.Why, why)
 		}
 	}
 	h.Healthy = len(h.Why) == 0

@@ -19,9 +19,6 @@ import (
 	"github.com/understudy-stream/understudy/determinant"
 )
 
-// noLeaderNotice is how long a worker looks for a leader before it says that there is none. The data plane goes on meanwhile.
-const noLeaderNotice = 5 * time.Second
-
 // workerNode is a worker process. It has one life after the other: a worker that was declared dead drops everything and
 // starts again as a new one.
 type workerNode struct {
@@ -50,6 +47,7 @@ type life struct {
 	applied  atomic.Uint64         // index of the last entry that was applied
 	built    atomic.Bool           // worker is there
 	downs    downLinks
+	full     fullDisk
 }
 
 // errDeclaredDead ends a life: others have taken over what it did.
@@ -86,6 +84,7 @@ func RunWorker(ctx context.Context, plan *operator.Plan, o WorkerNodeOptions) er
 		if err = n.live(ctx); !errors.Is(err, errDeclaredDead) {
 			break
 		}
+		n.metrics.lost.Add(1)
 		o.Logger.Warn("this worker drops everything and starts again as a new one", "why", err)
 	}
 	if errors.Is(err, errFinished) {
@@ -201,12 +200,18 @@ func (l *life) build(w *welcome) error {
 		Context: l.ctx, Clock: l.clock, Entropy: entropy, State: state, DeadLetter: o.DeadLetter, LogBudget: o.LogBudget,
 		Budget:   inflightlog.NewBudget(o.InflightMemory, o.InflightDisk, o.InflightReserve, files),
 		Calls:    func(t determinant.TaskID) task.Calls { return &calls{driver: l.driver, task: t} },
-		OpenSink: n.job.openSink, OpenTransactions: n.job.openTransactions,
+		OpenSink: n.job.openSink, OpenTransactions: n.job.openTransactions, refused: &n.metrics.refused,
 	})
 	l.applied.Store(w.View.Index)
+	hooks := n.metrics.hooks()
+	hooks.Unknown = func(peer determinant.WorkerID) {
+		if l.worker.buried(peer) { // else it is so new that it is not known here yet
+			n.metrics.turnedAway()
+		}
+	}
 	l.mesh = transport.NewMesh(transport.MeshOptions{
 		Self: w.Worker, Cluster: o.Cluster, Instance: l.instance, Security: o.Security, Endpoint: l,
-		Limits: transport.Limits{Tasks: len(n.job.Tasks), Channels: len(n.job.Channels)}, Hooks: n.metrics.hooks(),
+		Limits: transport.Limits{Tasks: len(n.job.Tasks), Channels: len(n.job.Channels)}, Hooks: hooks,
 	})
 	return nil
 }
@@ -264,7 +269,12 @@ func (l *life) Tell(to determinant.WorkerID, m Control) {
 }
 
 // Report tells the leader something. Without one it is lost: Worker.Register repeats what counts. Part of Environment.
-func (l *life) Report(r Report) { l.say(&up{Report: &r}) }
+func (l *life) Report(r Report) {
+	if l.full.note(&r) {
+		l.node.opts.Logger.Warn("a checkpoint cannot be stored", "task", nameOf(l.node.job, r.AckFailed.Task), "epoch", r.AckFailed.Epoch, "error", r.AckFailed.Err)
+	}
+	l.say(&up{Report: &r})
+}
 
 // Observe counts what happens and tells the leader of the phases of recoveries. Part of Environment.
 func (l *life) Observe(o Observation) {

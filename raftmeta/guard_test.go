@@ -181,3 +181,36 @@ level=INFO msg=line
 	require.Equal(t, "x.y", log.Named("x").Named("y").Name())
 	require.Equal(t, []any{"a", 1, "b", 2}, log.With("a", 1).With("b", 2).ImpliedArgs())
 }
+
+// Without a majority the library says the same of every election. It is shown now and then, with how often it was left out.
+func TestRepeatsAreLeftOut(t *testing.T) {
+	var r repeats
+	begin := time.Now()
+	failed := func(peer string, term int, after time.Duration) (bool, int) {
+		return r.first("failed to make requestVote RPC", []any{"target", peer, "term", term, "backoff time", term}, begin.Add(after))
+	}
+	shown, _ := failed("a", 1, 0)
+	require.True(t, shown)
+	shown, _ = failed("b", 1, 0)
+	require.True(t, shown, "it is said of somebody else")
+	for i := range 100 {
+		shown, _ = failed("a", 2+i, time.Duration(i)*time.Millisecond)
+		require.False(t, shown)
+	}
+	shown, leftOut := failed("a", 200, repeatPause)
+	require.True(t, shown)
+	require.Equal(t, 100, leftOut)
+	for i := range 10 * maxRepeats {
+		r.first("other", []any{"number", i}, begin)
+	}
+	require.LessOrEqual(t, len(r.mu.shown), maxRepeats)
+
+	var out strings.Builder
+	log := newLogger(slog.New(slog.NewTextHandler(&out, nil)))
+	for range 10 {
+		log.Named("x").With("y", 1).Error("no vote")
+		log.Info("progress")
+	}
+	require.Equal(t, 1, strings.Count(out.String(), "no vote"))
+	require.Equal(t, 10, strings.Count(out.String(), "progress"))
+}

@@ -7,6 +7,7 @@ import (
 	"log"
 	"log/slog"
 	"strings"
+	"time"
 
 	"github.com/hashicorp/go-hclog"
 )
@@ -19,9 +20,10 @@ type logger struct {
 	to      *slog.Logger
 	name    string
 	implied []any
+	repeats *repeats // shared by all that were made from one
 }
 
-func newLogger(to *slog.Logger) hclog.Logger { return &logger{to: to} }
+func newLogger(to *slog.Logger) hclog.Logger { return &logger{to: to, repeats: &repeats{}} }
 
 func levelOf(l hclog.Level) slog.Level {
 	switch l {
@@ -41,7 +43,17 @@ func (l *logger) Log(level hclog.Level, msg string, args ...any) {
 	if level == hclog.Off || !l.enabled(level) {
 		return
 	}
-	l.to.Log(context.Background(), levelOf(level), msg, readable(args)...)
+	args = readable(args)
+	if level >= hclog.Warn {
+		show, leftOut := l.repeats.first(msg, args, time.Now())
+		if !show {
+			return
+		}
+		if leftOut > 0 {
+			args = append(args, "left_out", leftOut)
+		}
+	}
+	l.to.Log(context.Background(), levelOf(level), msg, args...)
 }
 
 // readable makes text of the values that the library formats only when they are shown.
@@ -83,7 +95,7 @@ func (l *logger) ImpliedArgs() []any { return l.implied }
 
 func (l *logger) With(args ...any) hclog.Logger {
 	args = readable(args)
-	return &logger{to: l.to.With(args...), name: l.name, implied: append(l.implied[:len(l.implied):len(l.implied)], args...)}
+	return &logger{to: l.to.With(args...), name: l.name, repeats: l.repeats, implied: append(l.implied[:len(l.implied):len(l.implied)], args...)}
 }
 
 func (l *logger) Name() string { return l.name }
@@ -96,7 +108,7 @@ func (l *logger) Named(name string) hclog.Logger {
 }
 
 func (l *logger) ResetNamed(name string) hclog.Logger {
-	return &logger{to: l.to, name: name, implied: l.implied}
+	return &logger{to: l.to, name: name, repeats: l.repeats, implied: l.implied}
 }
 
 // SetLevel does nothing: the slog.Logger decides.

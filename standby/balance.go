@@ -115,14 +115,21 @@ func (d *Decider) hasStandby(t determinant.TaskID, w determinant.WorkerID) bool 
 	return slices.Contains(d.state.Tasks[t].Standbys, w) && d.holds(w, t)
 }
 
-// extremes names the worker that runs most tasks and the one that runs fewest; none if they differ by one task at most.
+// sound lists the workers that may be given more than they have: usable ones that store all that they are to.
+func (d *Decider) sound() []determinant.WorkerID {
+	return slices.DeleteFunc(d.usable(), func(w determinant.WorkerID) bool {
+		return slices.ContainsFunc(d.unkept, func(u Unkept) bool { return u.Worker == w })
+	})
+}
+
+// extremes names the sound worker that runs most tasks and the one that runs fewest; none if they differ by one task at most.
 func (d *Decider) extremes() (most, least determinant.WorkerID) {
 	primaries := &load{}
 	for _, p := range d.state.Tasks {
 		primaries.add(p.Worker, 1)
 	}
-	usable := d.usable()
-	most, least = primaries.most(usable), primaries.least(usable)
+	sound := d.sound()
+	most, least = primaries.most(sound), primaries.least(sound)
 	if primaries.of(most)-primaries.of(least) <= 1 {
 		return 0, 0
 	}

@@ -51,6 +51,7 @@ type Decider struct {
 	wanted   *RollbackWanted        // the first of a current incarnation; one is enough
 	caught   []determinant.Incarnation
 	reported [][]report // by task, sorted by worker
+	unkept   []Unkept   // standbys that cannot store the state; one per worker and task
 
 	wishes  []Drain       // not in the ledger yet; one per worker, by worker
 	drains  []DrainStatus // by worker
@@ -125,7 +126,8 @@ func (d *Decider) Live() []determinant.WorkerID {
 	return without(without(live, d.state.Dead), d.suspects)
 }
 
-// Unprotected lists the tasks that have fewer standbys than wanted and nobody to be one. The caller must not change it.
+// Unprotected lists the tasks that have fewer standbys than wanted, without those that cannot store their state, and nobody to be
+// one. The caller must not change it.
 func (d *Decider) Unprotected() []determinant.TaskID { return d.unprotected }
 
 // Step takes one event in and gives what follows from it.
@@ -150,6 +152,8 @@ func (d *Decider) Step(ev Event) []Effect {
 		}
 	case Holding:
 		d.onHolding(ev.Worker, Held{Task: ev.Task, Epoch: ev.Epoch})
+	case Unkept:
+		d.onUnkept(ev)
 	case Drain:
 		d.onDrain(ev)
 	case Tick:
@@ -162,7 +166,7 @@ func (d *Decider) Step(ev Event) []Effect {
 		out = d.onCommitted(ev.Command)
 	case Leader:
 		d.deciding, d.inFlight, d.unprotected = nil, nil, nil
-		d.drains, d.balance, d.time, d.wanting = nil, balance{}, time{}, 0
+		d.drains, d.balance, d.time, d.wanting, d.unkept = nil, balance{}, time{}, 0, nil
 		out = d.waits()
 	}
 	return append(out, d.advance()...)
@@ -197,6 +201,18 @@ func (d *Decider) onHolding(w determinant.WorkerID, h Held) {
 	} else {
 		held[at].epoch = max(held[at].epoch, h.Epoch)
 	}
+}
+
+func (d *Decider) onUnkept(ev Unkept) {
+	d.unkept = slices.DeleteFunc(d.unkept, func(u Unkept) bool { return u.Worker == ev.Worker && u.Task == ev.Task })
+	if !ev.Off && !slices.Contains(d.state.Dead, ev.Worker) {
+		d.unkept = append(d.unkept, ev)
+	}
+}
+
+// keeps tells whether a worker can store a task's state, as far as it is known.
+func (d *Decider) keeps(w determinant.WorkerID, t determinant.TaskID) bool {
+	return !slices.Contains(d.unkept, Unkept{Worker: w, Task: t})
 }
 
 func (d *Decider) onTaskFailed(ev TaskFailed) {
@@ -239,6 +255,7 @@ func (d *Decider) settle() {
 	dead := d.state.Dead
 	d.suspects = without(d.suspects, dead)
 	d.joined = without(d.joined, dead)
+	d.unkept = slices.DeleteFunc(d.unkept, func(u Unkept) bool { return slices.Contains(dead, u.Worker) })
 	d.failed = slices.DeleteFunc(d.failed, func(f TaskFailed) bool { return !d.current(f.Task, f.Incarnation) })
 	if d.wanted != nil && !d.current(d.wanted.Task, d.wanted.Incarnation) {
 		d.wanted = nil
@@ -267,6 +284,16 @@ func (d *Decider) whyWait() string {
 		return "no worker is alive"
 	}
 	return "no live worker has its state of the committed checkpoint"
+}
+
+// nextStandby picks a standby for a task, before all of those who can store its state; 0 if there is nobody.
+func (d *Decider) nextStandby(p Placement, candidates []determinant.WorkerID, s *spread) determinant.WorkerID {
+	of := func(w determinant.WorkerID) rank { return s.rank(p, w) }
+	able := slices.DeleteFunc(slices.Clone(candidates), func(w determinant.WorkerID) bool { return !d.keeps(w, p.Task) })
+	if w := leastBy(able, of); w != 0 {
+		return w
+	}
+	return leastBy(candidates, of)
 }
 
 // advance proposes what is due. A decision goes alone: what else is in flight would take its basis away.
@@ -337,7 +364,8 @@ func (d *Decider) proposeRecovered() []Effect {
 }
 
 // proposeStandbys replaces standbys that are missing, each where it makes the spread most even, and says when it cannot. Those on
-// draining workers do not count: they are to go.
+// draining workers do not count: they are to go. Nor do those that cannot store the state: they stay beside the new one, and if they
+// can again, proposeReleases finds one too many.
 func (d *Decider) proposeStandbys() []Effect {
 	var out []Effect
 	var unprotected []determinant.TaskID
@@ -348,7 +376,7 @@ func (d *Decider) proposeStandbys() []Effect {
 	for t, p := range d.state.Tasks {
 		taken[t] = append(slices.Clone(p.Standbys), p.Worker)
 		for _, w := range p.Standbys {
-			if !d.state.drains(w) {
+			if !d.state.drains(w) && d.keeps(w, p.Task) {
 				lasting[t]++
 			}
 		}
@@ -375,9 +403,10 @@ func (d *Decider) proposeStandbys() []Effect {
 			if spread == nil {
 				spread = d.spread()
 			}
-			w := leastBy(without(usable, taken[t]), func(w determinant.WorkerID) rank { return spread.rank(p, w) })
+			w := d.nextStandby(p, without(usable, taken[t]), spread)
 			if w == 0 {
-				if len(taken[t]) <= d.config.Standbys {
+				kept := slices.DeleteFunc(slices.Clone(taken[t]), func(w determinant.WorkerID) bool { return !d.keeps(w, p.Task) })
+				if len(kept) <= d.config.Standbys {
 					unprotected = append(unprotected, p.Task)
 				}
 				break

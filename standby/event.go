@@ -51,6 +51,13 @@ type (
 		Task   determinant.TaskID
 		Epoch  determinant.Epoch
 	}
+	// Unkept: a standby of a task cannot store its state. It stays one, and another is put beside it, until it is told that
+	// it can again (Off). Like all that is reported it is volatile, and a new leader is told again.
+	Unkept struct {
+		Worker determinant.WorkerID
+		Task   determinant.TaskID
+		Off    bool
+	}
 	// Drain asks that a worker is freed of all its tasks and standbys, without any failure, or with Off that it may be used again. The wish
 	// is volatile until SetDraining is committed: who asked asks again after a change of leader, unless Drains lists it. A
 	// worker that dies, or is not known to be alive, is not drained.
@@ -74,6 +81,7 @@ func (TaskFailed) event()     {}
 func (RollbackWanted) event() {}
 func (CaughtUp) event()       {}
 func (Holding) event()        {}
+func (Unkept) event()         {}
 func (Drain) event()          {}
 func (Tick) event()           {}
 func (Committed) event()      {}
@@ -92,7 +100,8 @@ type (
 		Task determinant.TaskID
 		Why  string
 	}
-	// Unprotected lists the tasks that have fewer standbys than wanted and nobody to be one; sent when the list changes.
+	// Unprotected lists the tasks that have fewer standbys than wanted, without those that cannot store their state, and nobody
+	// to be one; sent when the list changes.
 	Unprotected struct{ Tasks []determinant.TaskID }
 	// WantCheckpoint: a planned hand-over waits for a checkpoint, so that the replay is short.
 	WantCheckpoint struct{}

@@ -149,7 +149,7 @@ func (d *Decider) spreadStandbys() []Effect {
 	if most, _ := d.extremes(); most != 0 || !d.whole() {
 		return nil
 	}
-	t, to := d.spread().move(d.state.Tasks, d.usable())
+	t, to := d.spread().move(d.state.Tasks, d.sound())
 	if to == 0 {
 		b.spread = d.state.Version
 		return nil

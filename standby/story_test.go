@@ -94,6 +94,7 @@ func (s *story) flush() []string {
 //	join W [T@E...]         a worker joins and holds the state of tasks T at checkpoint E
 //	holding W T@E...        a worker reports what it holds
 //	die W...                workers die and the coordinator hears of it; "kill" keeps it from the coordinator
+//	unkept W T, kept W T    a worker cannot store a task's state, or can again
 //	fail T, wants T, caught-up T   the present incarnation of a task reports
 //	checkpoint E [mode=M] [depth=D]   committed; primaries and standbys hold it; the open epoch has this mode and depth
 //	drain W, undrain W      a worker is to be freed for maintenance, or not any more
@@ -134,6 +135,8 @@ func (s *story) run(words []string) {
 		for _, h := range args.held() {
 			s.step(Holding{Worker: args.worker(0), Task: h.Task, Epoch: h.Epoch})
 		}
+	case "unkept", "kept":
+		s.step(Unkept{Worker: args.worker(0), Task: args.task(1), Off: words[0] == "kept"})
 	case "fail", "wants", "caught-up":
 		s.report(words[0], s.decider.Task(args.task(0)))
 	case "checkpoint":

@@ -73,6 +73,7 @@ type MeshHooks struct {
 	Received func(peer determinant.WorkerID, frames, bytes int) // for each message that came on one
 	Connect  func(peer determinant.WorkerID, err error)         // after each attempt to make a connection of either kind; nil: it is made
 	Broken   func(peer determinant.WorkerID, cause error)       // a connection of either kind is not in use any more
+	Unknown  func(peer determinant.WorkerID)                    // one that SetPeers does not name wanted to connect: it is dead, or not known yet
 }
 
 func (o *MeshOptions) ensureDefaults() {
@@ -100,6 +101,9 @@ func (o *MeshOptions) ensureDefaults() {
 	}
 	if h.Broken == nil {
 		h.Broken = func(determinant.WorkerID, error) {}
+	}
+	if h.Unknown == nil {
+		h.Unknown = func(determinant.WorkerID) {}
 	}
 }
 
@@ -215,6 +219,7 @@ func (m *Mesh) Accept(h Hello) (Hello, func(*Conn), error) {
 	}
 	p := m.peer(determinant.WorkerID(h.From))
 	if p == nil {
+		m.o.Hooks.Unknown(determinant.WorkerID(h.From))
 		return Hello{}, nil, fmt.Errorf("%w: worker %d", errUnknownPeer, h.From)
 	}
 	if p.id < m.o.Self {

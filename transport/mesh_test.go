@@ -551,7 +551,7 @@ func TestImposterIsRefused(t *testing.T) {
 
 // What is said to be sent is what is said to come, and each connection that is made breaks once.
 func TestHooks(t *testing.T) {
-	var sent, received, connected, failed, broken atomic.Int64
+	var sent, received, connected, failed, broken, unknown atomic.Int64
 	p := newPair(t, pairOptions{tiny: true, perStream: 100, hooks: MeshHooks{
 		Sent:     func(_ determinant.WorkerID, frames, bytes int) { sent.Add(int64(frames<<32 + bytes)) },
 		Received: func(_ determinant.WorkerID, frames, bytes int) { received.Add(int64(frames<<32 + bytes)) },
@@ -562,10 +562,12 @@ func TestHooks(t *testing.T) {
 				failed.Add(1)
 			}
 		},
-		Broken: func(determinant.WorkerID, error) { broken.Add(1) },
+		Broken:  func(determinant.WorkerID, error) { broken.Add(1) },
+		Unknown: func(peer determinant.WorkerID) { unknown.Store(int64(peer)) },
 	}})
 	p.meshes[2].SetPeers([]Peer{{ID: 1, Addr: p.proxy.addr()}})
 	eventually(t, "a refusal", func() bool { return failed.Load() > 0 })
+	require.EqualValues(t, 2, unknown.Load())
 	p.link()
 	p.send(0, 1)
 	p.await(t, 100, 1)

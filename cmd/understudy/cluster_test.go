@@ -290,6 +290,7 @@ func TestClusterErrors(t *testing.T) {
 		{[]string{"status", "--state", h.path("nothing")}, 2, "no cluster was started on"},
 		{append([]string{"status", "--cluster", "other"}, right...), 1, "another cluster"},
 		{[]string{"status", "--secret-file", h.path("secret"), "--coordinators", "127.0.0.1:1", "--timeout", "200ms"}, 3, "no coordinator leads"},
+		{[]string{"status", "--secret-file", h.path("secret"), "--coordinators", "127.0.0.1"}, 2, "want HOST:PORT"},
 		{append([]string{"status", "now"}, right...), 2, "takes no arguments"},
 		{append([]string{"status", "-o", "yaml"}, right...), 2, `"yaml"`},
 		{append([]string{"drain"}, right...), 2, "takes one argument, WORKER"},

@@ -167,6 +167,9 @@ func (n *Node) Check() error {
 	case n.StateDir == "":
 		return errors.New("--state is required")
 	}
+	if err := cluster.ValidateCoordinators(n.Coordinators); err != nil {
+		return fmt.Errorf("--coordinators: %w", err)
+	}
 	if err := n.Secrets.Check(); err != nil {
 		return err
 	}
@@ -245,6 +248,9 @@ func (r *Reach) client() (*cluster.Client, error) {
 	case len(coordinators) == 0:
 		return nil, usage("say where the cluster is: --coordinators HOST:PORT,... or, for one on this machine, --state DIR")
 	default:
+		if err := cluster.ValidateCoordinators(coordinators); err != nil {
+			return nil, usage("--coordinators: %w", err)
+		}
 		if err := r.Secrets.Check(); err != nil {
 			return nil, &UsageError{err}
 		}

@@ -129,7 +129,14 @@ func (t *tables) tasks(s *cluster.Status) {
 		if task.Worker != 0 {
 			worker = fmt.Sprint(task.Worker)
 		}
-		t.row(task.Task, task.Name, worker, task.Incarnation, TaskState(task), task.Metrics.Records,
+		state := TaskState(task)
+		switch s.State {
+		case cluster.JobFinished:
+			state = "done"
+		case cluster.JobFailed:
+			state = "over"
+		}
+		t.row(task.Task, task.Name, worker, task.Incarnation, state, task.Metrics.Records,
 			fmt.Sprintf("%.0f", task.Metrics.PerSecond), Standbys(task))
 	}
 	t.end()
@@ -177,10 +184,10 @@ func (t *tables) recoveries(all []cluster.Recovery) {
 		return
 	}
 	if n := len(all) - shownRecoveries; n > 0 {
-		t.row(fmt.Sprintf("the last %d of %d recoveries, in milliseconds since the failure was noticed", shownRecoveries, len(all)))
+		t.row(fmt.Sprintf("the last %d of %d recoveries and hand-overs, in milliseconds since the failure was noticed", shownRecoveries, len(all)))
 		all = all[n:]
 	} else {
-		t.row("recoveries, in milliseconds since the failure was noticed")
+		t.row("recoveries and hand-overs, in milliseconds since the failure was noticed")
 	}
 	t.end()
 	t.row("TASK", "LIFE", "FROM WORKER", "DECIDED", "COLLECTED", "RESTORED", "REPLAYED", "FIRST OUTPUT", "CAUGHT UP", "")
@@ -189,6 +196,8 @@ func (t *tables) recoveries(all []cluster.Recovery) {
 		note := ""
 		if r.Rollback {
 			note = "global rollback"
+		} else if r.Moved {
+			note = "handed over, nothing had failed"
 		}
 		t.row(r.Name, r.Incarnation, r.From, Millis(r.Decided), Millis(r.Collected), Millis(r.Restored), Millis(r.Replayed), Millis(r.FirstOutput),
 			Millis(r.Recovered), note)

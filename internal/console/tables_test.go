@@ -1,15 +1,18 @@
 package console
 
 import (
+	"context"
 	"errors"
 	"flag"
 	"fmt"
 	"io/fs"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -46,6 +49,7 @@ func TestStatusTables(t *testing.T) {
 		},
 		Summary: cluster.Summary{Recoveries: []cluster.Recovery{
 			{Name: "b[0]", Incarnation: 3, From: 2, Decided: 1, Collected: 2.25, Restored: -1, Replayed: -1, FirstOutput: -1, Recovered: -1},
+			{Name: "a[0]", Incarnation: 1, From: 3, Moved: true, Collected: 2, Restored: 3, Replayed: 4, FirstOutput: 5, Recovered: 6},
 		}},
 	}
 	var text strings.Builder
@@ -68,10 +72,20 @@ TASK  NAME  WORKER  LIFE  STATE               RECORDS  PER SECOND  STANDBYS
 0     a[0]  1       1     running             10       2           -
 1     b[0]  -       3     waits for a worker  0        0           1, 12 (at checkpoint 6)
 
-recoveries, in milliseconds since the failure was noticed
+recoveries and hand-overs, in milliseconds since the failure was noticed
 
 TASK  LIFE  FROM WORKER  DECIDED  COLLECTED  RESTORED  REPLAYED  FIRST OUTPUT  CAUGHT UP
-b[0]  3     2            1.0      2.2        -         -         -             -`, trimmed(text.String()))
+b[0]  3     2            1.0      2.2        -         -         -             -
+a[0]  1     3            0.0      2.0        3.0       4.0       5.0           6.0        handed over, nothing had failed`, trimmed(text.String()))
+
+	s.State, s.Tasks[0].Metrics.Backpressure = cluster.JobFinished, true
+	text.Reset()
+	require.NoError(t, WriteStatus(&text, s))
+	require.Regexp(t, `a\[0\] +1 +1 +done +10 `, text.String(), "a job that is over has no task that runs")
+	s.State = cluster.JobFailed
+	text.Reset()
+	require.NoError(t, WriteStatus(&text, s))
+	require.Regexp(t, `a\[0\] +1 +1 +over +10 `, text.String())
 }
 
 func TestTaskStates(t *testing.T) {
@@ -171,6 +185,10 @@ func TestNodeFlags(t *testing.T) {
 		{"-coordinators a:1 -state d", "a cluster needs a secret"},
 		{"-coordinators a:1 -state d -tls-ca x", "all three"},
 		{"-coordinators a:1 -state d -secret-file none", "no such file"},
+		{"-coordinators a -state d -secret-file s", `coordinator "a": want HOST:PORT`},
+		{"-coordinators a:1,b: -state d -secret-file s", `coordinator "b:": want HOST:PORT`},
+		{"-coordinators a:0 -state d -secret-file s", `coordinator "a:0": want HOST:PORT`},
+		{"-coordinators a:1,b:2,a:1 -state d -secret-file s", `coordinator "a:1" stands there twice`},
 		{"-coordinators a:1,b:2, -state d -secret-file s", ""},
 	} {
 		var n Node
@@ -184,6 +202,16 @@ func TestNodeFlags(t *testing.T) {
 			require.Equal(t, []string{"a:1", "b:2"}, n.Coordinators)
 		}
 	}
+}
+
+// Whoever asks for something that takes its time hears early that nobody leads.
+func TestNobodyLeads(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	require.NoError(t, l.Close())
+	security := transport.Security{Secret: []byte("a secret of sixteen letters")}
+	a := &asking{ctx: context.Background(), client: cluster.NewClient("c", []string{l.Addr().String()}, security)}
+	require.ErrorIs(t, a.somebodyLeads(100*time.Millisecond), cluster.ErrNoLeader)
 }
 
 func TestManual(t *testing.T) {
