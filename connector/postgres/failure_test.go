@@ -172,12 +172,7 @@ func TestOutage(t *testing.T) {
 	for range 2 {
 		outage(func() { p.kill(t) }, func() { p.start(t) })
 		var stopped []int
-		outage(func() {
-			stopped = append(childrenOf(t, p.process.Process.Pid), p.process.Process.Pid)
-			for _, pid := range stopped {
-				_ = syscall.Kill(pid, syscall.SIGSTOP) // some end by themselves
-			}
-		}, func() {
+		outage(func() { stopped = p.stop(t) }, func() {
 			for _, pid := range stopped {
 				_ = syscall.Kill(pid, syscall.SIGCONT) // some have ended by themselves
 			}
@@ -189,6 +184,22 @@ func TestOutage(t *testing.T) {
 	stored := fence(t, s, 2)
 	require.Equal(t, cursorAt(records), stored.Cursor)
 	covers(t, stored.Deltas, 0, records)
+}
+
+// TestASlowServerGetsMoreTime has each connection take far longer than the first try to connect may take.
+func TestASlowServerGetsMoreTime(t *testing.T) {
+	p := newPlace(t)
+	through := newProxy(t, p.server)
+	through.delay = 60 * time.Millisecond
+	waits := 0
+	o := p.options()
+	o.Access = through.access(p.server)
+	o.Waiting = func(error) { waits++ }
+	o.Patience, o.ConnectTimeout = time.Minute, 5*time.Millisecond
+	s := openHere(t, o)
+	fence(t, s, 1)
+	require.NoError(t, s.Write(ctx, 1, stream{}.write(0, 5)))
+	require.GreaterOrEqual(t, waits, 4, "tries of 5, 10, 20 and 40 ms do not suffice")
 }
 
 // TestCloseEndsWaiting closes a store, and ends a context, while calls wait for a server that is gone.

@@ -222,15 +222,25 @@ func (s *server) answers(t testing.TB, deadline time.Time) bool {
 // kill ends all processes of the server by kill -9, wherever they are.
 func (s *server) kill(t testing.TB) {
 	t.Helper()
-	children := childrenOf(t, s.process.Process.Pid)
-	require.NoError(t, s.process.Process.Kill())
-	for _, pid := range children {
+	for _, pid := range s.stop(t) {
 		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
 			require.ErrorIs(t, err, syscall.ESRCH)
 		}
 	}
 	<-s.exited
 	s.process = nil
+}
+
+// stop stops all processes of the server, and gives them. The first to stop is the one that starts the others.
+func (s *server) stop(t testing.TB) []int {
+	t.Helper()
+	first := s.process.Process.Pid
+	require.NoError(t, syscall.Kill(first, syscall.SIGSTOP))
+	all := append([]int{first}, childrenOf(t, first)...)
+	for _, pid := range all[1:] {
+		_ = syscall.Kill(pid, syscall.SIGSTOP) // some end by themselves
+	}
+	return all
 }
 
 // childrenOf lists the processes that pid has started.

@@ -1,6 +1,7 @@
 package postgres
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -359,6 +360,34 @@ func TestFollowedSplitsHaveNoGap(t *testing.T) {
 	_, _, err = r.Next()
 	require.Equal(t, operator.ErrNotReady, err)
 	require.NoError(t, r.Close())
+}
+
+// TestASourceBeginsWhenTheServerIsThere lists splits while the server is away; what no wait can mend is said at once.
+func TestASourceBeginsWhenTheServerIsThere(t *testing.T) {
+	in := newInput(t, 20)
+	in.kill(t)
+	defer in.start(t)
+	o := in.options()
+	waiting := make(chan struct{}, 1000)
+	o.Waiting = func(error) { waiting <- struct{}{} }
+	ending, cancel := context.WithCancel(ctx)
+	result := make(chan error)
+	list := func(ctx context.Context) {
+		_, err := Rows(o).Splits(ctx)
+		result <- err
+	}
+	go list(ending)
+	<-waiting
+	cancel()
+	require.ErrorIs(t, <-result, context.Canceled)
+	go list(ctx)
+	<-waiting
+	<-waiting
+	in.start(t)
+	require.NoError(t, <-result)
+	o.Key = "nothing"
+	go list(ctx)
+	require.ErrorIs(t, <-result, operator.ErrPermanent)
 }
 
 // TestSourceOutage kills the server while it is read from.
