@@ -46,7 +46,6 @@ func newJobPlace(t testing.TB, rows int) *jobPlace {
 // job counts the numbers of each class. Its counts are not what any two runs agree on.
 func (p *jobPlace) job(told *atomic.Int64) *operator.Job {
 	access := p.access()
-	access.ConnectTimeout = 100 * time.Millisecond
 	access.Waiting = func(error) { told.Add(1) }
 	job := operator.NewJob("count")
 	numbers := operator.From(job, "numbers", DecodedJSON[number](Rows(SourceOptions{Access: access, Table: p.in, Key: "id", PageRows: 50})))

@@ -278,9 +278,9 @@ func freePort(t testing.TB) int {
 	return l.Addr().(*net.TCPAddr).Port
 }
 
-// url is the server's address without a password.
+// url is the server's address without a password. To ask for TLS first would be a second connection each time.
 func (s *server) url() string {
-	return fmt.Sprintf("postgres://postgres@127.0.0.1:%d/postgres", s.port)
+	return fmt.Sprintf("postgres://postgres@127.0.0.1:%d/postgres?sslmode=disable", s.port)
 }
 
 func (s *server) access() Access { return Access{URL: s.url(), PasswordFile: s.passwordFile} }
