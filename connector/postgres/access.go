@@ -24,7 +24,8 @@ type Access struct {
 	// ConnectTimeout bounds the first try to connect. Default 5 s. There are tries until one succeeds; where one took too long, the next
 	// has twice the time, up to 30 s.
 	ConnectTimeout time.Duration
-	// Waiting is called before each new try while the server cannot be used, with the reason. It must not block.
+	// Waiting is called before each new try while the server cannot be used, with the reason, and with nil when what was tried goes on. It
+	// may be called from several goroutines, and must not block.
 	Waiting func(error)
 }
 

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/understudy-stream/understudy/connector/connectortest"
@@ -368,8 +369,15 @@ func TestASourceBeginsWhenTheServerIsThere(t *testing.T) {
 	in.kill(t)
 	defer in.start(t)
 	o := in.options()
-	waiting := make(chan struct{}, 1000)
-	o.Waiting = func(error) { waiting <- struct{}{} }
+	waiting, goesOn := make(chan struct{}, 1000), make(chan struct{}, 1)
+	o.Waiting = func(err error) {
+		if err == nil {
+			goesOn <- struct{}{}
+			return
+		}
+		assert.NotContains(t, err.Error(), "\n")
+		waiting <- struct{}{}
+	}
 	ending, cancel := context.WithCancel(ctx)
 	result := make(chan error)
 	list := func(ctx context.Context) {
@@ -383,8 +391,10 @@ func TestASourceBeginsWhenTheServerIsThere(t *testing.T) {
 	go list(ctx)
 	<-waiting
 	<-waiting
+	require.Empty(t, goesOn)
 	in.start(t)
 	require.NoError(t, <-result)
+	<-goesOn
 	o.Key = "nothing"
 	go list(ctx)
 	require.ErrorIs(t, <-result, operator.ErrPermanent)
