@@ -112,7 +112,7 @@ func (p *proxy) request() fault {
 }
 
 func (p *proxy) serve(client net.Conn) {
-	time.Sleep(p.delay)
+	<-time.After(p.delay)
 	server, err := net.Dial("tcp", p.to)
 	if err != nil {
 		_ = client.Close() // as the server would refuse it
