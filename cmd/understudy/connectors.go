@@ -197,7 +197,7 @@ func (o *runOptions) postgresSource(text string) error {
 		name = "query"
 	}
 	o.ends.lines = func() (operator.Source[file.Line], error) {
-		options.Waiting = func(err error) { o.ends.waits.say("source "+name, err.Error()) }
+		options.Waiting = func(err error) { o.ends.waits.failed("source "+name, err) }
 		return linesOf(postgres.Rows(options), func(_ place, r postgres.Row) (file.Line, error) {
 			return file.Line{File: name, Offset: uint64(r.Key), Text: r.JSON}, nil
 		}), nil
@@ -212,7 +212,7 @@ func (o *runOptions) postgresSink(text string) error {
 	}
 	o.ends.place = fmt.Sprintf("the table %s and its rows at %s", options.Table, placeOf(text))
 	o.ends.causal = func() (operator.CausalSink, error) {
-		options.Waiting = func(err error) { o.ends.waits.say("sink "+options.Table, err.Error()) }
+		options.Waiting = func(err error) { o.ends.waits.failed("sink "+options.Table, err) }
 		return postgres.Sink(options), nil
 	}
 	return nil

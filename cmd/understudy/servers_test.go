@@ -167,6 +167,9 @@ func newPostgres(t testing.TB, arguments ...string) *postgresProcess {
 	t.Helper()
 	programs, err := filepath.Glob("/usr/lib/postgresql/*/bin/initdb")
 	require.NoError(t, err)
+	if program, err := exec.LookPath("initdb"); err == nil && len(programs) == 0 {
+		programs = []string{program}
+	}
 	if len(programs) == 0 {
 		if os.Getenv("UNDERSTUDY_NO_SKIP") != "" {
 			t.Fatal("PostgreSQL is not installed")

@@ -63,6 +63,15 @@ func (l *waitLog) say(what, why string) {
 	l.logger.Warn("waits", endpointKey, what, "why", why)
 }
 
+// failed is say with an error, nil if what goes on.
+func (l *waitLog) failed(what string, err error) {
+	if err == nil {
+		l.say(what, "")
+		return
+	}
+	l.say(what, err.Error())
+}
+
 func (l *waitLog) split(split, why string) {
 	if split == "" {
 		split = "all splits"

@@ -85,6 +85,7 @@ var causalCases = []causalCase{
 	{name: "cancelled", run: caseCancelled},
 	{name: "crash in a step", faulty: true, run: caseCrashInStep},
 	{name: "failed step", faulty: true, run: caseFailedStep},
+	{name: "failed cut", faulty: true, run: caseFailedCut},
 	{name: "torn", faulty: true, run: caseTorn},
 	{name: "stopped", faulty: true, run: caseStopped},
 	{name: "large", run: caseLarge},

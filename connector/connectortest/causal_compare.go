@@ -38,8 +38,8 @@ func (w *causalWorld) watch() []string {
 
 // compare says what is wrong with an output, and whether more of it would mend that.
 func (w *causalWorld) compare(seen []string) (problem string, mayGrow bool) {
-	if w.cutting && w.restart == nil && slices.Equal(seen, w.shown[:w.kept]) {
-		return "", false
+	if w.cutting && w.restart == nil && len(seen) >= w.kept && len(seen) <= len(w.shown) && slices.Equal(seen, w.shown[:len(seen)]) {
+		return "", false // what is taken back goes from the end
 	}
 	for i, got := range seen {
 		want := "no record"
@@ -80,10 +80,14 @@ func (w *causalWorld) settle(stored operator.Stored) offsets {
 		}
 		w.given = nil
 	case w.cutting:
+		shown, least := w.shown, w.kept
 		w.settleBack(stored, seen, w.cut.Cursor)
 		// A store that was cut when an earlier Fence failed may have forgotten how much it will show again.
-		if again := uint64(len(seen) - w.kept); stored.Shown != again && !w.tried {
+		if again := uint64(len(seen) - least); stored.Shown != again && !w.tried {
 			w.t.Fatalf("Fence: Stored.Shown is %d, but %d records beyond the cut are still seen", stored.Shown, again)
+		}
+		if least < len(seen) && len(seen) < len(shown) {
+			w.t.Fatalf("Fence: the cut is half done: of %d records that it takes back %d are still seen", len(shown)-least, len(seen)-least)
 		}
 	default:
 		w.settleCursor(stored, seen)

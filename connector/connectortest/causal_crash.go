@@ -303,6 +303,37 @@ func (w *causalWorld) livesOn(p *process, f *fault) bool {
 	return false
 }
 
+// caseFailedCut kills the process that takes output back at each step of that. What is seen then is an output without its end, and
+// without a hole. Who was replaced before is told so, and not that the cut is still to be done.
+func caseFailedCut(t testing.TB, s *causalSuite) {
+	eachFault(false, func(f *fault) (came bool) {
+		w := s.world(t)
+		w.t = &during{TB: t, what: f}
+		replaced := w.mustBegin(w.process())
+		replaced.epoch()
+		at := f.at
+		f.at = 0
+		p, err := w.faulty(f)
+		w.must(err)
+		l := w.mustBegin(p)
+		l.mustWrite(l.upTo(4))
+		f.arm(at, f.when, false)
+		w.rollBack()
+		if _, err = w.begin(p); !f.came() {
+			w.must(err)
+			return false
+		}
+		w.watch()
+		replaced.wakes()
+		replaced.wakes() // what it knew of the store, it has forgotten
+		w.refuses(replaced.p, operator.Fence{Incarnation: replaced.incarnation})
+		w.must(w.truncate(replaced.p, w.committed))
+		w.must(w.live(w.process(), rand.New(rand.NewPCG(1, 1)), -1))
+		w.finish()
+		return true
+	})
+}
+
 // caseTorn tears a write. What is seen of it stays: its successor must not contradict it, and batches are cut elsewhere.
 func caseTorn(t testing.TB, s *causalSuite) {
 	for ahead := 1; ; ahead++ {

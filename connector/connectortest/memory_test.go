@@ -69,6 +69,7 @@ type part struct {
 	ahead       bool          // of a mutant: the cursor is that of what is stored
 	later       func()        // a write that was cancelled and comes all the same
 	writing     chan struct{} // of a mutant: one write at a time
+	cutting     bool          // of a mutant: a cut is under way
 }
 
 // frame is stored before its records are shown.
@@ -195,9 +196,13 @@ func (s *memoryStore) Fence(ctx context.Context, f operator.Fence) (stored opera
 		}
 		defer s.leave()
 	}
+	if err := s.cutInSteps(f); err != nil {
+		return stored, err
+	}
 	err = s.s.step(func() error {
 		s.p.Lock()
 		defer s.p.Unlock()
+		s.p.cutting = false
 		stored, err = s.p.fence(s.s, f)
 		return err
 	}, nil)
@@ -205,6 +210,25 @@ func (s *memoryStore) Fence(ctx context.Context, f operator.Fence) (stored opera
 		return operator.Stored{}, err
 	}
 	return stored, nil
+}
+
+// cutInSteps begins a cut by a step of its own, for mutants.
+func (s *memoryStore) cutInSteps(f operator.Fence) error {
+	off, p := s.s.m.off, s.p
+	forwards, gives := off["a cut goes from the end"], off["a cut under way hides no fence"]
+	if f.Cut == nil || !forwards && !gives {
+		return nil
+	}
+	back := func() error {
+		p.Lock()
+		defer p.Unlock()
+		if from, ok := p.positionOf(f.Cut.Cursor); ok && forwards && from < len(p.shown) && f.Generation > p.generation {
+			p.shown = slices.Delete(p.shown, from, from+1)
+		}
+		p.cutting = gives && f.Generation > p.generation
+		return nil
+	}
+	return s.s.step(back, nil)
 }
 
 func (p *part) fence(s *memorySink, f operator.Fence) (operator.Stored, error) {
@@ -252,15 +276,7 @@ func (p *part) restart(off map[string]bool, to determinant.Cursor) {
 // cut cuts the output, and tells how much of it will be shown again.
 func (p *part) cut(m *memory, to determinant.Cursor) (again int, err error) {
 	off := m.off
-	position, ok := 0, to.Next == 0
-	if p.base.Next == to.Next {
-		position, ok = p.position, true
-	}
-	for _, f := range p.frames {
-		if f.end.Next == to.Next {
-			position, ok = f.from+f.count, true
-		}
-	}
+	position, ok := p.positionOf(to)
 	if !ok {
 		return 0, fmt.Errorf("no write ended at %v", to)
 	}
@@ -276,6 +292,20 @@ func (p *part) cut(m *memory, to determinant.Cursor) (again int, err error) {
 		p.frames = nil
 	}
 	return again, nil
+}
+
+// positionOf is how much is shown at the end of a write.
+func (p *part) positionOf(to determinant.Cursor) (position int, ok bool) {
+	position, ok = 0, to.Next == 0
+	if p.base.Next == to.Next {
+		position, ok = p.position, true
+	}
+	for _, f := range p.frames {
+		if f.end.Next == to.Next {
+			position, ok = f.from+f.count, true
+		}
+	}
+	return position, ok
 }
 
 func (p *part) stored(off map[string]bool) (stored operator.Stored) {

@@ -98,6 +98,8 @@ func (s *memoryStore) admits(incarnation determinant.Incarnation) error {
 		fence = s.s.fenced
 	}
 	switch {
+	case p.cutting:
+		return errors.New("a cut is under way")
 	case off["a fence is obeyed"]:
 		return nil
 	case off["a fence is of one task"] && incarnation < s.s.m.highest():

@@ -47,6 +47,8 @@ var mutants = []string{
 	"a cut is done once",
 	"a cut comes before the answer",
 	"a cut cuts the output",
+	"a cut goes from the end",
+	"a cut under way hides no fence",
 	"a cut forgets determinants",
 	"deltas are the caller's",
 	"deltas come in order",

@@ -341,7 +341,10 @@ func (p *part) rotateLocked(ctx context.Context, e determinant.Epoch) error {
 	h := out.head
 	empty := out.frames == 0 && len(h.Kept) == 0
 	if h.Incarnation != p.mu.wrote || e <= h.Committed || empty {
-		return out.release()
+		return p.leave(out)
+	}
+	if err := p.admit(p.mu.wrote, h.Incarnation); err != nil {
+		return errors.Join(err, p.leave(out))
 	}
 	h.keep(&out.snapshot)
 	if h.Committed > 0 {

@@ -174,7 +174,7 @@ func (p *part) write(ctx context.Context, incarnation determinant.Incarnation, w
 	}
 	out := p.mu.writer
 	if err := p.admit(incarnation, out.head.Incarnation); err != nil {
-		return errors.Join(err, out.release())
+		return errors.Join(err, p.leave(out))
 	}
 	err = p.add(out, incarnation, w)
 	if err == nil {
@@ -188,6 +188,15 @@ func (p *part) write(ctx context.Context, incarnation determinant.Incarnation, w
 	return err
 }
 
+// leave lets the writer lock go, where nothing was written.
+func (p *part) leave(out *writer) error {
+	err := out.release()
+	if out.uncut { // a Fence may do the cut at any moment
+		p.forget()
+	}
+	return err
+}
+
 // admit compares a writer's incarnation with that which the store was fenced for.
 func (p *part) admit(incarnation, fenced determinant.Incarnation) error {
 	switch {
@@ -195,6 +204,8 @@ func (p *part) admit(incarnation, fenced determinant.Incarnation) error {
 		return fmt.Errorf("%w: incarnation %d of task %d, now %d", operator.ErrFenced, incarnation, p.task, fenced)
 	case incarnation > fenced && !p.options.Mutations.Has(mutation.FenceMissingAtStoreRead):
 		return fmt.Errorf("%w: incarnation %d of task %d, fenced is %d", ErrUnfenced, incarnation, p.task, fenced)
+	case p.mu.writer.uncut:
+		return fmt.Errorf("%w: the cut of %s is not done", ErrUnfenced, p.title(""))
 	}
 	return nil
 }
@@ -252,9 +263,6 @@ func (p *part) load() (err error) {
 	s, err := p.scan(true)
 	if err != nil || s.head.Number == 0 {
 		return err
-	}
-	if s.uncut {
-		return fmt.Errorf("%w: the cut of %s is not done", ErrUnfenced, p.title(""))
 	}
 	s.deltas, s.steps = nil, nil
 	out := &writer{snapshot: s, outputs: map[string]*output{}}

@@ -74,7 +74,7 @@ func (o *WebhookOptions) EnsureDefaults() {
 func (o *WebhookOptions) Validate() error {
 	switch {
 	case o.Dir == "":
-		return errors.New("http: a webhook needs a directory for its journals")
+		return errors.New("http: a webhook needs a directory for its journals, #dir=DIR in a URL")
 	case o.Format != Batches && o.Format != Each:
 		return fmt.Errorf("http: format %d of a webhook is unknown", o.Format)
 	case o.MaxRecords < 0 || o.MaxBytes < 0:

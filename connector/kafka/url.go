@@ -139,6 +139,9 @@ func openURL(text string, c *ClientOptions) (*query, []string, error) {
 	if err != nil {
 		return nil, nil, fmt.Errorf("kafka: the parameters of the URL cannot be read")
 	}
+	if values.Has("password") {
+		return nil, nil, fmt.Errorf("kafka: a URL must not have a password: name password-file or password-env")
+	}
 	q := &query{values: values}
 	q.text("client-id", &c.ClientID)
 	q.text("ca-file", &c.CAFile)

@@ -163,6 +163,8 @@ func (p *part) enter(ctx context.Context, incarnation determinant.Incarnation) e
 		return p.fencedOff(incarnation, fenced)
 	case incarnation > fenced && !mutations.Has(mutation.FenceMissingAtStoreRead):
 		return fmt.Errorf("%w: incarnation %d of task %d, fenced is %d", ErrUnfenced, incarnation, p.task, fenced)
+	case p.state.uncut:
+		return fmt.Errorf("%w: the cut of %s is not done", ErrUnfenced, p.stream)
 	}
 	return nil
 }
@@ -180,9 +182,6 @@ func (p *part) load(ctx context.Context) error {
 	if err != nil || s.head == nil {
 		return err
 	}
-	if s.uncut {
-		return fmt.Errorf("%w: the cut of %s is not done", ErrUnfenced, p.stream)
-	}
 	ahead, err := p.readAhead(ctx, s)
 	if err != nil {
 		return err
@@ -197,25 +196,27 @@ func (p *part) readAhead(ctx context.Context, s *state) (ahead []*stored, err er
 	if s.ahead == 0 {
 		return nil, nil
 	}
-	first, err := p.ask(ctx, question{Seq: s.position + 1, NextFor: p.data})
-	if err != nil {
+	if ahead, err = p.records(ctx, s.position+1, s.last.sequence); err != nil {
 		return nil, err
-	}
-	if first != nil && first.Sequence <= s.last.sequence {
-		var whole bool
-		ahead, whole, err = p.batches(ctx, p.data, []*stored{first}, s.last.sequence)
-		if err == nil && !whole {
-			ahead, err = p.singles(ctx, p.data, ahead, s.last.sequence)
-		}
-		if err != nil {
-			return nil, err
-		}
 	}
 	if uint64(len(ahead)) < s.ahead {
 		return nil, fmt.Errorf("%w: %s: %d records behind message %d should be visible, %d are", ErrLost, p.stream, s.ahead,
 			s.position, len(ahead))
 	}
 	return ahead[:s.ahead], nil
+}
+
+// records gives the records with sequences from..to.
+func (p *part) records(ctx context.Context, from, to uint64) ([]*stored, error) {
+	first, err := p.ask(ctx, question{Seq: from, NextFor: p.data})
+	if err != nil || first == nil || first.Sequence > to {
+		return nil, err
+	}
+	all, whole, err := p.batches(ctx, p.data, []*stored{first}, to)
+	if err == nil && !whole {
+		all, err = p.singles(ctx, p.data, all, to)
+	}
+	return all, err
 }
 
 // write stores the determinants and shows the records, in one chain of messages.

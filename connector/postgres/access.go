@@ -21,9 +21,11 @@ type Access struct {
 	PasswordFile string
 	// PasswordEnv is the environment variable that has the password, if it is not PGPASSWORD.
 	PasswordEnv string
-	// ConnectTimeout bounds one try to connect. Default 5 s. There are tries until one succeeds.
+	// ConnectTimeout bounds the first try to connect. Default 5 s. There are tries until one succeeds; where one took too long, the next
+	// has twice the time, up to 30 s.
 	ConnectTimeout time.Duration
-	// Waiting is called before each new try while the server cannot be used, with the reason. It must not block.
+	// Waiting is called before each new try while the server cannot be used, with the reason, and with nil when what was tried goes on. It
+	// may be called from several goroutines, and must not block.
 	Waiting func(error)
 }
 

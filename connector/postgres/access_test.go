@@ -74,12 +74,12 @@ func TestURLs(t *testing.T) {
 	require.Equal(t, "postgres://me@h:1/d?sslmode=disable", sink.URL)
 	require.Equal(t, SinkOptions{Access: Access{URL: sink.URL, PasswordEnv: "X", ConnectTimeout: 5 * time.Second}, Table: "public.t",
 		Columns: []string{"a", "b"}, TaskColumn: "t", RowColumn: "r", Patience: 3 * time.Second, SynchronousCommit: "remote_apply", call: callTimeout}, sink)
-	source, err := SourceFromURL("postgresql://h/d?table=t&key=id&splits=3&page_rows=5&follow=true&trust_keys=1&poll=1ms&password_file=/x")
+	source, err := SourceFromURL("postgresql://h/d?table=t&key=id&splits=3&page_rows=5&follow=true&trust-keys=1&poll=1ms&password-file=/x")
 	require.NoError(t, err)
 	require.Equal(t, SourceOptions{Access: Access{URL: "postgresql://h/d", PasswordFile: "/x", ConnectTimeout: 5 * time.Second}, Table: "t", Key: "id",
 		Splits: 3, PageRows: 5, Follow: true, TrustKeys: true, Poll: time.Millisecond}, source)
 	for _, bad := range []string{"", "http://h/d?table=t", "postgres://h/d", "postgres://h/d?table=t&table=u", "postgres://h/d?table=t&patience=3",
-		"postgres://h/d?table=t&column=a&columns=b", "postgres://h/d?table=%zz"} {
+		"postgres://h/d?table=t&column=a&columns=b", "postgres://h/d?table=t&password_file=a&password-file=b", "postgres://h/d?table=%zz"} {
 		_, err := SinkFromURL(bad)
 		require.Error(t, err, bad)
 	}

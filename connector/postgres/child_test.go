@@ -47,7 +47,7 @@ func TestZombieProcess(t *testing.T) {
 	for range 5 {
 		p := newPlace(t)
 		child := exec.Command(os.Args[0])
-		url := fmt.Sprintf("%s?table=%s&password_file=%s", p.url(), p.table, p.passwordFile)
+		url := fmt.Sprintf("%s&table=%s&password_file=%s", p.url(), p.table, p.passwordFile)
 		child.Env = append(os.Environ(), childVariable+"="+url)
 		var out strings.Builder
 		child.Stdout, child.Stderr = &out, &out
@@ -74,7 +74,7 @@ func TestKilledProcess(t *testing.T) {
 	for range 3 {
 		p := newPlace(t)
 		child := exec.Command(os.Args[0])
-		child.Env = append(os.Environ(), fmt.Sprintf("%s=%s?table=%s&password_file=%s", childVariable, p.url(), p.table, p.passwordFile))
+		child.Env = append(os.Environ(), fmt.Sprintf("%s=%s&table=%s&password_file=%s", childVariable, p.url(), p.table, p.passwordFile))
 		require.NoError(t, child.Start())
 		p.until(t, fmt.Sprintf(`SELECT coalesce((SELECT rows > 10 FROM %s__sink), false)`, p.table), "true")
 		require.NoError(t, child.Process.Kill())

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -77,7 +78,7 @@ func (e *serverError) Unwrap() []error {
 
 // redacted makes a serverError of an error of the client library.
 func redacted(err error, password string) *serverError {
-	e := &serverError{text: redact(err.Error(), password)}
+	e := &serverError{text: redact(oneLine(err.Error()), password)}
 	errors.As(err, &e.err)
 	if e.err != nil && e.err.Detail != "" {
 		e.text += ": " + redact(e.err.Detail, password)
@@ -88,6 +89,20 @@ func redacted(err error, password string) *serverError {
 		}
 	}
 	return e
+}
+
+// oneLine makes one line of the client library's several, of which there is one for each way that was tried: with encryption and
+// without are two, which mostly say the same.
+func oneLine(text string) string {
+	lines := strings.Split(text, "\n")
+	for i := range lines {
+		lines[i] = strings.TrimSpace(lines[i])
+	}
+	head, rest := lines[0], slices.Compact(lines[1:])
+	if len(rest) == 0 {
+		return head
+	}
+	return head + " " + strings.Join(rest, "; ")
 }
 
 // classified says whether another try may succeed: where the server did not answer, is starting or stopping, is short of
@@ -128,18 +143,23 @@ const (
 // told why it waits.
 func (a *Access) patient(ctx context.Context, call *operator.Wait, f func(ctx context.Context) error) error {
 	defer call.Say("")
+	told := func(error) {}
+	if a.Waiting != nil {
+		told = a.Waiting
+	}
 	for pause := firstPause; ; pause = min(2*pause, lastPause) {
 		err := f(ctx)
 		if ctx.Err() != nil && err != nil {
 			return fmt.Errorf("%w: %w", context.Cause(ctx), err)
 		}
 		if !tryAgain(err) {
+			if pause > firstPause {
+				told(nil)
+			}
 			return err
 		}
 		call.Say(err.Error())
-		if a.Waiting != nil {
-			a.Waiting(err)
-		}
+		told(err)
 		if !wait(ctx, pause) {
 			return fmt.Errorf("%w: %w", context.Cause(ctx), err)
 		}

@@ -32,7 +32,7 @@ func TestConnectionBreaksAtEveryRequest(t *testing.T) {
 			waits := 0
 			o := p.options()
 			o.Access = through.access(p.server)
-			o.Waiting = func(error) { waits++ }
+			o.Waiting = func(err error) { waits += oneIf(err != nil) }
 			o.Patience = time.Minute // nobody else opens connections
 			through.next(at, f)
 			s := open(t, o)
@@ -60,6 +60,13 @@ func TestConnectionBreaksAtEveryRequest(t *testing.T) {
 			through.close()
 		}
 	}
+}
+
+func oneIf(yes bool) int {
+	if yes {
+		return 1
+	}
+	return 0
 }
 
 func fence1(t require.TestingT, s operator.CausalStore, i determinant.Incarnation) operator.Stored {
@@ -140,7 +147,7 @@ func TestOutage(t *testing.T) {
 	p := newPlace(t)
 	var waits atomic.Int64
 	o := p.options()
-	o.Waiting = func(error) { waits.Add(1) }
+	o.Waiting = func(err error) { waits.Add(int64(oneIf(err != nil))) }
 	o.ConnectTimeout, o.call = 50*time.Millisecond, 50*time.Millisecond
 	s := openHere(t, o)
 	fence(t, s, 1)
@@ -172,12 +179,7 @@ func TestOutage(t *testing.T) {
 	for range 2 {
 		outage(func() { p.kill(t) }, func() { p.start(t) })
 		var stopped []int
-		outage(func() {
-			stopped = append(childrenOf(t, p.process.Process.Pid), p.process.Process.Pid)
-			for _, pid := range stopped {
-				_ = syscall.Kill(pid, syscall.SIGSTOP) // some end by themselves
-			}
-		}, func() {
+		outage(func() { stopped = p.stop(t) }, func() {
 			for _, pid := range stopped {
 				_ = syscall.Kill(pid, syscall.SIGCONT) // some have ended by themselves
 			}
@@ -191,12 +193,32 @@ func TestOutage(t *testing.T) {
 	covers(t, stored.Deltas, 0, records)
 }
 
+// TestASlowServerGetsMoreTime has each connection take far longer than the first try to connect may take.
+func TestASlowServerGetsMoreTime(t *testing.T) {
+	p := newPlace(t)
+	through := newProxy(t, p.server)
+	through.delay = 60 * time.Millisecond
+	waits := 0
+	o := p.options()
+	o.Access = through.access(p.server)
+	o.Waiting = func(err error) { waits += oneIf(err != nil) }
+	o.Patience, o.ConnectTimeout = time.Minute, 5*time.Millisecond
+	s := openHere(t, o)
+	fence(t, s, 1)
+	require.NoError(t, s.Write(ctx, 1, stream{}.write(0, 5)))
+	require.GreaterOrEqual(t, waits, 4, "tries of 5, 10, 20 and 40 ms do not suffice")
+}
+
 // TestCloseEndsWaiting closes a store, and ends a context, while calls wait for a server that is gone.
 func TestCloseEndsWaiting(t *testing.T) {
 	p := newPlace(t)
 	waiting := make(chan struct{}, 1000)
 	o := p.options()
-	o.Waiting = func(error) { waiting <- struct{}{} }
+	o.Waiting = func(err error) {
+		if err != nil {
+			waiting <- struct{}{}
+		}
+	}
 	s := openHere(t, o)
 	fence(t, s, 1)
 	p.kill(t)

@@ -140,8 +140,10 @@ func (s *store) unblock(ctx context.Context, conn *pgx.Conn) (stop func()) {
 	var running sync.WaitGroup
 	pid := conn.PgConn().PID()
 	running.Go(func() {
+		helper := session{access: &s.options.Access, name: sessionName, bound: s.options.call}
+		defer helper.close()
 		for wait(ctx, s.options.Patience) {
-			if err := s.terminate(ctx, pid); err != nil && ctx.Err() == nil && s.options.Waiting != nil {
+			if err := s.terminate(ctx, &helper, pid); err != nil && ctx.Err() == nil && s.options.Waiting != nil {
 				s.options.Waiting(err)
 			}
 		}
@@ -152,9 +154,7 @@ func (s *store) unblock(ctx context.Context, conn *pgx.Conn) (stop func()) {
 	}
 }
 
-func (s *store) terminate(ctx context.Context, blocked uint32) error {
-	helper := session{access: &s.options.Access, name: sessionName, bound: s.options.call}
-	defer helper.close()
+func (s *store) terminate(ctx context.Context, helper *session, blocked uint32) error {
 	return helper.do(ctx, func(ctx context.Context, conn *pgx.Conn) error {
 		_, err := conn.Exec(ctx, `SELECT pg_terminate_backend(a.pid) FROM pg_stat_activity a
 			WHERE a.pid = ANY (pg_blocking_pids($1::integer)) AND a.application_name = $2 AND a.usename = current_user

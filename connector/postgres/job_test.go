@@ -46,8 +46,7 @@ func newJobPlace(t testing.TB, rows int) *jobPlace {
 // job counts the numbers of each class. Its counts are not what any two runs agree on.
 func (p *jobPlace) job(told *atomic.Int64) *operator.Job {
 	access := p.access()
-	access.ConnectTimeout = 100 * time.Millisecond
-	access.Waiting = func(error) { told.Add(1) }
+	access.Waiting = func(err error) { told.Add(int64(oneIf(err != nil))) }
 	job := operator.NewJob("count")
 	numbers := operator.From(job, "numbers", DecodedJSON[number](Rows(SourceOptions{Access: access, Table: p.in, Key: "id", PageRows: 50})))
 	byClass := operator.KeyBy(numbers, func(n number) int64 { return n.ID % 7 })
@@ -68,33 +67,39 @@ func (p *jobPlace) verify(t testing.TB, rows int) {
 		row_number() OVER (PARTITION BY understudy_task ORDER BY understudy_row) - 1 AS row FROM %s) AS o WHERE count <> nth OR understudy_row <> row`, p.out)))
 }
 
-// outages kills the server n times as the output grows, and starts it again when the job has noticed and tried for a while. It
-// gives how often the job noticed before it was done.
-func (p *jobPlace) outages(t *testing.T, n, rows int, told *atomic.Int64, done <-chan struct{}) (noticed chan int) {
-	noticed = make(chan int, 1)
-	tick := time.NewTicker(time.Millisecond)
-	go func() {
+// outages runs a job and meanwhile kills the server n times, as the output grows, and starts it again when the job has noticed and tried for
+// a while. It gives how often the job noticed before it was done, and what came of it.
+func (p *jobPlace) outages(t *testing.T, n, rows int, told *atomic.Int64, run func() error) (noticed int, err error) {
+	result := make(chan error, 1)
+	go func() { result <- run() }()
+	over := func(until func() bool) bool {
+		tick := time.NewTicker(time.Millisecond)
 		defer tick.Stop()
-		count := 0
-		for i := 1; i <= n; i++ {
-			p.until(t, fmt.Sprintf("SELECT count(*) >= %d FROM %s", i*rows/(n+2), p.out), "true")
-			p.kill(t)
-			before, over := told.Load(), false
-			for told.Load() < before+5 && !over {
-				select {
-				case <-tick.C:
-				case <-done:
-					over = true
-				}
+		for !until() {
+			select {
+			case err = <-result:
+				return true
+			case <-tick.C:
 			}
-			if !over {
-				count++
-			}
-			p.start(t)
 		}
-		noticed <- count
-	}()
-	return noticed
+		return false
+	}
+	for i := 1; i <= n; i++ {
+		if over(func() bool {
+			return p.rows(t, fmt.Sprintf("SELECT (count(*) >= %d)::text FROM %s", i*rows/(n+2), p.out))[0] == "true"
+		}) {
+			return noticed, err
+		}
+		p.kill(t)
+		before := told.Load()
+		ended := over(func() bool { return told.Load() >= before+5 })
+		p.start(t)
+		if ended {
+			return noticed, err
+		}
+		noticed++
+	}
+	return noticed, <-result
 }
 
 func TestJobInSpiteOfKillsAndOutages(t *testing.T) {
@@ -112,16 +117,16 @@ func TestJobInSpiteOfKillsAndOutages(t *testing.T) {
 			const rows = 20000
 			p := newJobPlace(t, rows)
 			var told atomic.Int64
-			done := make(chan struct{})
-			outages := p.outages(t, c.outages, rows, &told, done)
 			limit, cancel := context.WithTimeout(ctx, 2*time.Minute)
 			defer cancel()
-			sum, err := understudy.Run(limit, p.job(&told), understudy.Options{
-				Parallelism: 2, Mode: c.mode, CheckpointInterval: 50 * time.Millisecond, StateDir: t.TempDir(),
-				Chaos: &understudy.Chaos{Kill: 50 * time.Millisecond, Target: cluster.Target(c.target), Seed: 710, Limit: c.kills},
+			var sum understudy.Summary
+			noticed, err := p.outages(t, c.outages, rows, &told, func() (err error) {
+				sum, err = understudy.Run(limit, p.job(&told), understudy.Options{
+					Parallelism: 2, Mode: c.mode, CheckpointInterval: 50 * time.Millisecond, StateDir: t.TempDir(),
+					Chaos: &understudy.Chaos{Kill: 50 * time.Millisecond, Target: cluster.Target(c.target), Seed: 710, Limit: c.kills},
+				})
+				return err
 			})
-			close(done)
-			noticed := <-outages
 			require.NoError(t, err)
 			t.Logf("%d outages noticed, %d kills, %d tasks restarted, %d rollbacks, %d checkpoints in %.1f s; the server was missed %d times", noticed, sum.Kills,
 				sum.TasksRestarted, sum.Rollbacks, sum.Checkpoints, sum.Seconds, told.Load())

@@ -6,6 +6,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 )
@@ -26,6 +27,7 @@ const (
 // proxy stands between a client and the server.
 type proxy struct {
 	to       string
+	delay    time.Duration // before a connection is taken on
 	listener net.Listener
 	running  sync.WaitGroup
 	mu       struct {
@@ -110,6 +112,7 @@ func (p *proxy) request() fault {
 }
 
 func (p *proxy) serve(client net.Conn) {
+	<-time.After(p.delay)
 	server, err := net.Dial("tcp", p.to)
 	if err != nil {
 		_ = client.Close() // as the server would refuse it

@@ -222,15 +222,25 @@ func (s *server) answers(t testing.TB, deadline time.Time) bool {
 // kill ends all processes of the server by kill -9, wherever they are.
 func (s *server) kill(t testing.TB) {
 	t.Helper()
-	children := childrenOf(t, s.process.Process.Pid)
-	require.NoError(t, s.process.Process.Kill())
-	for _, pid := range children {
+	for _, pid := range s.stop(t) {
 		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
 			require.ErrorIs(t, err, syscall.ESRCH)
 		}
 	}
 	<-s.exited
 	s.process = nil
+}
+
+// stop stops all processes of the server, and gives them. The first to stop is the one that starts the others.
+func (s *server) stop(t testing.TB) []int {
+	t.Helper()
+	first := s.process.Process.Pid
+	require.NoError(t, syscall.Kill(first, syscall.SIGSTOP))
+	all := append([]int{first}, childrenOf(t, first)...)
+	for _, pid := range all[1:] {
+		_ = syscall.Kill(pid, syscall.SIGSTOP) // some end by themselves
+	}
+	return all
 }
 
 // childrenOf lists the processes that pid has started.
@@ -268,9 +278,9 @@ func freePort(t testing.TB) int {
 	return l.Addr().(*net.TCPAddr).Port
 }
 
-// url is the server's address without a password.
+// url is the server's address without a password. To ask for TLS first would be a second connection each time.
 func (s *server) url() string {
-	return fmt.Sprintf("postgres://postgres@127.0.0.1:%d/postgres", s.port)
+	return fmt.Sprintf("postgres://postgres@127.0.0.1:%d/postgres?sslmode=disable", s.port)
 }
 
 func (s *server) access() Access { return Access{URL: s.url(), PasswordFile: s.passwordFile} }

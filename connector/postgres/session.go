@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"context"
+	"errors"
 	"os"
 	"sync"
 	"time"
@@ -15,6 +16,9 @@ const (
 	callTimeout    = 30 * time.Second
 	maxCallTimeout = 15 * time.Minute
 	closeTimeout   = time.Second // for saying goodbye
+	// maxConnectTimeout bounds how long a try to connect may take that was given more and more time: a server that was away and is back
+	// is noticed within it.
+	maxConnectTimeout = 30 * time.Second
 )
 
 // steps is what each call of the server goes through in tests: it calls step and returns its error, or fails in some way.
@@ -32,6 +36,7 @@ type session struct {
 		conn    *pgx.Conn
 		closed  bool
 		timeout time.Duration // of the next call, if it is longer than bound
+		connect time.Duration // of the next try to connect, if it is longer than Access.ConnectTimeout
 	}
 }
 
@@ -43,16 +48,29 @@ func (s *session) do(ctx context.Context, f func(ctx context.Context, conn *pgx.
 		return os.ErrClosed
 	}
 	if s.mu.conn == nil {
-		conn, err := s.access.connect(ctx, s.name, s.settings)
-		if err != nil {
+		if err := s.connect(ctx); err != nil {
 			return err
 		}
-		s.mu.conn = conn
 	}
 	if s.step == nil {
 		return s.call(ctx, f)
 	}
 	return s.step(func() error { return s.call(ctx, f) }, nil)
+}
+
+// connect opens the connection. A server that is too slow for that gets twice the time at the next try. The caller holds mu.
+func (s *session) connect(ctx context.Context) error {
+	access := *s.access
+	access.ConnectTimeout = max(access.ConnectTimeout, s.mu.connect)
+	conn, err := access.connect(ctx, s.name, s.settings)
+	if err != nil {
+		if errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
+			s.mu.connect = max(access.ConnectTimeout, min(2*access.ConnectTimeout, maxConnectTimeout))
+		}
+		return err
+	}
+	s.mu.conn, s.mu.connect = conn, 0
+	return nil
 }
 
 // call is one call within the time that it may take. The caller holds mu.

@@ -138,7 +138,7 @@ func (s *Source) from() string {
 func (s *Source) key() string { return "r." + quote(s.options.Key) }
 
 // Splits cuts the rows that are there into ranges of keys. Of a table that could be followed, it first waits for transactions
-// that are adding rows.
+// that are adding rows. It waits for the server.
 func (s *Source) Splits(ctx context.Context) ([]string, error) {
 	if err := s.options.Validate(); err != nil {
 		return nil, err
@@ -146,27 +146,9 @@ func (s *Source) Splits(ctx context.Context) ([]string, error) {
 	session := s.session()
 	defer session.close()
 	var splits []split
-	err := session.do(ctx, func(ctx context.Context, conn *pgx.Conn) error {
-		if err := s.checkKey(ctx, conn); err != nil {
-			return err
-		}
-		first, why, err := s.followable(ctx, conn)
-		if err != nil {
-			return err
-		}
-		if why != nil && s.options.Follow {
-			return verdict{why}
-		}
-		if why == nil {
-			if err := s.settle(ctx, conn); err != nil {
-				return err
-			}
-		}
-		return pgx.BeginTxFunc(ctx, conn, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
-			splits, err = s.list(ctx, tx)
-			if err == nil && s.options.Follow {
-				splits = s.followed(splits, first)
-			}
+	err := s.options.patient(ctx, new(operator.Waits).Call(), func(ctx context.Context) error {
+		return session.do(ctx, func(ctx context.Context, conn *pgx.Conn) (err error) {
+			splits, err = s.cut(ctx, conn)
 			return err
 		})
 	})
@@ -178,6 +160,32 @@ func (s *Source) Splits(ctx context.Context) ([]string, error) {
 		names[i] = splits[i].String()
 	}
 	return names, nil
+}
+
+// cut cuts the rows that are there.
+func (s *Source) cut(ctx context.Context, conn *pgx.Conn) (splits []split, err error) {
+	if err := s.checkKey(ctx, conn); err != nil {
+		return nil, err
+	}
+	first, why, err := s.followable(ctx, conn)
+	switch {
+	case err != nil:
+		return nil, err
+	case why != nil && s.options.Follow:
+		return nil, verdict{why}
+	case why == nil:
+		if err := s.settle(ctx, conn); err != nil {
+			return nil, err
+		}
+	}
+	err = pgx.BeginTxFunc(ctx, conn, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
+		splits, err = s.list(ctx, tx)
+		if err == nil && s.options.Follow {
+			splits = s.followed(splits, first)
+		}
+		return err
+	})
+	return splits, err
 }
 
 // checkKey makes sure that the key is a whole number.

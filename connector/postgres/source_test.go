@@ -1,6 +1,7 @@
 package postgres
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -10,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/understudy-stream/understudy/connector/connectortest"
@@ -359,6 +361,43 @@ func TestFollowedSplitsHaveNoGap(t *testing.T) {
 	_, _, err = r.Next()
 	require.Equal(t, operator.ErrNotReady, err)
 	require.NoError(t, r.Close())
+}
+
+// TestASourceBeginsWhenTheServerIsThere lists splits while the server is away; what no wait can mend is said at once.
+func TestASourceBeginsWhenTheServerIsThere(t *testing.T) {
+	in := newInput(t, 20)
+	in.kill(t)
+	defer in.start(t)
+	o := in.options()
+	waiting, goesOn := make(chan struct{}, 1000), make(chan struct{}, 1)
+	o.Waiting = func(err error) {
+		if err == nil {
+			goesOn <- struct{}{}
+			return
+		}
+		assert.NotContains(t, err.Error(), "\n")
+		waiting <- struct{}{}
+	}
+	ending, cancel := context.WithCancel(ctx)
+	result := make(chan error)
+	list := func(ctx context.Context) {
+		_, err := Rows(o).Splits(ctx)
+		result <- err
+	}
+	go list(ending)
+	<-waiting
+	cancel()
+	require.ErrorIs(t, <-result, context.Canceled)
+	go list(ctx)
+	<-waiting
+	<-waiting
+	require.Empty(t, goesOn)
+	in.start(t)
+	require.NoError(t, <-result)
+	<-goesOn
+	o.Key = "nothing"
+	go list(ctx)
+	require.ErrorIs(t, <-result, operator.ErrPermanent)
 }
 
 // TestSourceOutage kills the server while it is read from.

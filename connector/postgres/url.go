@@ -17,7 +17,8 @@ var ErrSecretInURL = errors.New("postgres: the URL has a password in it: put it 
 //	postgres://user@host/db?table=counts&sslmode=verify-full&password_file=/run/secrets/db
 //
 // Of the parameters, table, column, columns (separated by commas), task_column, row_column, patience, synchronous_commit,
-// password_file and password_env are the options of that name; others are the server's, as psql has them.
+// password_file and password_env are the options of that name; others are the server's, as psql has them. A name may have a hyphen
+// for each underscore, as in the URLs of other connectors.
 func SinkFromURL(text string) (SinkOptions, error) {
 	var o SinkOptions
 	p, err := splitURL(text, &o.Access)
@@ -84,6 +85,12 @@ func splitURL(text string, a *Access) (*parameters, error) {
 	}
 	if _, set := u.User.Password(); set || p.values.Has("password") {
 		return nil, ErrSecretInURL
+	}
+	for name, all := range p.values { // in any order: a name has one spelling more, at most
+		if plain := strings.ReplaceAll(name, "-", "_"); plain != name {
+			delete(p.values, name)
+			p.values[plain] = append(p.values[plain], all...)
+		}
 	}
 	p.text("password_file", &a.PasswordFile)
 	p.text("password_env", &a.PasswordEnv)
