@@ -10,12 +10,12 @@ import (
 // other partitions get meanwhile costs computing that the replay needs. So for a short time sources give less of it: they do not stand
 // still, they are some tenths of a second late when it is over, and then they go as fast as they can.
 const (
-	giveWayShare  = 0.25 // of what the source gave before
-	giveWayMillis = 400  // since the worker has heard of the loss; a recovery that takes longer waits for something else
-	giveWayRate   = 10   // records per millisecond of the source below which it makes no difference
-	ratePeriod    = 200  // milliseconds over which a rate is measured
-	rateSmoothing = 0.5  // weight of the newest
-	leastAllowed  = 16   // records that a step is worth
+	giveWayShare  = 0.1 // of what the source gave before
+	giveWayMillis = 400 // since the worker has heard of the loss; a recovery that takes longer waits for something else
+	giveWayRate   = 10  // records per millisecond of the source below which it makes no difference
+	ratePeriod    = 200 // milliseconds over which a rate is measured
+	rateSmoothing = 0.5 // weight of the newest
+	leastAllowed  = 16  // records that a step is worth
 )
 
 // sourcePace is how a source gives way. It belongs to the task's goroutine.
@@ -38,10 +38,14 @@ func (p *sourcePace) allow(now, lost int64, taken uint64, limit int) int {
 		p.loss, p.start = lost, taken
 	}
 	p.measured = 0 // what it gives now says nothing
-	if p.rate < giveWayRate {
+	rate := p.rate
+	switch {
+	case rate == 0: // it has only begun: its partitions' output may go on by others' records
+		rate = giveWayRate
+	case rate < giveWayRate:
 		return limit
 	}
-	allowed := math.Floor(p.rate*giveWayShare*float64(now-lost)) - float64(taken-p.start)
+	allowed := math.Floor(rate*giveWayShare*float64(now-lost)) - float64(taken-p.start)
 	if allowed < leastAllowed {
 		return 0
 	}
