@@ -194,8 +194,10 @@ func (c *couple) next(change func(d *standby.Decision)) Entry {
 // decide has both workers apply the next decision.
 func (c *couple) decide(change func(d *standby.Decision)) {
 	e := c.next(change)
-	c.up.apply(e)
-	c.down.apply(e)
+	for _, b := range []*bench{c.up, c.down} {
+		b.apply(e)
+		b.now += giveWayMillis // sources give all that they have again
+	}
 }
 
 // recovering gives a task a new life.
