@@ -3,6 +3,7 @@ package checkpoint
 import (
 	"errors"
 	"fmt"
+	"os"
 	"strconv"
 	"strings"
 
@@ -170,13 +171,11 @@ func (s *Store) put(image []byte, meta *Meta, full bool) error {
 		return err
 	}
 	defer s.leave()
-	s.mu.Lock()
-	have, err := s.admitLocked(meta, full)
-	temp := s.tempLocked()
-	s.mu.Unlock()
+	temp, have, err := s.beginPut(meta, full)
 	if have || err != nil {
 		return err
 	}
+	defer s.endPut(meta)
 	if err := s.writeFile(s.path(temp), image); err != nil {
 		return err
 	}
@@ -185,6 +184,41 @@ func (s *Store) put(image []byte, meta *Meta, full bool) error {
 		return errors.Join(err, s.removeIfThere(temp))
 	}
 	return nil
+}
+
+// life is an image and whose it is.
+type life struct {
+	imageID
+	inc determinant.Incarnation
+}
+
+// beginPut admits an image and gives the name under which it is written. A call with the same image that is under way is waited for first:
+// if it fails, it takes away what it has written, and that must not be another's.
+func (s *Store) beginPut(m *Meta, full bool) (temp string, have bool, err error) {
+	id := life{imageID{m.Task, m.Epoch}, m.Incarnation}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for {
+		if have, err = s.admitLocked(m, full); have || err != nil {
+			return "", have, err
+		}
+		other := s.mu.putting[id]
+		if other == nil {
+			s.mu.putting[id] = make(chan struct{})
+			return s.tempLocked(), false, nil
+		}
+		s.mu.Unlock()
+		<-other
+		s.mu.Lock()
+	}
+}
+
+func (s *Store) endPut(m *Meta) {
+	id := life{imageID{m.Task, m.Epoch}, m.Incarnation}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	close(s.mu.putting[id])
+	delete(s.mu.putting, id)
 }
 
 // tempLocked gives a name for a temporary file. s.mu is held.
@@ -314,7 +348,7 @@ func (s *Store) removeImages(drop func(id imageID) bool) (removed bool, failed e
 		if !drop(id) {
 			continue
 		}
-		if err := s.fs.Remove(s.path(p.name(id))); err != nil {
+		if err := s.fs.Remove(s.path(p.name(id))); err != nil && !errors.Is(err, os.ErrNotExist) {
 			failed = errors.Join(failed, fmt.Errorf("checkpoint: remove image: %w", err))
 			continue
 		}

@@ -136,7 +136,7 @@ func (r *replica) restore(body []byte) error {
 	if err := decode(body, &image); err != nil {
 		return fmt.Errorf("%w: snapshot: %w", ErrLedgerCorrupt, err)
 	}
-	r.coord = nil
+	r.coord, r.alien = nil, nil
 	if image.State.Identity != "" {
 		return r.install(&image.State, image.Feed)
 	}

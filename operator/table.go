@@ -29,6 +29,7 @@ type cell[T any] struct {
 	generation uint64 // 0 if it was loaded
 	// Invariant: a cell that is not live is of the present generation.
 	live bool
+	own  bool // the value shares no memory with any other: it was made by ref, and not replaced since
 }
 
 func (c *cell[T]) name() (key string, hash uint64) { return c.key, c.hash }
@@ -57,27 +58,28 @@ func (t *table[T]) set(key *keyBytes, v T) string {
 		c.live = true
 		t.deleted--
 	}
-	c.value = v
+	c.value, c.own = v, false
 	return c.key
 }
 
 // ref gives the value of a key to be changed in place, also what it points to: the zero value, from now on, if there is none. known tells
 // whether there was one.
 //
-// Invariant: what it gives shares no memory with a frozen value.
+// Invariant: what it gives shares no memory with a frozen value, nor with any that was given out or set: so that is copied first.
 func (t *table[T]) ref(key *keyBytes) (v *T, full string, known bool) {
 	c := t.cells.find(key)
+	known = c != nil && c.live
 	switch {
 	case c == nil:
-		c = t.enter(&cell[T]{key: string(key.bytes), hash: key.hash, live: true})
+		c = t.enter(&cell[T]{key: string(key.bytes), hash: key.hash, live: true, own: true})
 	case c.generation != t.generation:
-		c = t.enter(&cell[T]{key: c.key, hash: key.hash, live: true, value: t.copy(c)})
-		known = true
+		c = t.enter(&cell[T]{key: c.key, hash: key.hash, live: true, own: true, value: t.copy(c)})
 	case !c.live:
-		c.live = true
+		c.live, c.own = true, true
 		t.deleted--
-	default:
-		known = true
+	case !c.own:
+		c.value = t.copy(c)
+		c.own = true
 	}
 	return &c.value, c.key, known
 }
@@ -105,7 +107,7 @@ func (t *table[T]) clear(key *keyBytes) bool {
 		c = t.enter(&cell[T]{key: c.key, hash: key.hash})
 	}
 	var zero T
-	c.value, c.live = zero, false
+	c.value, c.live, c.own = zero, false, false
 	t.deleted++
 	return true
 }

@@ -10,9 +10,9 @@ import (
 const DefaultBalanceAfter = 1000
 
 const (
-	movesPerCalm = 5  // for balance: at most so many tasks move in the time of Config.BalanceAfter
-	looksPerCalm = 50 // at the time
-	calmsPerMove = 12 // after so many times Config.BalanceAfter a move that could not be made is called off
+	movesPerCalm = 5      // for balance: at most so many tasks move in the time of Config.BalanceAfter
+	looksPerCalm = 50     // at the time
+	moveWithin   = 60_000 // milliseconds after which a move that could not be made is called off
 	defaultLook  = 100
 )
 
@@ -107,7 +107,7 @@ func (b *balance) due(d *Decider) []handOver {
 func (m *move) holds(d *Decider) bool {
 	p := d.state.Tasks[m.task]
 	return p.Incarnation == m.incarnation && p.Worker == m.from && slices.Contains(d.usable(), m.to) &&
-		d.time.now-m.began < calmsPerMove*d.config.BalanceAfter
+		d.time.now-m.began < max(moveWithin, d.config.BalanceAfter)
 }
 
 // hasStandby tells whether w is a standby of task t and holds its committed state.

@@ -68,6 +68,7 @@ func (t *Task) assertion(format string, args ...any) error {
 
 // begin asks for the next step's header and runs the step.
 func (t *Task) begin() (bool, error) {
+	t.slowed = false
 	if t.overBound() {
 		return false, nil
 	}
@@ -326,7 +327,6 @@ func (t *Task) proposeSource() (d determinant.Determinant, ok bool, err error) {
 	if room := t.chain.Room(); room >= 0 {
 		limit = min(limit, room)
 	}
-	t.slowed = false
 	if t.cfg.Allow != nil && limit > 0 {
 		limit = t.cfg.Allow(limit)
 		t.slowed = limit == 0
