@@ -123,9 +123,7 @@ func (d Decision) String() string {
 }
 
 // Has tells whether a worker is primary or standby of the task.
-func (p Placement) Has(w determinant.WorkerID) bool {
-	return p.Worker == w || slices.Contains(p.Standbys, w)
-}
+func (p Placement) Has(w determinant.WorkerID) bool { return p.Worker == w || slices.Contains(p.Standbys, w) }
 
 // String gives the placement in the form "task 3 #2 on 5, standbys [6], recovering".
 func (p Placement) String() string {
