@@ -253,10 +253,7 @@ func (l *life) entry(e *Entry) {
 				l.ends(errDeclaredDead)
 				return
 			}
-			l.full.keepOnly(l.worker.has)
 			l.relink()
-		case e.Release != nil:
-			l.full.keepOnly(l.worker.has)
 		case e.Finish != nil:
 			l.leave(e.Finish.error())
 		}

@@ -134,7 +134,6 @@ func (c *Coordinator) Replicated() (View, standby.State, checkpoint.State) {
 // Lead begins to act on what happens.
 func (c *Coordinator) Lead() {
 	clear(c.discoveries)
-	clear(c.unstored) // as the decider does
 	c.recovery(standby.Leader{})
 	c.checkpoints(checkpoint.Leader{})
 	c.placed()
@@ -180,7 +179,7 @@ func (c *Coordinator) Tick(now int64) {
 func (c *Coordinator) Report(r Report) {
 	switch {
 	case r.Ack != nil:
-		c.imageStored(r.Ack)
+		c.imageStored(r.Ack.Worker, r.Ack.Task)
 		c.checkpoints(*r.Ack)
 	case r.AckFailed != nil:
 		c.imageFailed(r.AckFailed)
@@ -443,7 +442,6 @@ func (c *Coordinator) pointed(e Entry, cmd checkpoint.Command) {
 
 // placed tells the checkpoint coordinator where tasks are and which standbys must acknowledge.
 func (c *Coordinator) placed() {
-	c.forgetUnstored()
 	p := checkpoint.Placed{}
 	for t, place := range c.decider.Current().Tasks {
 		id := determinant.TaskID(t)

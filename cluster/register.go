@@ -45,25 +45,13 @@ func (w *Worker) report(r Report) {
 		if last := w.said.tasks[r.Shown.Task].shown; last == nil || last.Epoch < r.Shown.Epoch {
 			w.said.tasks[r.Shown.Task].shown = r.Shown
 		}
-	case r.Ack != nil:
-		w.said.tasks[r.Ack.Task].stored(r.Ack)
+	case r.Ack != nil && !r.Ack.Primary:
+		w.said.tasks[r.Ack.Task].kept = r.Ack
 	case r.AckFailed != nil:
-		if last := w.said.tasks[r.AckFailed.Task].unkept; last == nil || last.Epoch <= r.AckFailed.Epoch {
-			w.said.tasks[r.AckFailed.Task].unkept = r.AckFailed
-		}
+		w.said.tasks[r.AckFailed.Task].unkept = r.AckFailed
 	}
 	w.said.mu.Unlock()
 	w.env.Report(r)
-}
-
-// stored notes an image that was stored. One that could not be stored before is of no interest then.
-func (l *lastWords) stored(a *checkpoint.Ack) {
-	if !a.Primary && (l.kept == nil || l.kept.Epoch <= a.Epoch) {
-		l.kept = a
-	}
-	if l.unkept != nil && l.unkept.Epoch < a.Epoch {
-		l.unkept = nil
-	}
 }
 
 // Register tells a coordinator that begins to lead what it cannot know from the ledger: failures, recoveries that have

@@ -123,21 +123,10 @@ func (w *Worker) keep(from determinant.WorkerID, m *Image) {
 	case errors.Is(err, checkpoint.ErrStale):
 		w.refreshed(m.Task)
 	default:
-		w.mu.Lock()
-		defer w.mu.Unlock()
-		if w.mu.view.Places[m.Task].Has(w.id) { // else nobody cares any more
-			w.report(Report{AckFailed: &checkpoint.Failed{
-				Task: m.Task, Incarnation: meta.Incarnation, Epoch: meta.Epoch, Worker: w.id, Err: err.Error(),
-			}})
-		}
+		w.report(Report{AckFailed: &checkpoint.Failed{
+			Task: m.Task, Incarnation: meta.Incarnation, Epoch: meta.Epoch, Worker: w.id, Err: err.Error(),
+		}})
 	}
-}
-
-// has tells whether this worker is primary or standby of a task.
-func (w *Worker) has(t determinant.TaskID) bool {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.mu.view.Places[t].Has(w.id)
 }
 
 // refreshed reports what is held of a task after an import.

@@ -3,7 +3,6 @@ package cluster
 import (
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"sync"
 
@@ -19,11 +18,9 @@ type imageKeeper struct {
 	task   determinant.TaskID
 }
 
-// unstored is what a worker could not store of a task since it stored an image of it. Workers repeat what they have said, so what was
-// said of an older epoch than the newest says nothing.
+// unstored is what a worker could not store of a task since it stored an image of it.
 type unstored struct {
-	tries int               // epochs of which it could store no image
-	epoch determinant.Epoch // the newest that counts, stored or not
+	tries int
 	err   string
 }
 
@@ -32,42 +29,20 @@ func (c *Coordinator) stores(w determinant.WorkerID, t determinant.TaskID) bool 
 	return c.unstored[imageKeeper{w, t}].tries < maxUnstored
 }
 
-// imageStored begins to count anew when a worker has stored an image of a task that is newer than those that it could not store.
-func (c *Coordinator) imageStored(a *checkpoint.Ack) {
-	keeper := imageKeeper{a.Worker, a.Task}
-	u, known := c.unstored[keeper]
-	if !known || a.Epoch <= u.epoch {
-		return
+// imageStored forgets what a worker could not store of a task.
+func (c *Coordinator) imageStored(w determinant.WorkerID, t determinant.TaskID) {
+	mended := !c.stores(w, t)
+	delete(c.unstored, imageKeeper{w, t})
+	if mended {
+		c.recovery(standby.Unkept{Worker: w, Task: t, Off: true})
 	}
-	c.unstored[keeper] = unstored{epoch: a.Epoch}
-	if u.tries >= maxUnstored {
-		c.recovery(standby.Unkept{Worker: a.Worker, Task: a.Task, Off: true})
-	}
-}
-
-// forgetUnstored forgets the workers that are neither primary nor standby of the task any more, together with the decider.
-func (c *Coordinator) forgetUnstored() {
-	maps.DeleteFunc(c.unstored, func(k imageKeeper, u unstored) bool {
-		return c.decider.Keeps(k.worker, k.task) && (u.tries >= maxUnstored || !c.view.Places[k.task].Has(k.worker))
-	})
 }
 
 // imageFailed handles a worker that cannot store what checkpoints need. After a few tries a standby is not counted on until it
-// stores an image of the task again, and another is put beside it; a primary has failed: its task moves to another worker. One that is
-// neither any more says it too late.
+// stores an image of the task again, and another is put beside it; a primary has failed: its task moves to another worker.
 func (c *Coordinator) imageFailed(f *checkpoint.Failed) {
-	if !c.view.Places[f.Task].Has(f.Worker) {
-		return
-	}
 	keeper := imageKeeper{f.Worker, f.Task}
-	u := c.unstored[keeper]
-	if f.Epoch <= u.epoch { // it was counted
-		if u.tries < maxUnstored {
-			c.checkpoints(*f)
-		}
-		return
-	}
-	u = unstored{u.tries + 1, f.Epoch, f.Err}
+	u := unstored{c.unstored[keeper].tries + 1, f.Err}
 	c.unstored[keeper] = u
 	if u.tries <= maxUnstored { // from then on Unstored lists it
 		c.waiting(fmt.Sprintf("worker %d cannot store checkpoint %d of task %d: %s", f.Worker, f.Epoch, f.Task, f.Err))
@@ -103,12 +78,7 @@ func (c *Coordinator) Unstored() []string {
 // fullDisk is what a worker process itself cannot store, for its log and its health.
 type fullDisk struct {
 	sync.Mutex
-	errs map[determinant.TaskID]notStored // since an image of the task was stored
-}
-
-type notStored struct {
-	epoch determinant.Epoch // the newest
-	err   string
+	errs map[determinant.TaskID]string // since an image of the task was stored
 }
 
 // note takes what the worker reports. It tells whether it is the first of its task that was not stored.
@@ -117,32 +87,16 @@ func (d *fullDisk) note(r *Report) bool {
 	defer d.Unlock()
 	switch {
 	case r.Ack != nil:
-		if r.Ack.Epoch > d.errs[r.Ack.Task].epoch { // else it is repeated
-			delete(d.errs, r.Ack.Task)
-		}
+		delete(d.errs, r.Ack.Task)
 	case r.AckFailed != nil:
-		last, known := d.errs[r.AckFailed.Task]
+		_, known := d.errs[r.AckFailed.Task]
 		if d.errs == nil {
-			d.errs = map[determinant.TaskID]notStored{}
+			d.errs = map[determinant.TaskID]string{}
 		}
-		d.errs[r.AckFailed.Task] = notStored{max(last.epoch, r.AckFailed.Epoch), r.AckFailed.Err}
+		d.errs[r.AckFailed.Task] = r.AckFailed.Err
 		return !known
 	}
 	return false
-}
-
-// keepOnly forgets the tasks that this worker is neither primary nor standby of any more.
-func (d *fullDisk) keepOnly(has func(determinant.TaskID) bool) {
-	d.Lock()
-	known := slices.Collect(maps.Keys(d.errs))
-	d.Unlock()
-	for _, t := range known { // has takes a lock under which note is called
-		if !has(t) {
-			d.Lock()
-			delete(d.errs, t)
-			d.Unlock()
-		}
-	}
 }
 
 // why says what is wrong with the disk; empty if nothing is.
@@ -158,5 +112,5 @@ func (d *fullDisk) why() string {
 	if !found {
 		return ""
 	}
-	return fmt.Sprintf("checkpoints of %d tasks cannot be stored: %s", len(d.errs), d.errs[least].err)
+	return fmt.Sprintf("checkpoints of %d tasks cannot be stored: %s", len(d.errs), d.errs[least])
 }

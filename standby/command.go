@@ -122,9 +122,6 @@ func (d Decision) String() string {
 	return s + fmt.Sprintf(" dead %v hear %v (%s)", d.Dead, d.Hear, d.Cause)
 }
 
-// Has tells whether a worker is primary or standby of the task.
-func (p Placement) Has(w determinant.WorkerID) bool { return p.Worker == w || slices.Contains(p.Standbys, w) }
-
 // String gives the placement in the form "task 3 #2 on 5, standbys [6], recovering".
 func (p Placement) String() string {
 	s := fmt.Sprintf("task %d #%d on %d", p.Task, p.Incarnation, p.Worker)

@@ -51,7 +51,7 @@ type Decider struct {
 	wanted   *RollbackWanted        // the first of a current incarnation; one is enough
 	caught   []determinant.Incarnation
 	reported [][]report // by task, sorted by worker
-	unkept   []Unkept   // who cannot store the state; one per worker and task. Invariant between steps: each has the task (see has)
+	unkept   []Unkept   // standbys that cannot store the state; one per worker and task
 
 	wishes  []Drain       // not in the ledger yet; one per worker, by worker
 	drains  []DrainStatus // by worker
@@ -169,9 +169,7 @@ func (d *Decider) Step(ev Event) []Effect {
 		d.drains, d.balance, d.time, d.wanting, d.unkept = nil, balance{}, time{}, 0, nil
 		out = d.waits()
 	}
-	out = append(out, d.advance()...)
-	d.forgetUnkept() // last: who has just lost a task because of it does not become its standby at once
-	return out
+	return append(out, d.advance()...)
 }
 
 // current tells whether inc is the incarnation of a deployed task.
@@ -211,24 +209,6 @@ func (d *Decider) onUnkept(ev Unkept) {
 		d.unkept = append(d.unkept, ev)
 	}
 }
-
-// forgetUnkept forgets those who are neither primary nor standby of the task any more. Nothing else would: who has no images to store
-// never says that it can again.
-func (d *Decider) forgetUnkept() {
-	d.unkept = slices.DeleteFunc(d.unkept, func(u Unkept) bool { return !d.has(u.Worker, u.Task) })
-}
-
-// has tells whether a worker is primary or standby of a task, or about to be.
-func (d *Decider) has(w determinant.WorkerID, t determinant.TaskID) bool {
-	if int(t) >= len(d.state.Tasks) {
-		return false
-	}
-	p := d.state.Tasks[t]
-	return p.Has(w) || slices.Contains(d.inFlight, Command(AssignStandby{Task: t, Incarnation: p.Incarnation, Worker: w}))
-}
-
-// Keeps tells whether a worker counts as one that can store a task's state: nothing else was said since it is its primary or standby.
-func (d *Decider) Keeps(w determinant.WorkerID, t determinant.TaskID) bool { return d.keeps(w, t) }
 
 // keeps tells whether a worker can store a task's state, as far as it is known.
 func (d *Decider) keeps(w determinant.WorkerID, t determinant.TaskID) bool {
@@ -275,6 +255,7 @@ func (d *Decider) settle() {
 	dead := d.state.Dead
 	d.suspects = without(d.suspects, dead)
 	d.joined = without(d.joined, dead)
+	d.unkept = slices.DeleteFunc(d.unkept, func(u Unkept) bool { return slices.Contains(dead, u.Worker) })
 	d.failed = slices.DeleteFunc(d.failed, func(f TaskFailed) bool { return !d.current(f.Task, f.Incarnation) })
 	if d.wanted != nil && !d.current(d.wanted.Task, d.wanted.Incarnation) {
 		d.wanted = nil

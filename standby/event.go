@@ -52,7 +52,7 @@ type (
 		Epoch  determinant.Epoch
 	}
 	// Unkept: a standby of a task cannot store its state. It stays one, and another is put beside it, until it is told that
-	// it can again (Off). It is forgotten when the worker is neither primary nor standby of the task any more. Like all that is reported it is volatile, and a new leader is told again.
+	// it can again (Off). Like all that is reported it is volatile, and a new leader is told again.
 	Unkept struct {
 		Worker determinant.WorkerID
 		Task   determinant.TaskID
