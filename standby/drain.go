@@ -84,9 +84,9 @@ func (d *Decider) standbysOf(p Placement) int {
 	return d.config.Standbys
 }
 
-// ready lists the lasting standbys of a task that hold its committed state.
+// ready lists the lasting standbys of a task that hold its committed state, and can store the next.
 func (d *Decider) ready(p Placement) []determinant.WorkerID {
-	return slices.DeleteFunc(d.lasting(p), func(w determinant.WorkerID) bool { return !d.holds(w, p.Task) })
+	return slices.DeleteFunc(d.lasting(p), func(w determinant.WorkerID) bool { return !d.holds(w, p.Task) || !d.keeps(w, p.Task) })
 }
 
 // covered tells whether a task has as many lasting standbys with its committed state as it can have: nobody else's copy
@@ -101,6 +101,8 @@ func (d *Decider) covered(p Placement, usable []determinant.WorkerID) bool {
 
 // proposeReleases takes standbys away that are on draining workers, when others are in place, and in calm times those that
 // are too many since a drain or a move was called off, or another was put in their place. Where there is nobody to be in their place, they stay to the last.
+//
+// Invariant: it takes none away that proposeStandbys would put back. Both count only standbys that can store the state.
 func (d *Decider) proposeReleases() []Effect {
 	var out []Effect
 	if len(d.state.Draining) == 0 && !d.calm() {
@@ -120,13 +122,23 @@ func (d *Decider) proposeReleases() []Effect {
 			return !d.state.drains(w) || !covered || len(ready) < wanted && d.gives(w)
 		})
 		if d.calm() && len(ready) > wanted && len(gone) == 0 && !d.releases(p.Task) {
-			gone = append(gone, d.spread().worst(p, ready))
+			gone = append(gone, d.spread().worst(p, d.dispensable(p, ready)))
 		}
 		for _, w := range gone {
 			out = append(out, d.propose(ReleaseStandby{Task: p.Task, Incarnation: p.Incarnation, Worker: w})...)
 		}
 	}
 	return out
+}
+
+// dispensable lists the lasting standbys of a task of which one can go when too many are ready: those that cannot store its state, or
+// else the ready ones.
+func (d *Decider) dispensable(p Placement, ready []determinant.WorkerID) []determinant.WorkerID {
+	idle := slices.DeleteFunc(d.lasting(p), func(w determinant.WorkerID) bool { return d.keeps(w, p.Task) })
+	if len(idle) > 0 {
+		return idle
+	}
+	return ready
 }
 
 // releases tells whether a standby of a task is about to go.
