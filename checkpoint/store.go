@@ -79,11 +79,11 @@ type Store struct {
 		// garbage has the parts that are not needed any more and still are there, in the order in which they are to be removed. Invariant:
 		// when its task's chain grows, none reaches beyond the chain: it might fit onto it one day.
 		garbage []part
-		images  map[imageID]*pending   // Invariant: of the highest incarnation that was put
-		putting map[life]chan struct{} // closed when the call that puts it has ended
-		temp    uint64                 // number of the next temporary file
-		merging uint64                 // bytes of the file that a merge writes
-		merged  determinant.TaskID     // of the last merge that was begun
+		images  map[imageID]*pending     // Invariant: of the highest incarnation that was put
+		putting map[string]chan struct{} // by image name; closed when the call that puts it has ended
+		temp    uint64                   // number of the next temporary file
+		merging uint64                   // bytes of the file that a merge writes
+		merged  determinant.TaskID       // of the last merge that was begun
 	}
 }
 
@@ -113,7 +113,7 @@ func OpenStore(dir string, o StoreOptions) (*Store, error) {
 	s := &Store{fs: o.FS, dir: o.FS.PathJoin(dir, "images"), mergeBytes: uint64(o.MergeBytes), mutations: o.Mutations}
 	s.mu.chains = make(map[determinant.TaskID][]part)
 	s.mu.images = make(map[imageID]*pending)
-	s.mu.putting = make(map[life]chan struct{})
+	s.mu.putting = make(map[string]chan struct{})
 	if err := makeDirs(o.FS, dir, s.dir); err != nil {
 		return nil, fmt.Errorf("checkpoint: make %s: %w", dir, err)
 	}

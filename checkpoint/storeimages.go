@@ -186,25 +186,19 @@ func (s *Store) put(image []byte, meta *Meta, full bool) error {
 	return nil
 }
 
-// life is an image and whose it is.
-type life struct {
-	imageID
-	inc determinant.Incarnation
-}
-
 // beginPut admits an image and gives the name under which it is written. A call with the same image that is under way is waited for first:
 // if it fails, it takes away what it has written, and that must not be another's.
 func (s *Store) beginPut(m *Meta, full bool) (temp string, have bool, err error) {
-	id := life{imageID{m.Task, m.Epoch}, m.Incarnation}
+	name := imageName(imageID{m.Task, m.Epoch}, m.Incarnation)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for {
 		if have, err = s.admitLocked(m, full); have || err != nil {
 			return "", have, err
 		}
-		other := s.mu.putting[id]
+		other := s.mu.putting[name]
 		if other == nil {
-			s.mu.putting[id] = make(chan struct{})
+			s.mu.putting[name] = make(chan struct{})
 			return s.tempLocked(), false, nil
 		}
 		s.mu.Unlock()
@@ -214,11 +208,11 @@ func (s *Store) beginPut(m *Meta, full bool) (temp string, have bool, err error)
 }
 
 func (s *Store) endPut(m *Meta) {
-	id := life{imageID{m.Task, m.Epoch}, m.Incarnation}
+	name := imageName(imageID{m.Task, m.Epoch}, m.Incarnation)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	close(s.mu.putting[id])
-	delete(s.mu.putting, id)
+	close(s.mu.putting[name])
+	delete(s.mu.putting, name)
 }
 
 // tempLocked gives a name for a temporary file. s.mu is held.
@@ -265,7 +259,7 @@ func (s *Store) writeFile(path string, bytes []byte) error {
 		err = f.Sync()
 	}
 	if err = errors.Join(err, f.Close()); err != nil {
-		return errors.Join(fmt.Errorf("checkpoint: an image cannot be written: %w", err), s.fs.Remove(path))
+		return errors.Join(fmt.Errorf("checkpoint: a file cannot be written: %w", err), s.fs.Remove(path))
 	}
 	return nil
 }

@@ -161,10 +161,8 @@ func (o *NodeOptions) Validate() error {
 		return errors.New("cluster: a process of a cluster needs a state directory")
 	case len(o.Coordinators) == 0:
 		return errors.New("cluster: no address of a coordinator was given")
-	case ValidateCoordinators(o.Coordinators) != nil:
-		return ValidateCoordinators(o.Coordinators)
 	case o.HeartbeatTimeout < 2*o.Heartbeat:
 		return fmt.Errorf("cluster: a heartbeat timeout of %v with a heartbeat every %v declares healthy workers dead", o.HeartbeatTimeout, o.Heartbeat)
 	}
-	return nil
+	return ValidateCoordinators(o.Coordinators)
 }

@@ -199,7 +199,7 @@ func (w *sessionWindow[K, I, A, O]) session(v I, at int64) error {
 		return w.user(err)
 	}
 	w.locate(merged)
-	w.await(w.panes.set(&w.buf, acc), merged)
+	w.await(w.panes.set(&w.buf, acc).key, merged)
 	w.sessions[string(w.scope.bytes)] = slices.Replace(open, first, last, merged)
 	return w.refire(merged, acc)
 }

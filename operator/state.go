@@ -229,8 +229,7 @@ func (m *MapState[M, V]) Set(k M, v V) {
 		m.table.set(&m.buf, v)
 		return
 	}
-	full := m.table.set(&m.buf, v)
-	m.enter(m.scope.bytes, full[start:])
+	m.enter(m.scope.bytes, m.table.set(&m.buf, v).key[start:])
 }
 
 // Ref returns the value of k to be changed in place, as [Value.Ref] does. A member that was not there is there from now on.

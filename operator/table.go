@@ -46,8 +46,8 @@ func (t *table[T]) get(key *keyBytes) (v T, ok bool) {
 	return v, false
 }
 
-// set puts a value and returns the key as a string that needs no new memory.
-func (t *table[T]) set(key *keyBytes, v T) string {
+// set puts a value and returns its cell.
+func (t *table[T]) set(key *keyBytes, v T) *cell[T] {
 	c := t.cells.find(key)
 	switch {
 	case c == nil:
@@ -59,7 +59,7 @@ func (t *table[T]) set(key *keyBytes, v T) string {
 		t.deleted--
 	}
 	c.value, c.own = v, false
-	return c.key
+	return c
 }
 
 // ref gives the value of a key to be changed in place, also what it points to: the zero value, from now on, if there is none. known tells
@@ -69,16 +69,12 @@ func (t *table[T]) set(key *keyBytes, v T) string {
 func (t *table[T]) ref(key *keyBytes) (v *T, full string, known bool) {
 	c := t.cells.find(key)
 	known = c != nil && c.live
-	switch {
-	case c == nil:
-		c = t.enter(&cell[T]{key: string(key.bytes), hash: key.hash, live: true, own: true})
-	case c.generation != t.generation:
-		c = t.enter(&cell[T]{key: c.key, hash: key.hash, live: true, own: true, value: t.copy(c)})
-	case !c.live:
-		c.live, c.own = true, true
-		t.deleted--
-	case !c.own:
-		c.value = t.copy(c)
+	if !known || !c.own || c.generation != t.generation {
+		var value T
+		if known {
+			value = t.copy(c)
+		}
+		c = t.set(key, value)
 		c.own = true
 	}
 	return &c.value, c.key, known
@@ -107,7 +103,7 @@ func (t *table[T]) clear(key *keyBytes) bool {
 		c = t.enter(&cell[T]{key: c.key, hash: key.hash})
 	}
 	var zero T
-	c.value, c.live, c.own = zero, false, false
+	c.value, c.live = zero, false
 	t.deleted++
 	return true
 }

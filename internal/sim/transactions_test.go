@@ -33,7 +33,7 @@ func TestTransactions(t *testing.T) {
 	})
 	t.Logf("%d seeds: %v", *heldSeeds, sum)
 	require.Greater(t, sum.Committed, 3**heldSeeds)
-	require.Greater(t, sum.Aborted, *heldSeeds/20, "lives that die with something prepared")
+	require.Greater(t, sum.Aborted, *heldSeeds/15, "lives that die with something prepared")
 }
 
 // holding is what a seed of TestTransactions runs. Half of them have causal sinks too.
