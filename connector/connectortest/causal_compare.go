@@ -92,7 +92,7 @@ func (w *causalWorld) settle(stored operator.Stored) offsets {
 	default:
 		w.settleCursor(stored, seen)
 	}
-	w.cutting, w.tried, w.restart = false, false, nil
+	w.cutting, w.tried, w.restart, w.failed = false, false, nil, false
 	return w.settleDeltas(stored.Deltas)
 }
 
@@ -106,14 +106,16 @@ func (w *causalWorld) settleBack(stored operator.Stored, seen []string, to deter
 	w.at = to.Next
 }
 
-// settleCursor is settle where output goes on.
+// settleCursor is settle where output goes on. A write that failed before an earlier Fence may have stored its determinants: when what
+// others have shown meanwhile reaches its end, the output may end there.
 func (w *causalWorld) settleCursor(stored operator.Stored, seen []string) {
 	w.t.Helper()
 	cursor := stored.Cursor
 	if cursor == (determinant.Cursor{}) {
 		cursor = w.out.cursors[0]
 	}
-	may := append(w.tries, w.at)
+	passed := func(s determinant.Seq) bool { return s <= w.at }
+	may := append(slices.DeleteFunc(w.tries, passed), w.at)
 	i := slices.IndexFunc(may, func(s determinant.Seq) bool { return w.out.cursors[s] == cursor })
 	if i < 0 {
 		var wants []determinant.Cursor
@@ -131,7 +133,7 @@ func (w *causalWorld) settleCursor(stored operator.Stored, seen []string) {
 	w.shown = append(w.shown, records...)
 	w.beyond = w.beyond[len(records):torn]
 	w.sure = len(w.beyond)
-	w.at, w.tries = may[i], nil
+	w.at, w.tries = may[i], may[:len(may)-1]
 }
 
 // settleDeltas checks deltas that a Fence returned.

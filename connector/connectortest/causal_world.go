@@ -38,7 +38,8 @@ type causalWorld struct {
 	beyond []string          // what writes that failed may have shown behind it
 	sure   int               // how much of beyond was seen
 	at     determinant.Seq   // where the store's output ends: after shown
-	tries  []determinant.Seq // where it may end instead: ends of the writes that failed since the last Fence
+	tries  []determinant.Seq // where it may end instead, once all before it is seen: ends of writes that failed
+	failed bool              // a write has, since the last Fence
 	given  [][]byte          // deltas that may be stored, in order
 
 	unordered bool // several lives wrote at a time: nobody knows the order of what they gave
@@ -173,7 +174,7 @@ func (w *causalWorld) begin(p *process) (*life, error) {
 
 // leave ends the writer's time. It does not know, and is about to write.
 func (w *causalWorld) leave() {
-	if l := w.writer; l != nil && w.tries == nil {
+	if l := w.writer; l != nil && !w.failed {
 		l.late = l.compose(l.upTo(3))
 		w.replaced = append(w.replaced, l)
 	}
@@ -233,7 +234,7 @@ func (l *life) send(ctx context.Context, write operator.StoreWrite, to determina
 	err := l.store(ctx, write)
 	records := w.out.records(l.at, to)
 	if err != nil {
-		w.tries = append(w.tries, to)
+		w.tries, w.failed = append(w.tries, to), true
 		if len(records) > len(w.beyond) {
 			w.beyond = records
 		}

@@ -43,7 +43,8 @@ func caseZombies(t testing.TB, s *causalSuite) {
 		}
 		w.incarnation, w.unordered = incarnations+1, true
 		w.out.produce(at + 2)
-		w.shown, w.at, w.tries = w.out.records(0, at), at, []determinant.Seq{w.out.upTo(at, 2)}
+		w.shown, w.at = w.out.records(0, at), at
+		w.tries, w.failed = []determinant.Seq{w.out.upTo(at, 2)}, true
 		w.beyond = w.out.records(at, w.out.upTo(at, 2))
 		w.finish()
 	}
@@ -233,7 +234,8 @@ func (s *causalSuite) stop(t testing.TB, at int64, rollBack bool) bool {
 	b.armed.Store(true)
 	to := l.upTo(3)
 	write := l.compose(to)
-	w.given, w.tries, w.beyond = append(w.given, bytes.Clone(write.Delta)), append(w.tries, to), w.out.records(l.at, to)
+	w.given, w.beyond = append(w.given, bytes.Clone(write.Delta)), w.out.records(l.at, to)
+	w.tries, w.failed = append(w.tries, to), true
 	result := make(chan error, 1)
 	go func() { result <- l.store(context.Background(), write) }()
 	select {
