@@ -51,6 +51,8 @@ type Coordinator struct {
 	standbys   [][]determinant.WorkerID
 	recovering []bool
 	broken     bool                      // the checkpoint under way failed somewhere
+	inTheWay   bool                      // the checkpoint under way holds up tasks that live: the barrier of one that died is missing
+	owed       bool                      // the newest checkpoint was abandoned for that, and no other was started since
 	acks       [][]Ack                   // of the checkpoint under way, per task, sorted by worker
 	passed     []determinant.Epoch       // per source: ended by its present life, as far as is known
 	lives      []determinant.Incarnation // the lives that acks and passed are about
@@ -144,13 +146,14 @@ func (c *Coordinator) place(p Placed) []Effect {
 		c.standbys[t] = slices.Clone(standbys)
 	}
 	copy(c.recovering, p.Recovering)
-	reborn := false
+	reborn, died := false, false
 	for t, inc := range c.state.Incarnations {
 		if inc == c.lives[t] {
 			continue
 		}
 		c.lives[t] = inc
 		reborn = true
+		died = died || p.Recovering[t] && !p.Handed[t]
 		if !c.config.Mutations.Has(mutation.OldAcksCount) {
 			c.acks[t] = slices.DeleteFunc(c.acks[t], func(a Ack) bool { return a.Incarnation < inc })
 		}
@@ -165,6 +168,7 @@ func (c *Coordinator) place(p Placed) []Effect {
 		return nil
 	}
 	c.progress = c.now
+	c.inTheWay = c.inTheWay || died && c.state.Open && c.holdsUp()
 	return c.triggers(nil)
 }
 
@@ -216,16 +220,19 @@ func (c *Coordinator) committed(cmd Command) []Effect {
 		}
 		return nil
 	}
-	c.proposed, c.broken = nil, false
+	owed := c.inTheWay
+	c.proposed, c.broken, c.inTheWay = nil, false, false
 	for t := range c.acks {
 		c.acks[t] = nil
 	}
 	switch cmd.(type) {
 	case Start:
 		c.lastStart, c.progress = c.now, c.now
-		c.requested = false
+		c.requested, c.owed = false, false
 	case Complete:
 		return c.done(nil)
+	case Abandon:
+		c.owed = owed
 	}
 	return c.triggers(nil)
 }
@@ -294,7 +301,7 @@ func (c *Coordinator) decide() Command {
 func (c *Coordinator) conclude() Command {
 	e := c.state.Started()
 	switch {
-	case c.state.Void, c.broken:
+	case c.state.Void, c.broken, c.inTheWay && c.anyRecovering():
 		return Abandon{Epoch: e}
 	case c.complete():
 		return Complete{Epoch: e, Tasks: c.taskStates()}
@@ -302,6 +309,21 @@ func (c *Coordinator) conclude() Command {
 		return Abandon{Epoch: e}
 	}
 	return nil
+}
+
+// holdsUp tells, when a task has died, whether the checkpoint under way holds up tasks that live: its barrier comes to them from all
+// inputs but that one's, and they would stand still until it has been replayed up to there. One checkpoint is abandoned for that, and
+// the next is waited for: so checkpoints complete however often tasks die.
+func (c *Coordinator) holdsUp() bool {
+	if mode, _ := c.state.Recovery(); mode != determinant.ExactlyOnce || len(c.state.Since) > 1 {
+		return false // in other modes it is void anyway
+	}
+	for t, recovering := range c.recovering {
+		if !recovering && c.primary(t) == nil {
+			return true
+		}
+	}
+	return false
 }
 
 // next names the checkpoint to start, or nil. A change of mode is reason enough; while it has to wait for a recovery,
@@ -319,15 +341,18 @@ func (c *Coordinator) next() Command {
 	return Start{Epoch: c.state.Started() + 1, Mode: mode, Depth: depth}
 }
 
-// due tells whether a checkpoint should start now. While a task recovers its regular time waits: every task behind it would get the
+// due tells whether a checkpoint should start now. One that makes up for another that was in the way starts as soon as no task recovers. While a task recovers its regular time waits: every task behind it would get the
 // barrier from all others and then stand still until the one that recovers has got there.
 func (c *Coordinator) due() bool {
 	if c.requested {
 		return true
 	}
 	interval := c.config.Interval
-	if c.anyRecovering() {
+	switch {
+	case c.anyRecovering():
 		interval += interval / postponed
+	case c.owed:
+		return true
 	}
 	return interval > 0 && c.timed && c.now-c.lastStart >= interval
 }

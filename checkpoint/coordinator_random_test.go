@@ -189,7 +189,11 @@ func (c *chaos) place(die func(t int) bool) {
 		c.spoiled[c.state.Started()] = true
 	}
 	c.state.Place(incs, slices.Contains(c.recover, true))
-	c.append(Placed{Incarnations: incs, Standbys: slices.Clone(c.standbys), Recovering: slices.Clone(c.recover)})
+	handed := make([]bool, len(incs))
+	for t := range handed {
+		handed[t] = c.recover[t] && c.pick(4) == 0
+	}
+	c.append(Placed{Incarnations: incs, Standbys: slices.Clone(c.standbys), Recovering: slices.Clone(c.recover), Handed: handed})
 }
 
 // acknowledgements puts every acknowledgement of the checkpoint under way into the mail that may exist.
@@ -282,7 +286,7 @@ func (c *chaos) settle() {
 	c.place(func(int) bool { return false })
 	clear(c.recover)
 	c.state.Place(c.state.Incarnations, false)
-	c.append(Placed{Incarnations: c.state.Incarnations, Standbys: c.standbys, Recovering: c.recover})
+	c.append(Placed{Incarnations: c.state.Incarnations, Standbys: c.standbys, Recovering: c.recover, Handed: make([]bool, len(c.recover))})
 	goal := c.completed + 2
 	for range 200 {
 		c.now += 20

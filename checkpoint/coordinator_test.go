@@ -149,9 +149,10 @@ func (s *story) event(words []string) Event {
 		f := Failed{Epoch: determinant.Epoch(s.number(args[1])), Worker: determinant.WorkerID(s.number(args[2])), Err: "disk"}
 		f.Task, f.Incarnation = s.life(args[0])
 		return f
-	case "placed": // task/incarnation[+standby…][!recovering] for every task
+	case "placed": // task/incarnation[+standby…], then ! if it recovers, ~ if it is handed over, for every task
 		var p Placed
 		for _, w := range args {
+			w, handed := strings.CutSuffix(w, "~")
 			w, recovering := strings.CutSuffix(w, "!")
 			parts := strings.Split(w, "+")
 			_, inc := s.life(parts[0])
@@ -161,7 +162,8 @@ func (s *story) event(words []string) Event {
 			}
 			p.Incarnations = append(p.Incarnations, inc)
 			p.Standbys = append(p.Standbys, standbys)
-			p.Recovering = append(p.Recovering, recovering)
+			p.Recovering = append(p.Recovering, recovering || handed)
+			p.Handed = append(p.Handed, handed)
 		}
 		return p
 	}

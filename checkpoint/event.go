@@ -50,6 +50,7 @@ type Placed struct {
 	Incarnations []determinant.Incarnation
 	Standbys     [][]determinant.WorkerID // live ones that hold the committed state; they must acknowledge
 	Recovering   []bool
+	Handed       []bool // recovering, while another worker still runs the task: nobody has died
 }
 
 // Committed: the ledger has committed Command.

@@ -447,6 +447,7 @@ func (c *Coordinator) placed() {
 		id := determinant.TaskID(t)
 		p.Incarnations = append(p.Incarnations, place.Incarnation)
 		p.Recovering = append(p.Recovering, place.Recovering)
+		p.Handed = append(p.Handed, place.From != 0)
 		var ready []determinant.WorkerID
 		for _, w := range place.Standbys {
 			if epoch, known := c.holds[t][w]; known && epoch == c.view.committed() && c.stores(w, id) {

@@ -46,12 +46,21 @@ func (w *Worker) report(r Report) {
 			w.said.tasks[r.Shown.Task].shown = r.Shown
 		}
 	case r.Ack != nil && !r.Ack.Primary:
-		w.said.tasks[r.Ack.Task].kept = r.Ack
+		if last := w.said.tasks[r.Ack.Task].kept; last == nil || !older(r.Ack, last) {
+			w.said.tasks[r.Ack.Task].kept = r.Ack // images are stored side by side, and not always in their order
+		}
 	case r.AckFailed != nil:
-		w.said.tasks[r.AckFailed.Task].unkept = r.AckFailed
+		if last := w.said.tasks[r.AckFailed.Task].unkept; last == nil || last.Epoch <= r.AckFailed.Epoch {
+			w.said.tasks[r.AckFailed.Task].unkept = r.AckFailed
+		}
 	}
 	w.said.mu.Unlock()
 	w.env.Report(r)
+}
+
+// older tells whether a is of an image that came before b's.
+func older(a, b *checkpoint.Ack) bool {
+	return a.Epoch < b.Epoch || a.Epoch == b.Epoch && a.Incarnation < b.Incarnation
 }
 
 // Register tells a coordinator that begins to lead what it cannot know from the ledger: failures, recoveries that have

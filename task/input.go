@@ -300,7 +300,9 @@ func (t *Task) finishEnd() {
 }
 
 // barrier blocks the input until all others have delivered the same barrier (Chandy and Lamport, 1985; Carbone et al.,
-// 2015). A producer that began anew repeats barriers that this task has passed: they are dropped.
+// 2015). A skip waits for nothing, if elements of two epochs may mix: what it says holds for the whole job, and not all who are upstream
+// of it need have got as far, so that they could wait for this task in turn. Barriers that this task has passed are dropped: a producer
+// that began anew repeats them, and one may come after a skip.
 func (t *Task) barrier(in *input, e *inflightlog.Element) error {
 	if e.Epoch != in.epoch || e.Epoch > t.epoch {
 		return t.assertion("channel %d gives barrier %d in epoch %d, the next is %d", in.channel, e.Epoch, t.epoch, in.epoch)
@@ -317,6 +319,9 @@ func (t *Task) barrier(in *input, e *inflightlog.Element) error {
 	all := in.border
 	for _, other := range t.in {
 		if !other.blocked {
+			if all.skip && t.mayMix(&all) {
+				break
+			}
 			return nil
 		}
 		all.skip = all.skip || other.border.skip
@@ -325,11 +330,39 @@ func (t *Task) barrier(in *input, e *inflightlog.Element) error {
 				e.Epoch, e.Mode, e.Depth, in.channel, other.border.mode, other.border.depth, other.channel)
 		}
 	}
-	for _, other := range t.in {
-		other.blocked = false
-	}
+	t.unblock()
 	// The element that completes the alignment counts as taken in the snapshot.
 	in.next++
 	defer func() { in.next-- }()
 	return t.endEpoch(all)
+}
+
+func (t *Task) unblock() {
+	for _, in := range t.in {
+		in.blocked = false
+	}
+}
+
+// mayMix tells whether the epoch behind the boundary is like the present one, so that it may take in what inputs still have of that.
+func (t *Task) mayMix(b *boundary) bool {
+	return t.mode == determinant.ExactlyOnce && b.mode == t.mode && b.depth == t.depth
+}
+
+// anyBlocked is an input that has delivered its barrier or skip of the epoch, or nil.
+func (t *Task) anyBlocked() *input {
+	for _, in := range t.in {
+		if in.blocked {
+			return in
+		}
+	}
+	return nil
+}
+
+// skip ends an epoch although its barrier is missing on some inputs: proposeSkip.
+func (t *Task) skip(d *determinant.Determinant) error {
+	if d.Kind != determinant.KindSkipCheckpoint || d.Epoch != t.epoch || t.anyBlocked() == nil {
+		return t.diverged("barrier or skip %d in epoch %d of a task without source", d.Epoch, t.epoch)
+	}
+	t.unblock()
+	return t.endEpoch(boundary{epoch: d.Epoch, skip: true, mode: d.Mode, depth: d.Depth})
 }

@@ -72,7 +72,7 @@ func (r *rig) supplyScript(t *rapid.T, inputs [][]inflightlog.Element, from []de
 // live lets the world go its drawn way: batches arrive, time passes (and jumps back), calls complete, the task steps.
 func (r *rig) live(t *rapid.T) {
 	for range rapid.IntRange(0, 60).Draw(t, "events") {
-		switch rapid.IntRange(0, 5).Draw(t, "event") {
+		switch rapid.IntRange(0, 6).Draw(t, "event") {
 		case 0, 1:
 			r.arrive(rapid.IntRange(0, len(r.left)-1).Draw(t, "input"))
 		case 2:
@@ -81,6 +81,8 @@ func (r *rig) live(t *rapid.T) {
 			if n := len(r.calls.pending); n > 0 {
 				r.calls.complete(rapid.IntRange(0, n-1).Draw(t, "call"))
 			}
+		case 4:
+			r.task.Abandoned(1)
 		default:
 			_, err := r.task.Step()
 			require.NoError(r, err)

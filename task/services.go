@@ -183,9 +183,13 @@ func (t *Task) Trigger(tr checkpoint.Trigger) {
 	t.triggers.mu.queue = append(t.triggers.mu.queue, tr)
 }
 
+// Abandoned tells the task that the checkpoint of epoch e will not be completed, so that it need not wait for the barriers that are
+// missing. A source is told by a Trigger. Any goroutine.
+func (t *Task) Abandoned(e determinant.Epoch) { t.abandoned.Store(uint64(e)) }
+
 func (t *Task) proposeBarrier() (d determinant.Determinant, ok bool) {
 	if t.source == nil {
-		return d, false
+		return t.proposeSkip()
 	}
 	t.triggers.mu.Lock()
 	defer t.triggers.mu.Unlock()
@@ -200,6 +204,18 @@ func (t *Task) proposeBarrier() (d determinant.Determinant, ok bool) {
 		return d, true
 	}
 	return d, false
+}
+
+// proposeSkip ends an epoch that was abandoned and whose barrier has come by some inputs only.
+func (t *Task) proposeSkip() (d determinant.Determinant, ok bool) {
+	if t.abandoned.Load() != uint64(t.epoch) {
+		return d, false
+	}
+	in := t.anyBlocked()
+	if in == nil || !t.mayMix(&in.border) {
+		return d, false
+	}
+	return determinant.Determinant{Kind: determinant.KindSkipCheckpoint, Epoch: t.epoch, Mode: t.mode, Depth: t.depth}, true
 }
 
 // drop forgets the triggers up to epoch e.

@@ -72,6 +72,11 @@ func (t *Task) begin() (bool, error) {
 	if t.overBound() {
 		return false, nil
 	}
+	if t.cfg.Mutations.Has(mutation.SkipUnlogged) {
+		if d, ok := t.proposeSkip(); ok {
+			return true, t.run(&d)
+		}
+	}
 	c, err := t.stepChoices()
 	if c == nil || err != nil {
 		return false, err
@@ -131,6 +136,9 @@ func (t *Task) run(d *determinant.Determinant) error {
 			return err
 		}
 	case determinant.KindCheckpoint, determinant.KindSkipCheckpoint:
+		if t.source == nil {
+			return t.skip(d)
+		}
 		return t.sourceBarrier(d)
 	default:
 		return t.diverged("step header %s", d)
@@ -387,7 +395,7 @@ type boundary struct {
 }
 
 func (t *Task) sourceBarrier(d *determinant.Determinant) error {
-	if t.source == nil || d.Epoch != t.epoch {
+	if d.Epoch != t.epoch {
 		return t.diverged("barrier or skip %d in epoch %d", d.Epoch, t.epoch)
 	}
 	t.triggers.drop(d.Epoch)

@@ -147,11 +147,12 @@ type Task struct {
 	ended    bool
 	done     bool // after a fatal error
 
-	triggers triggers
-	async    async
-	makeTime func() determinant.Determinant
-	makeSeed func() determinant.Determinant
-	through  func() bool // committed
+	triggers  triggers
+	abandoned atomic.Uint64 // the last epoch of which the task was told that its checkpoint is
+	async     async
+	makeTime  func() determinant.Determinant
+	makeSeed  func() determinant.Determinant
+	through   func() bool // committed
 
 	taken    uint64        // records, since the job's start
 	records  atomic.Uint64 // taken, a few elements ago, readable from anywhere

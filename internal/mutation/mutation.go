@@ -58,6 +58,7 @@ const (
 	SplitsAtOnce
 	SplitsSorted
 	TriggerBeforeEntry
+	SkipUnlogged
 	end
 )
 
@@ -72,7 +73,7 @@ var names = [...]string{
 	"stores-not-read", "generation-unchecked", "fallen-start-again", "early-subscription-dropped",
 	"register-repeats-nothing",
 	"commit-before-complete", "prepare-left-out", "abort-left-out", "ack-before-prepare", "commit-not-repeated", "finish-before-commit",
-	"splits-at-once", "splits-sorted", "trigger-before-entry",
+	"splits-at-once", "splits-sorted", "trigger-before-entry", "skip-unlogged",
 }
 
 // Has tells whether any of m is in the set.

@@ -20,7 +20,7 @@ var (
 // pass is the same each time.
 var rareMutants = map[mutation.Set]uint64{
 	mutation.NewWorkerForgotten: 268, mutation.GenerationUnchecked: 71, mutation.DepthRaisedLate: 39,
-	mutation.RecoveringCountsAsLive: 33, mutation.ShortestPath: 28, mutation.CommitNotRepeated: 27,
+	mutation.RecoveringCountsAsLive: 75, mutation.ShortestPath: 28, mutation.CommitNotRepeated: 27,
 }
 
 // TestMutant runs the simulation with one rule of the protocol switched off after the other. A rule whose absence no checker
@@ -76,6 +76,9 @@ func mutantOptions(m mutation.Set, seed uint64) Options {
 		o.Depth, o.Shape, o.Kinds = 1, "grid", KillWorker
 	case mutation.LocalRuleOff, mutation.RecoveringCountsAsLive:
 		o.Depth = determinant.Depth(1 + seed%2)
+		if m == mutation.RecoveringCountsAsLive {
+			o.Kinds, o.Faults = KillWorker|KillTask, 8
+		}
 	case mutation.FenceMissingAtSink, mutation.FenceMissingAtStoreRead:
 		o.Kinds, o.Faults = Suspect|KillTask, 5
 	case mutation.TimeGoesBack:
