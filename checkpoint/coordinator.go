@@ -11,9 +11,13 @@ import (
 // defaultRetry is the default of Config.Retry.
 const defaultRetry = 1000
 
-// postponed is by which part of the interval a checkpoint may be late because a task recovers. Recoveries repeat what came since the last
-// one: if it waited for all of them, each might begin before the one before is over.
-const postponed = 2
+// A checkpoint may be late because tasks recover: by so many intervals after the first death since the last complete one, and by so much of an
+// interval after more. Recoveries repeat what came since the last one: if it waited for all of them, each might begin before the one
+// before is over.
+const (
+	patience  = 5
+	postponed = 0.5
+)
 
 // Config says how a Coordinator goes about checkpoints. Zero values are the defaults.
 type Config struct {
@@ -52,6 +56,7 @@ type Coordinator struct {
 	recovering []bool
 	broken     bool                      // the checkpoint under way failed somewhere
 	inTheWay   bool                      // the checkpoint under way holds up tasks that live: the barrier of one that died is missing
+	deaths     int                       // since the last complete checkpoint, those at the same time counted once
 	owed       bool                      // the newest checkpoint was abandoned for that, and no other was started since
 	acks       [][]Ack                   // of the checkpoint under way, per task, sorted by worker
 	passed     []determinant.Epoch       // per source: ended by its present life, as far as is known
@@ -167,6 +172,9 @@ func (c *Coordinator) place(p Placed) []Effect {
 	if !reborn {
 		return nil
 	}
+	if died {
+		c.deaths++
+	}
 	c.progress = c.now
 	c.inTheWay = c.inTheWay || died && c.state.Open && c.holdsUp()
 	return c.triggers(nil)
@@ -230,6 +238,7 @@ func (c *Coordinator) committed(cmd Command) []Effect {
 		c.lastStart, c.progress = c.now, c.now
 		c.requested, c.owed = false, false
 	case Complete:
+		c.deaths = 0
 		return c.done(nil)
 	case Abandon:
 		c.owed = owed
@@ -347,14 +356,17 @@ func (c *Coordinator) due() bool {
 	if c.requested {
 		return true
 	}
-	interval := c.config.Interval
-	switch {
-	case c.anyRecovering():
-		interval += interval / postponed
+	late := 0.0
+	switch recovering := c.anyRecovering(); {
+	case recovering && c.deaths <= 1:
+		late = patience
+	case recovering:
+		late = postponed
 	case c.owed:
 		return true
 	}
-	return interval > 0 && c.timed && c.now-c.lastStart >= interval
+	interval := float64(c.config.Interval)
+	return interval > 0 && c.timed && float64(c.now-c.lastStart) >= interval+late*interval
 }
 
 func (c *Coordinator) anyRecovering() bool { return slices.Contains(c.recovering, true) }

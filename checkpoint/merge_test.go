@@ -225,7 +225,7 @@ func TestMergingIsAMap(t *testing.T) {
 			require.NoError(t, err)
 			open = append(open, partFile{name: fmt.Sprint(n), file: in, bytes: uint64(len(b))})
 		}
-		m, err := newMerging(open, nil)
+		m, err := newMerging(open, new(pace))
 		require.NoError(t, err)
 		require.EqualValues(t, len(open), m.meta.Epoch)
 		got, lastTable, last := map[string]string{}, "", ""

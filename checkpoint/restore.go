@@ -22,7 +22,7 @@ func (s *Store) Restore(
 		*meta = Meta{Task: t}
 		return nil
 	}
-	m, err := s.view(t, e, nil, func(*Meta) {}, load)
+	m, err := s.view(t, e, &pace{urgent: true}, func(*Meta) {}, load)
 	if err != nil {
 		return fmt.Errorf("checkpoint: restore task %d epoch %d: %w", t, e, err)
 	}

@@ -21,10 +21,10 @@ const (
 	smoothing       = 0.25
 	startingCost    = 20 // milliseconds, before one was measured
 	leastInterval   = 20 // milliseconds
-	mostCost        = 1000
 	enoughFailures  = 2
 	forgetAfterGaps = 10
 	recoveryShare   = 4
+	mostCost        = 1000
 )
 
 func (p *pace) failed(now int64) {
@@ -53,9 +53,9 @@ func (p *pace) complete(now int64) {
 }
 
 // due tells whether a checkpoint should begin before its regular time. A recovery is left a part of the time that there is between
-// failures, and no more: see checkpoint.Coordinator.
+// failures, or all of it but what a checkpoint may take, and no more: see checkpoint.Coordinator.
 func (p *pace) due(now int64, recovering bool) bool {
-	if p.failures < enoughFailures || p.started != 0 || recovering && float64(now-p.lastFail) < p.gap/recoveryShare {
+	if p.failures < enoughFailures || p.started != 0 || recovering && float64(now-p.lastFail) < max(p.gap/recoveryShare, p.gap-mostCost) {
 		return false
 	}
 	gap := max(p.gap, float64(now-p.lastFail))
