@@ -35,4 +35,10 @@ func TestPaceLeavesARecoveryItsTime(t *testing.T) {
 	require.True(t, p.due(now+200, false))
 	require.False(t, p.due(now+200, true))
 	require.True(t, p.due(now+250, true), "the next failure may come before this recovery is over")
+	for range 30 {
+		now += 4000
+		p.failed(now)
+	}
+	require.False(t, p.due(now+2990, true))
+	require.True(t, p.due(now+3010, true), "a second is left for the checkpoint")
 }

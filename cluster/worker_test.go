@@ -504,3 +504,17 @@ func TestWithoutAFenceAFrameOfADeadWorkerCounts(t *testing.T) {
 	c.down.w.Receive(m)
 	require.NotZero(t, c.down.received(2, 0)+c.down.received(3, 0))
 }
+
+// Images are stored side by side. What a new leader hears of is the newest that is kept here, and not the one that was stored last.
+func TestTheNewestImageThatIsKeptIsRepeated(t *testing.T) {
+	c := newCouple(t)
+	ack := func(e determinant.Epoch, inc determinant.Incarnation) *checkpoint.Ack {
+		return &checkpoint.Ack{Task: 0, Worker: 2, Epoch: e, Incarnation: inc}
+	}
+	for _, a := range []*checkpoint.Ack{ack(2, 1), ack(3, 1), ack(2, 2), ack(3, 2), ack(3, 1)} {
+		c.down.w.report(Report{Ack: a})
+	}
+	before := len(c.down.reports)
+	c.down.w.Register()
+	require.Equal(t, []Report{{Ack: ack(3, 2)}}, c.down.reports[before:])
+}

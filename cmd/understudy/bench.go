@@ -177,7 +177,7 @@ func writeRecovery(w io.Writer, r *bench.Recovery, format string) error {
 		fmt.Fprintf(&b, "  task %-12s %8.1f %8.1f\n", phase.name, phase.p50, phase.p90)
 	}
 	fmt.Fprintf(&b, "from kill -9 to first new output     median %s, p99 %s (partitions whose task died)\n", milliText(r.FirstOutputP50), milliText(r.FirstOutputP99))
-	fmt.Fprintf(&b, "longest gap of the other partitions  %.1f ms\n", r.NoOutputMax)
+	fmt.Fprintf(&b, "longest gap of the other partitions  %.1f ms (of any before the first kill %.1f ms)\n", r.NoOutputMax, r.NoOutputBefore)
 	fmt.Fprintf(&b, "latency from due to visible          before: median %s; in the 100 s after the first kill: median %s, p99 %s\n",
 		milliText(r.LatencyBefore), milliText(r.LatencyP50), milliText(r.LatencyP99))
 	fmt.Fprintf(&b, "back to normal                       %s\n  (%s)\n", milliText(r.BackToNormal), bench.Definition)

@@ -187,7 +187,7 @@ func TestBenchRecovery(t *testing.T) {
 	require.Positive(t, kills[0].(map[string]any)["tasks_lost"])
 	require.NotEmpty(t, kills[0].(map[string]any)["partitions"], "whoever is killed has a task of the sink")
 	for _, field := range []string{
-		"first_output_ms_p50", "first_output_ms_p99", "no_output_ms_max_unaffected", "latency_ms_p99_100s", "back_to_normal_ms", "machine",
+		"first_output_ms_p50", "first_output_ms_p99", "no_output_ms_max_unaffected", "no_output_ms_max_before", "latency_ms_p99_100s", "back_to_normal_ms", "machine",
 	} {
 		require.Contains(t, r, field)
 	}

@@ -30,8 +30,12 @@ func (r *Recovery) measure(p *pacedRun) {
 		r.NoOutputMax = max(r.NoOutputMax, k.Unaffected)
 	}
 	r.FirstOutputP50, r.FirstOutputP99 = quantile(first, 0.5), quantile(first, 0.99)
-	r.latencies(w.bySeen, min(beforeKill, p.o.Before), sum.Acts[0].At, sum.Acts[len(sum.Acts)-1].At)
-	r.curve = curveOf(w.byDue, sum.Acts[0].At-curveBefore.Microseconds())
+	normal, firstKill := min(beforeKill, p.o.Before), sum.Acts[0].At
+	for _, part := range w.parts {
+		r.NoOutputBefore = max(r.NoOutputBefore, float64(part.gap(firstKill-normal.Microseconds(), firstKill))/1000)
+	}
+	r.latencies(w.bySeen, normal, firstKill, sum.Acts[len(sum.Acts)-1].At)
+	r.curve = curveOf(w.byDue, firstKill-curveBefore.Microseconds())
 }
 
 // expectations notes in what state the job was when it was killed. Each kill is an act, unless there was nothing to kill.

@@ -140,7 +140,7 @@ func (r *Recovery) Page() report.Page {
 		Facts: append(r.Machine.facts(),
 			report.Fact{Name: "State", Value: fmt.Sprintf("%d MB asked for, %.1f MB in the largest checkpoint", r.StateMB, float64(r.CheckpointBytes)/1e6)},
 			report.Fact{Name: "First new output of a partition that died", Value: milliText(r.FirstOutputP50) + " in the median, " + milliText(r.FirstOutputP99) + " p99"},
-			report.Fact{Name: "Longest gap of the others", Value: milliText(r.NoOutputMax)},
+			report.Fact{Name: "Longest gap of the others", Value: milliText(r.NoOutputMax) + ", of any before the first kill " + milliText(r.NoOutputBefore)},
 			report.Fact{Name: "Latency before", Value: milliText(r.LatencyBefore) + " in the median"},
 			report.Fact{Name: "Latency in the 100 s after", Value: milliText(r.LatencyP50) + " in the median, " + milliText(r.LatencyP99) + " p99"},
 			report.Fact{Name: "Back to normal after", Value: milliText(r.BackToNormal)},

@@ -59,6 +59,7 @@ type Recovery struct {
 	Phases          Phases     `json:"phases_ms_p50"`
 	PhasesP90       Phases     `json:"phases_ms_p90"`
 	NoOutputMax     float64    `json:"no_output_ms_max_unaffected"` // the longest gap of a partition that lost no task, while it had something to show
+	NoOutputBefore  float64    `json:"no_output_ms_max_before"`     // the longest of any, in the time before the first kill: what is normal
 	LatencyP50      float64    `json:"latency_ms_p50_100s"`         // from due to visible, in the 100 s after the first kill
 	LatencyP99      float64    `json:"latency_ms_p99_100s"`
 	LatencyBefore   float64    `json:"latency_ms_p50_before"`
@@ -144,7 +145,7 @@ func (o *RecoveryOptions) spec() (s Spec, history uint64) {
 
 // Recover runs an experiment.
 func Recover(ctx context.Context, o RecoveryOptions) (Recovery, error) {
-	r := Recovery{Experiment: o.Experiment, Rate: o.Rate, StateMB: o.StateMB, BackToNormal: -1, NoOutputMax: -1, Machine: ThisMachine()}
+	r := Recovery{Experiment: o.Experiment, Rate: o.Rate, StateMB: o.StateMB, BackToNormal: -1, NoOutputMax: -1, NoOutputBefore: -1, Machine: ThisMachine()}
 	spec, history := o.spec()
 	if r.Rate == 0 || history > 0 {
 		var err error
