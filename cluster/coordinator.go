@@ -179,7 +179,7 @@ func (c *Coordinator) Tick(now int64) {
 func (c *Coordinator) Report(r Report) {
 	switch {
 	case r.Ack != nil:
-		c.imageStored(r.Ack.Worker, r.Ack.Task)
+		c.imageStored(r.Ack)
 		c.checkpoints(*r.Ack)
 	case r.AckFailed != nil:
 		c.imageFailed(r.AckFailed)

@@ -450,6 +450,8 @@ func TestAStandbyThatCannotStoreOneTask(t *testing.T) {
 	said := len(o.waiting)
 	o.c.Report(Report{AckFailed: &checkpoint.Failed{Task: p.Task, Incarnation: p.Incarnation, Epoch: maxUnstored + 1, Worker: keeper, Err: "no space"}})
 	require.Len(t, o.waiting, said, "it is said once, and listed from then on")
+	o.ack(p.Task, keeper, maxUnstored)
+	require.Len(t, o.c.Unstored(), 1, "it repeats what it said of an older image")
 	o.ack(p.Task, keeper, maxUnstored+1)
 	require.Empty(t, o.c.Unstored(), "it can again")
 }
@@ -458,16 +460,18 @@ func TestAStandbyThatCannotStoreOneTask(t *testing.T) {
 func TestAFullDiskIsNoted(t *testing.T) {
 	var d fullDisk
 	failed := func(task determinant.TaskID, err string) *Report {
-		return &Report{AckFailed: &checkpoint.Failed{Task: task, Err: err}}
+		return &Report{AckFailed: &checkpoint.Failed{Task: task, Epoch: 7, Err: err}}
 	}
 	require.Empty(t, d.why())
 	require.True(t, d.note(failed(2, "no space")))
 	require.False(t, d.note(failed(2, "no space")))
 	require.True(t, d.note(failed(1, "too small")))
 	require.Equal(t, "checkpoints of 2 tasks cannot be stored: too small", d.why())
-	require.False(t, d.note(&Report{Ack: &checkpoint.Ack{Task: 1}}))
+	require.False(t, d.note(&Report{Ack: &checkpoint.Ack{Task: 1, Epoch: 6}}))
+	require.Equal(t, "checkpoints of 2 tasks cannot be stored: too small", d.why(), "that image is older")
+	require.False(t, d.note(&Report{Ack: &checkpoint.Ack{Task: 1, Epoch: 7}}))
 	require.Equal(t, "checkpoints of 1 tasks cannot be stored: no space", d.why())
-	require.False(t, d.note(&Report{Ack: &checkpoint.Ack{Task: 2}}))
+	require.False(t, d.note(&Report{Ack: &checkpoint.Ack{Task: 2, Epoch: 8}}))
 	require.Empty(t, d.why())
 	require.True(t, d.note(failed(2, "no space")), "it fills up again")
 }

@@ -21,6 +21,7 @@ type imageKeeper struct {
 // unstored is what a worker could not store of a task since it stored an image of it.
 type unstored struct {
 	tries int
+	epoch determinant.Epoch // the newest of which it could not
 	err   string
 }
 
@@ -29,12 +30,16 @@ func (c *Coordinator) stores(w determinant.WorkerID, t determinant.TaskID) bool 
 	return c.unstored[imageKeeper{w, t}].tries < maxUnstored
 }
 
-// imageStored forgets what a worker could not store of a task.
-func (c *Coordinator) imageStored(w determinant.WorkerID, t determinant.TaskID) {
-	mended := !c.stores(w, t)
-	delete(c.unstored, imageKeeper{w, t})
-	if mended {
-		c.recovery(standby.Unkept{Worker: w, Task: t, Off: true})
+// imageStored forgets what a worker could not store of a task. That it had stored an older image it may say again when it registers.
+func (c *Coordinator) imageStored(a *checkpoint.Ack) {
+	keeper := imageKeeper{a.Worker, a.Task}
+	u, known := c.unstored[keeper]
+	if !known || a.Epoch < u.epoch {
+		return
+	}
+	delete(c.unstored, keeper)
+	if u.tries >= maxUnstored {
+		c.recovery(standby.Unkept{Worker: a.Worker, Task: a.Task, Off: true})
 	}
 }
 
@@ -42,7 +47,8 @@ func (c *Coordinator) imageStored(w determinant.WorkerID, t determinant.TaskID) 
 // stores an image of the task again, and another is put beside it; a primary has failed: its task moves to another worker.
 func (c *Coordinator) imageFailed(f *checkpoint.Failed) {
 	keeper := imageKeeper{f.Worker, f.Task}
-	u := unstored{c.unstored[keeper].tries + 1, f.Err}
+	last := c.unstored[keeper]
+	u := unstored{last.tries + 1, max(last.epoch, f.Epoch), f.Err}
 	c.unstored[keeper] = u
 	if u.tries <= maxUnstored { // from then on Unstored lists it
 		c.waiting(fmt.Sprintf("worker %d cannot store checkpoint %d of task %d: %s", f.Worker, f.Epoch, f.Task, f.Err))
@@ -78,7 +84,7 @@ func (c *Coordinator) Unstored() []string {
 // fullDisk is what a worker process itself cannot store, for its log and its health.
 type fullDisk struct {
 	sync.Mutex
-	errs map[determinant.TaskID]string // since an image of the task was stored
+	errs map[determinant.TaskID]checkpoint.Failed // the newest of each task, unless an image of it was stored since
 }
 
 // note takes what the worker reports. It tells whether it is the first of its task that was not stored.
@@ -87,13 +93,17 @@ func (d *fullDisk) note(r *Report) bool {
 	defer d.Unlock()
 	switch {
 	case r.Ack != nil:
-		delete(d.errs, r.Ack.Task)
-	case r.AckFailed != nil:
-		_, known := d.errs[r.AckFailed.Task]
-		if d.errs == nil {
-			d.errs = map[determinant.TaskID]string{}
+		if f, known := d.errs[r.Ack.Task]; known && r.Ack.Epoch >= f.Epoch {
+			delete(d.errs, r.Ack.Task)
 		}
-		d.errs[r.AckFailed.Task] = r.AckFailed.Err
+	case r.AckFailed != nil:
+		last, known := d.errs[r.AckFailed.Task]
+		if d.errs == nil {
+			d.errs = map[determinant.TaskID]checkpoint.Failed{}
+		}
+		if last.Epoch <= r.AckFailed.Epoch {
+			d.errs[r.AckFailed.Task] = *r.AckFailed
+		}
 		return !known
 	}
 	return false
@@ -112,5 +122,5 @@ func (d *fullDisk) why() string {
 	if !found {
 		return ""
 	}
-	return fmt.Sprintf("checkpoints of %d tasks cannot be stored: %s", len(d.errs), d.errs[least])
+	return fmt.Sprintf("checkpoints of %d tasks cannot be stored: %s", len(d.errs), d.errs[least].Err)
 }
