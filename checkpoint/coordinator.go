@@ -11,14 +11,6 @@ import (
 // defaultRetry is the default of Config.Retry.
 const defaultRetry = 1000
 
-// A checkpoint may be late because tasks recover: by so many intervals after the first death since the last complete one, and by so much of an
-// interval after more. Recoveries repeat what came since the last one: if it waited for all of them, each might begin before the one
-// before is over.
-const (
-	patience  = 5
-	postponed = 0.5
-)
-
 // Config says how a Coordinator goes about checkpoints. Zero values are the defaults.
 type Config struct {
 	Sources  []determinant.TaskID // the tasks that emit barriers, sorted
@@ -54,9 +46,10 @@ type Coordinator struct {
 
 	standbys   [][]determinant.WorkerID
 	recovering []bool
-	broken     bool                      // the checkpoint under way failed somewhere
-	inTheWay   bool                      // the checkpoint under way holds up tasks that live: the barrier of one that died is missing
-	deaths     int                       // since the last complete checkpoint, those at the same time counted once
+	broken     bool // the checkpoint under way failed somewhere
+	inTheWay   bool // the checkpoint under way may hold up tasks that live: the barrier of one that died is missing
+	overtaken  bool // a death came behind what is proposed, and may come before it in the ledger
+	deaths     deaths
 	owed       bool                      // the newest checkpoint was abandoned for that, and no other was started since
 	acks       [][]Ack                   // of the checkpoint under way, per task, sorted by worker
 	passed     []determinant.Epoch       // per source: ended by its present life, as far as is known
@@ -116,6 +109,7 @@ func (c *Coordinator) tick(now int64) []Effect {
 	c.now = now
 	if !c.timed {
 		c.timed, c.progress, c.lastStart = true, now, now
+		c.deaths = deaths{last: now, recovery: c.config.Interval}
 	}
 	if c.anyRecovering() {
 		c.progress = now
@@ -137,6 +131,7 @@ func (c *Coordinator) wishFor(ev SwitchMode) {
 // lead begins a reign: what the last leader was told is asked for again.
 func (c *Coordinator) lead() []Effect {
 	c.leader, c.over, c.proposed, c.timed = true, false, nil, false
+	c.inTheWay = false
 	var out []Effect
 	if c.state.Open {
 		out = append(out, Poll{Epoch: c.state.Started()})
@@ -150,7 +145,12 @@ func (c *Coordinator) place(p Placed) []Effect {
 	for t, standbys := range p.Standbys {
 		c.standbys[t] = slices.Clone(standbys)
 	}
+	recovering := c.anyRecovering()
 	copy(c.recovering, p.Recovering)
+	if recovering && !c.anyRecovering() {
+		c.deaths.over(c.now)
+		c.inTheWay = false
+	}
 	reborn, died := false, false
 	for t, inc := range c.state.Incarnations {
 		if inc == c.lives[t] {
@@ -173,10 +173,9 @@ func (c *Coordinator) place(p Placed) []Effect {
 		return nil
 	}
 	if died {
-		c.deaths++
+		c.died(recovering)
 	}
 	c.progress = c.now
-	c.inTheWay = c.inTheWay || died && c.state.Open && c.holdsUp()
 	return c.triggers(nil)
 }
 
@@ -228,8 +227,8 @@ func (c *Coordinator) committed(cmd Command) []Effect {
 		}
 		return nil
 	}
-	owed := c.inTheWay
-	c.proposed, c.broken, c.inTheWay = nil, false, false
+	owed, overtaken := c.inTheWay, c.overtaken
+	c.proposed, c.broken, c.inTheWay, c.overtaken = nil, false, false, false
 	for t := range c.acks {
 		c.acks[t] = nil
 	}
@@ -237,8 +236,9 @@ func (c *Coordinator) committed(cmd Command) []Effect {
 	case Start:
 		c.lastStart, c.progress = c.now, c.now
 		c.requested, c.owed = false, false
+		c.inTheWay = overtaken && c.mayHoldUp()
 	case Complete:
-		c.deaths = 0
+		c.deaths.since = 0
 		return c.done(nil)
 	case Abandon:
 		c.owed = owed
@@ -286,7 +286,7 @@ func (c *Coordinator) propose(out []Effect) []Effect {
 	if c.proposed != nil && c.now-c.proposedAt < c.config.Retry {
 		return out
 	}
-	c.proposed, c.proposedAt = cmd, c.now
+	c.proposed, c.proposedAt, c.overtaken = cmd, c.now, false
 	return append(out, Propose{Command: cmd})
 }
 
@@ -310,22 +310,39 @@ func (c *Coordinator) decide() Command {
 func (c *Coordinator) conclude() Command {
 	e := c.state.Started()
 	switch {
-	case c.state.Void, c.broken, c.inTheWay && c.anyRecovering():
+	case c.state.Void, c.broken:
 		return Abandon{Epoch: e}
 	case c.complete():
 		return Complete{Epoch: e, Tasks: c.taskStates()}
+	case c.inTheWay:
+		return Abandon{Epoch: e}
 	case c.config.Timeout > 0 && c.timed && c.now-c.progress >= c.config.Timeout:
 		return Abandon{Epoch: e}
 	}
 	return nil
 }
 
-// holdsUp tells, when a task has died, whether the checkpoint under way holds up tasks that live: its barrier comes to them from all
-// inputs but that one's, and they would stand still until it has been replayed up to there. One checkpoint is abandoned for that, and
-// the next is waited for: so checkpoints complete however often tasks die.
-func (c *Coordinator) holdsUp() bool {
-	if mode, _ := c.state.Recovery(); mode != determinant.ExactlyOnce || len(c.state.Since) > 1 {
-		return false // in other modes it is void anyway
+// died takes note of a death, while others recovered or not.
+func (c *Coordinator) died(recovering bool) {
+	c.deaths.came(c.now, recovering, c.config.Interval)
+	c.overtaken = c.proposed != nil
+	c.inTheWay = c.inTheWay || c.mayHoldUp()
+}
+
+// mayHoldUp tells, when a task has died, whether the checkpoint under way may hold up tasks that live: its barrier comes to them from all
+// inputs but that one's, and they would stand still until it has been replayed up to there. Who has acknowledged does not; who has not may only
+// be slow to store its image. One checkpoint is abandoned for that, after a death that stands alone, and the next is waited for: otherwise the
+// barrier that is replayed up to would move away from the last complete checkpoint as fast as tasks die.
+func (c *Coordinator) mayHoldUp() bool {
+	s := &c.state
+	mode, depth := s.Recovery()
+	switch {
+	case !c.leader, !s.Open, len(s.Since) > 1, !c.deaths.alone:
+		return false
+	case mode != determinant.ExactlyOnce: // in other modes it is void anyway
+		return false
+	case s.Depth != depth || s.Since[0].Depth != depth: // tasks wait even so: epochs that differ do not mix
+		return false
 	}
 	for t, recovering := range c.recovering {
 		if !recovering && c.primary(t) == nil {
@@ -350,18 +367,17 @@ func (c *Coordinator) next() Command {
 	return Start{Epoch: c.state.Started() + 1, Mode: mode, Depth: depth}
 }
 
-// due tells whether a checkpoint should start now. One that makes up for another that was in the way starts as soon as no task recovers. While a task recovers its regular time waits: every task behind it would get the
-// barrier from all others and then stand still until the one that recovers has got there.
+// due tells whether a checkpoint should start now. While a task recovers its regular time waits: every task behind it would get the
+// barrier from all others and then stand still until the one that recovers has got there. One that makes up for another that was in the way
+// starts as soon as none does.
 func (c *Coordinator) due() bool {
 	if c.requested {
 		return true
 	}
 	late := 0.0
-	switch recovering := c.anyRecovering(); {
-	case recovering && c.deaths <= 1:
-		late = patience
-	case recovering:
-		late = postponed
+	switch {
+	case c.anyRecovering():
+		late = c.deaths.late()
 	case c.owed:
 		return true
 	}

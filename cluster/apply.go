@@ -297,6 +297,7 @@ func livesOf(c *checkpoint.Complete) []checkpoint.Life {
 // abandoned forgets the acknowledgements of a checkpoint that will not be completed, and lets tasks wait no longer for its barrier. What
 // was frozen for it goes with the next one.
 func (w *Worker) abandoned(e determinant.Epoch) {
+	w.mu.abandoned = e
 	for t := range w.tasks {
 		if h := w.tasks[t].Load(); h != nil {
 			h.acks = slices.DeleteFunc(h.acks, func(p *pendingAck) bool { return p.ack.Epoch == e })

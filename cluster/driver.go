@@ -49,8 +49,8 @@ type taskRunner struct {
 // in little pieces into pieces that are smaller still, and a piece costs as much to send and to take as dozens of records.
 const linger = 4 * time.Millisecond
 
-// turn is how long a task that replays may go on without making way for others. Its steps are as small as they were, and who makes way
-// waits for a turn of all that restores state in the background.
+// turn is how long a task that replays may go on without making way for others. Its steps are as small as they were when they were logged, and
+// after each it would wait for a turn of everything that restores or exports state in the background.
 const turn = 2 * time.Millisecond
 
 // Hold lets a task that has nothing else to do seal once in a linger: at once after a pause, so that nothing is late when little
@@ -110,11 +110,11 @@ func (d *driver) runTask(t *task.Task, wake chan struct{}) {
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	slow := &d.tasks[t.ID()].slow
-	waited, since := true, time.Time{} // for its turn, which it has had since then
+	fresh, since := true, time.Time{} // whether a turn begins, and when the last did
 	for d.ctx.Err() == nil {
 		began := time.Now()
-		if waited {
-			waited, since = false, began
+		if fresh {
+			fresh, since = false, began
 		}
 		if d.worker.Step(t) {
 			ended := time.Now()
@@ -122,7 +122,7 @@ func (d *driver) runTask(t *task.Task, wake chan struct{}) {
 			if t.Replaying() && ended.Sub(since) < turn {
 				continue
 			}
-			waited = true
+			fresh = true
 			// With more busy tasks than processors, whoever carries control messages would otherwise wait for a full time
 			// slice of each of them, some 10 ms: a recovery has half a dozen such hops.
 			runtime.Gosched()
@@ -141,7 +141,7 @@ func (d *driver) runTask(t *task.Task, wake chan struct{}) {
 		if wait < math.MaxInt64 {
 			timer.Reset(wait)
 		}
-		waited = true
+		fresh = true
 		select {
 		case <-wake:
 		case <-timer.C:

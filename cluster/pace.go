@@ -24,6 +24,7 @@ const (
 	enoughFailures  = 2
 	forgetAfterGaps = 10
 	recoveryShare   = 4
+	left            = 1000 // milliseconds of the time between failures that a recovery does not get
 	mostCost        = 1000
 )
 
@@ -53,9 +54,9 @@ func (p *pace) complete(now int64) {
 }
 
 // due tells whether a checkpoint should begin before its regular time. A recovery is left a part of the time that there is between
-// failures, or all of it but what a checkpoint may take, and no more: see checkpoint.Coordinator.
+// failures, or all of it but a second, and no more: see checkpoint.Coordinator.
 func (p *pace) due(now int64, recovering bool) bool {
-	if p.failures < enoughFailures || p.started != 0 || recovering && float64(now-p.lastFail) < max(p.gap/recoveryShare, p.gap-mostCost) {
+	if p.failures < enoughFailures || p.started != 0 || recovering && float64(now-p.lastFail) < max(p.gap/recoveryShare, p.gap-left) {
 		return false
 	}
 	gap := max(p.gap, float64(now-p.lastFail))

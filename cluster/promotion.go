@@ -282,6 +282,7 @@ func (w *Worker) install(t determinant.TaskID, h *hosted) {
 	}
 	w.mu.promos[t] = nil
 	w.grow(h) // the ledger may have gone on while the state was loaded
+	h.task.Abandoned(w.mu.abandoned)
 	w.tasks[t].Store(h)
 	w.env.Observe(Observation{Task: t, Incarnation: h.inc, Phase: Restored})
 	for i := range h.in {

@@ -111,6 +111,7 @@ type Worker struct {
 		early     []*transport.Message      // of a generation that this worker has not reached yet
 		answers   []*Answer                 // of rounds that this worker has not reached yet
 		waiting   [][]byte                  // images whose base has not been committed here yet
+		abandoned determinant.Epoch         // the last checkpoint that was, as far as known here
 		startedAt int64                     // when the newest checkpoint was started, as far as known here; milliseconds
 		images    []Control                 // likewise, of a generation that this worker has not reached yet
 		postpone  [][]byte                  // deltas that the mutation DeltaMergedLate holds back

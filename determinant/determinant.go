@@ -10,7 +10,7 @@ const (
 	KindSource         Kind = 2  // take the next N records of split Split, up to offset Offset
 	KindTimers         Kind = 3  // processing time advances to Time; every timer due fires
 	KindCheckpoint     Kind = 4  // a source emits barrier Epoch here; the next epoch has Mode and Depth
-	KindSkipCheckpoint Kind = 5  // a source emits skip Epoch instead of barrier Epoch, or another task waits for it no longer; else like Checkpoint
+	KindSkipCheckpoint Kind = 5  // a source emits skip Epoch instead of barrier Epoch, or another task waits no longer for the barriers of Epoch; else like Checkpoint
 	KindAsync          Kind = 6  // the Pending-th outstanding external call completes with Bytes (or failed)
 	KindTime           Kind = 7  // first clock reading in this step: Time
 	KindRandom         Kind = 8  // Seed for this epoch's generator

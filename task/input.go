@@ -358,8 +358,8 @@ func (t *Task) anyBlocked() *input {
 	return nil
 }
 
-// skip ends an epoch although its barrier is missing on some inputs: proposeSkip.
-func (t *Task) skip(d *determinant.Determinant) error {
+// endBySkip ends an epoch although its barrier is missing on some inputs: proposeSkip.
+func (t *Task) endBySkip(d *determinant.Determinant) error {
 	if d.Kind != determinant.KindSkipCheckpoint || d.Epoch != t.epoch || t.anyBlocked() == nil {
 		return t.diverged("barrier or skip %d in epoch %d of a task without source", d.Epoch, t.epoch)
 	}

@@ -185,7 +185,12 @@ func (t *Task) Trigger(tr checkpoint.Trigger) {
 
 // Abandoned tells the task that the checkpoint of epoch e will not be completed, so that it need not wait for the barriers that are
 // missing. A source is told by a Trigger. Any goroutine.
-func (t *Task) Abandoned(e determinant.Epoch) { t.abandoned.Store(uint64(e)) }
+//
+// Invariant: the epochs up to e that the task has not ended are all abandoned: one that is completed, every task has ended.
+func (t *Task) Abandoned(e determinant.Epoch) {
+	for last := t.abandoned.Load(); uint64(e) > last && !t.abandoned.CompareAndSwap(last, uint64(e)); last = t.abandoned.Load() {
+	}
+}
 
 func (t *Task) proposeBarrier() (d determinant.Determinant, ok bool) {
 	if t.source == nil {
@@ -208,7 +213,7 @@ func (t *Task) proposeBarrier() (d determinant.Determinant, ok bool) {
 
 // proposeSkip ends an epoch that was abandoned and whose barrier has come by some inputs only.
 func (t *Task) proposeSkip() (d determinant.Determinant, ok bool) {
-	if t.abandoned.Load() != uint64(t.epoch) {
+	if t.abandoned.Load() < uint64(t.epoch) {
 		return d, false
 	}
 	in := t.anyBlocked()

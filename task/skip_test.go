@@ -70,7 +70,7 @@ func TestOtherCheckpointsAreWaitedFor(t *testing.T) {
 		abandoned determinant.Epoch
 		first     inflightlog.Element
 	}{
-		"another checkpoint":       {nil, 2, barrier(1)},
+		"an earlier checkpoint":    {nil, 0, barrier(1)},
 		"no barrier yet":           {nil, 1, record(2)},
 		"another mode":             {nil, 1, switching},
 		"another depth":            {nil, 1, deeper},
@@ -85,6 +85,16 @@ func TestOtherCheckpointsAreWaitedFor(t *testing.T) {
 			require.Equal(t, determinant.Epoch(1), r.task.epoch)
 		})
 	}
+}
+
+// A task that hears of two at once, since it was busy, waits for neither.
+func TestTwoAbandonedCheckpointsAreNotWaitedFor(t *testing.T) {
+	r := newRig(t, mapVertex(t, 2, pass))
+	r.task.Abandoned(2)
+	r.task.Abandoned(1)
+	r.feed(0, barrier(1), barrier(2), record(3))
+	r.run()
+	require.Equal(t, []string{"skip 1", "skip 2", "3"}, r.shown(0))
 }
 
 // A skip that the task cannot have chosen is a divergence.

@@ -137,7 +137,7 @@ func (t *Task) run(d *determinant.Determinant) error {
 		}
 	case determinant.KindCheckpoint, determinant.KindSkipCheckpoint:
 		if t.source == nil {
-			return t.skip(d)
+			return t.endBySkip(d)
 		}
 		return t.sourceBarrier(d)
 	default:

@@ -1,0 +1,43 @@
+package checkpoint
+
+// A checkpoint may be late because tasks recover: by so many intervals after a death that stands alone, and by so much of an interval
+// otherwise. Recoveries repeat what came since the last checkpoint: if it waited for all of them, each might begin before the one before is
+// over.
+const (
+	lateAlone = 5
+	lateElse  = 0.5
+)
+
+// apart is how many times as long as a recovery takes the time between two deaths must be, an interval aside, for the second to stand alone.
+// Whoever dies then has the time to replay up to a barrier that was put off for the first.
+const apart = 3
+
+// deaths is what a leader has seen of tasks that die.
+type deaths struct {
+	since    int   // the last complete checkpoint; those at the same time count as one
+	alone    bool  // the last stands alone
+	last     int64 // when that was, or the reign began, in milliseconds
+	recovery int64 // how long the last recovery took, or an interval, in milliseconds
+}
+
+// came notes that tasks have died, while others recovered or not.
+func (d *deaths) came(now int64, recovering bool, interval int64) {
+	d.alone = !recovering && now-d.last >= apart*d.recovery+interval
+	d.last = now
+	d.since++
+}
+
+// over notes that nobody recovers any more.
+func (d *deaths) over(now int64) {
+	if d.since > 0 {
+		d.recovery = now - d.last
+	}
+}
+
+// late is by how many intervals a checkpoint may be late while a task recovers.
+func (d *deaths) late() float64 {
+	if d.since == 1 && d.alone {
+		return lateAlone
+	}
+	return lateElse
+}
