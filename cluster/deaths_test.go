@@ -47,7 +47,7 @@ func (m *mortal) carryOut(effects []checkpoint.Effect) {
 		if !ok {
 			continue
 		}
-		more := m.points.Step(checkpoint.Committed{Command: p.Command})
+		more := m.points.Step(checkpoint.Committed(p))
 		switch cmd := p.Command.(type) {
 		case checkpoint.Start:
 			m.open, m.barrier = cmd.Epoch, float64(m.now)
