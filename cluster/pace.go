@@ -7,7 +7,8 @@ import "math"
 // than a replay takes, none would ever complete, and replays would grow without end.
 //
 // The interval is the one that loses the least work to checkpoints and replays together: the square root of twice the mean
-// time between failures times the cost of a checkpoint (Young, CACM 17(9), 1974; Daly, FGCS 22(3), 2006).
+// time between failures times the cost of a checkpoint (Young, CACM 17(9), 1974; Daly, FGCS 22(3), 2006). The cost is the work that is lost to it,
+// and that is a part of the time that it takes: state is encoded and stored beside the records.
 type pace struct {
 	failures  int
 	lastFail  int64   // milliseconds
@@ -24,6 +25,7 @@ const (
 	enoughFailures  = 2
 	forgetAfterGaps = 10
 	recoveryShare   = 4
+	lostShare       = 0.3  // of the time that a checkpoint takes, for records
 	left            = 1000 // milliseconds of the time between failures that a recovery does not get
 	mostCost        = 1000
 )
@@ -68,5 +70,5 @@ func (p *pace) due(now int64, recovering bool) bool {
 	if cost == 0 {
 		cost = startingCost
 	}
-	return float64(now-p.lastStart) >= max(leastInterval, math.Sqrt(2*gap*cost))
+	return float64(now-p.lastStart) >= max(leastInterval, math.Sqrt(2*gap*lostShare*cost))
 }

@@ -14,10 +14,10 @@ func TestPaceFollowsFailures(t *testing.T) {
 	}
 	p.start(2010)
 	require.False(t, p.due(2500, false), "one is under way")
-	p.complete(2030) // 20 ms: sqrt(2*100*20) is 63 ms
+	p.complete(2030) // 20 ms, 6 of which are lost: sqrt(2*100*6) is 35 ms
 	require.InDelta(t, 20, p.cost, 0.1)
-	require.False(t, p.due(2070, false))
-	require.True(t, p.due(2080, false))
+	require.False(t, p.due(2040, false))
+	require.True(t, p.due(2050, false))
 	require.False(t, p.due(2000+forgetAfterGaps*200, false), "failures that are long ago are forgotten")
 	require.False(t, p.due(2080, false), "and stay so until there are new ones")
 }
