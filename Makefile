@@ -162,8 +162,8 @@ test-kafka: ## the Kafka connector's tests against a real broker: KAFKA=host:por
 # Needs python3. The answers change only if a query or a stream does.
 .PHONY: nexmark-answers
 nexmark-answers: build ## compute the golden answers of Nexmark again, by SQLite
-	@dir=$$(mktemp -d); trap 'rm -rf "$$dir"' EXIT; cd internal/nexmark/testdata; \
+	@dir=$$(mktemp -d); trap 'rm -rf "$$dir"' EXIT; cd testdata/nexmark; \
 	for stream in 10000x1 1000x60; do \
-		../../../bin/understudy nexmark generate --events 100000 --rate $${stream%x*} --group $${stream#*x} > "$$dir/events.tsv"; \
+		../../bin/understudy nexmark generate --events 100000 --rate $${stream%x*} --group $${stream#*x} > "$$dir/events.tsv"; \
 		python3 answers.py "$$dir/events.tsv" "answers/$$stream"; \
 	done

@@ -23,10 +23,10 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// goldenEvents is how many events testdata/answers has the answers for.
+// goldenEvents is how many events testdata/nexmark/answers has the answers for.
 const goldenEvents = 100000
 
-// golden names a folder of testdata/answers and says of which stream its answers are.
+// golden names a folder of testdata/nexmark/answers and says of which stream its answers are.
 type golden struct {
 	folder      string
 	rate, group uint64
@@ -92,10 +92,10 @@ func settled(t testing.TB, rows [][]byte, key []string) [][]byte {
 	return left
 }
 
-// requireAnswer compares rows with an answer of testdata/answers.py, as multisets.
+// requireAnswer compares rows with an answer of testdata/nexmark/answers.py, as multisets.
 func requireAnswer(t testing.TB, g golden, query string, rows [][]byte) {
 	t.Helper()
-	want, err := os.ReadFile(filepath.Join("testdata", "answers", g.folder, query+".txt"))
+	want, err := os.ReadFile(filepath.Join("..", "..", "testdata", "nexmark", "answers", g.folder, query+".txt"))
 	require.NoError(t, err)
 	slices.SortFunc(rows, bytes.Compare)
 	if bytes.HasPrefix(want, []byte("{")) {
@@ -105,7 +105,7 @@ func requireAnswer(t testing.TB, g golden, query string, rows [][]byte) {
 	name, members := differingBucket(string(want), rows)
 	require.Empty(t, name, "%s: what is in the bucket:\n%swhat should be is printed by: "+
 		"understudy nexmark generate --events %d --rate %d --group %d > events.tsv; "+
-		"internal/nexmark/testdata/answers.py events.tsv %s %s", query, members, goldenEvents, g.rate, g.group, query, name)
+		"testdata/nexmark/answers.py events.tsv %s %s", query, members, goldenEvents, g.rate, g.group, query, name)
 }
 
 // differingBucket finds a bucket of sorted rows that is not as the sums of an answer say.

@@ -33,7 +33,7 @@ func rowsOf(t *testing.T, query string, o Options) [][]byte {
 func TestAnswersAreThoseOfSQL(t *testing.T) {
 	compared := 0
 	for _, query := range Queries() {
-		want, err := os.ReadFile(filepath.Join("..", "..", "nexmark", "testdata", "answers", "10000x1", query+".txt"))
+		want, err := os.ReadFile(filepath.Join("..", "..", "..", "testdata", "nexmark", "answers", "10000x1", query+".txt"))
 		require.NoError(t, err)
 		if !bytes.HasPrefix(want, []byte("{")) || query == "q12" {
 			continue // sums of many rows: internal/bench compares these with what the engine gives
