@@ -235,7 +235,7 @@ func (o *Options) coordinator(n cluster.NodeOptions) cluster.CoordinatorNodeOpti
 
 func (o *Options) worker(n cluster.NodeOptions) cluster.WorkerNodeOptions {
 	return cluster.WorkerNodeOptions{
-		NodeOptions: o.timeouts(n), InflightMemory: o.InflightMemory, InflightDisk: o.InflightDisk, DeadLetter: o.DeadLetter,
+		NodeOptions: o.timeouts(n), InflightMemory: o.InflightMemory, InflightDisk: o.InflightDisk, StandbyMemory: o.StandbyMemory, DeadLetter: o.DeadLetter,
 	}
 }
 

@@ -65,6 +65,10 @@ type Options struct {
 	// InflightMemory and InflightDisk bound, per worker, the output that is kept for replay, in bytes: beyond the first it
 	// spills to StateDir, beyond both sources wait. Defaults 256 MiB and 4 GiB.
 	InflightMemory, InflightDisk int64
+	// StandbyMemory bounds, per worker, the state that it holds ready in memory for tasks that it stands by for, in bytes. A task takes over
+	// what is held ready at once, however large it is; other state is read from StateDir first. Held ready is state of half a MiB and more
+	// of which at most an eighth changes from checkpoint to checkpoint. 0 means 512 MiB, a negative number none.
+	StandbyMemory int64
 	// PoisonTries is how often user code may fail on the same record before the policy applies: with a DeadLetter the record
 	// is handed to it and set aside, without one the job stops. Default 3.
 	PoisonTries int
@@ -132,7 +136,7 @@ func Run(ctx context.Context, job *operator.Job, o Options) (Summary, error) {
 	return cluster.RunLocal(ctx, plan, cluster.LocalOptions{
 		Workers: o.Workers, Mode: o.Mode, Depth: o.depth(), Auto: o.AutoDepth, Standbys: o.Standbys,
 		CheckpointInterval: o.CheckpointInterval, StateDir: o.StateDir,
-		InflightMemory: o.InflightMemory, InflightDisk: o.InflightDisk,
+		InflightMemory: o.InflightMemory, InflightDisk: o.InflightDisk, StandbyMemory: o.StandbyMemory,
 		PoisonTries: o.PoisonTries, DeadLetter: o.DeadLetter, Logger: o.Logger, Progress: o.Progress, Chaos: o.Chaos,
 		Mutations: mutation.FromContext(ctx),
 	})

@@ -14,6 +14,19 @@ import (
 func (s *Store) Restore(
 	t determinant.TaskID, e determinant.Epoch, meta *Meta, load func(table string, key, value []byte) error,
 ) error {
+	return s.read(t, e, meta, &pace{urgent: true}, load)
+}
+
+// Read is Restore for a caller that nobody waits for: it makes way for others.
+func (s *Store) Read(
+	t determinant.TaskID, e determinant.Epoch, meta *Meta, load func(table string, key, value []byte) error,
+) error {
+	return s.read(t, e, meta, new(pace), load)
+}
+
+func (s *Store) read(
+	t determinant.TaskID, e determinant.Epoch, meta *Meta, p *pace, load func(table string, key, value []byte) error,
+) error {
 	if err := s.enter(); err != nil {
 		return err
 	}
@@ -22,7 +35,7 @@ func (s *Store) Restore(
 		*meta = Meta{Task: t}
 		return nil
 	}
-	m, err := s.view(t, e, &pace{urgent: true}, func(*Meta) {}, load)
+	m, err := s.view(t, e, p, func(*Meta) {}, load)
 	if err != nil {
 		return fmt.Errorf("checkpoint: restore task %d epoch %d: %w", t, e, err)
 	}

@@ -204,6 +204,17 @@ func (s *Store) heldLocked(t determinant.TaskID) Holding {
 	return Holding{Task: t, Epoch: last.epoch, Incarnation: last.inc}
 }
 
+// Sizes is how many bytes the committed state of the task takes on disk, and how many of them the checkpoint does that was committed last,
+// unless it was merged with others.
+func (s *Store) Sizes(t determinant.TaskID) (all, newest uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, p := range s.mu.chains[t] {
+		all, newest = all+p.bytes, p.bytes
+	}
+	return all, newest
+}
+
 // Holdings lists all committed checkpoints above 0 that the store has, by task.
 func (s *Store) Holdings() []Holding {
 	s.mu.Lock()

@@ -305,6 +305,7 @@ func (l *life) beat() *beat {
 	b.Metrics.InflightMemory, b.Metrics.InflightDisk = l.worker.opts.Budget.Used()
 	b.Metrics.DeterminantBytes = l.worker.Logs().Bytes()
 	b.Metrics.LinksDown = l.downs.count()
+	b.Metrics.StandbyMemory = l.worker.WarmBytes()
 	b.Metrics.StateBytes = int64(l.worker.opts.State.DiskBytes())
 	return b
 }

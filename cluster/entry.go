@@ -129,6 +129,7 @@ type Image struct {
 	Generation determinant.Generation // in which it was made
 	Bytes      []byte
 	Full       bool // the committed state as a whole, for a new standby: it belongs to every generation
+	Steady     bool // it is large, and little of it changes: worth to be held ready
 }
 
 // Want asks a worker for the committed state of a task.
@@ -176,7 +177,7 @@ type Observation struct {
 	Task        determinant.TaskID
 	Incarnation determinant.Incarnation
 	Phase       Phase
-	Bytes       int    // of the merged log, at Collected
+	Bytes       int    // of the merged log, at Collected; of the state, if it was held ready, at Restored
 	Elements    uint64 // at Suppressed and Written
 }
 

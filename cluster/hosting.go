@@ -19,6 +19,7 @@ type hosted struct {
 	w      *Worker
 	task   *task.Task
 	inc    determinant.Incarnation
+	warm   int // bytes of its state, if that was held ready here
 	in     []inbound
 	starts []determinant.Seq // by output: where it began in this life
 	dead   atomic.Bool       // evicted: it may finish the step under way, but nothing that it does counts

@@ -46,6 +46,7 @@ type LocalOptions struct {
 	InflightDisk       int64         // bytes per worker of it spilled to disk
 	InflightReserve    int64         // bytes beyond both, for what is under way when the sources stop
 	LogBudget          int64         // bytes per worker of determinants
+	StandbyMemory      int64         // bytes per worker of state held ready for other workers' tasks; negative: none
 	PoisonTries        int
 	DeadLetter         func(task.Poison) error
 	Clock              func() int64
@@ -70,6 +71,7 @@ func (o *LocalOptions) ensureDefaults() {
 	if o.CheckpointTimeout == 0 {
 		o.CheckpointTimeout = max(30*time.Second, 10*o.CheckpointInterval)
 	}
+	o.StandbyMemory = standbyMemory(o.StandbyMemory)
 	if o.InflightMemory == 0 {
 		o.InflightMemory = DefaultInflightMemory
 	}
@@ -352,7 +354,8 @@ func (l *Local) startWorker(dir int) (*localWorker, error) {
 	lw.worker = NewWorker(id, l.job, l.coord.View(), lw, Options{
 		Context: lw.ctx, Clock: l.opts.Clock, Entropy: entropy, State: state, Budget: budget, DeadLetter: l.opts.DeadLetter,
 		Calls:    func(t determinant.TaskID) task.Calls { return &calls{driver: lw.driver, task: t} },
-		OpenSink: l.job.openSink, OpenTransactions: l.job.openTransactions, LogBudget: l.opts.LogBudget, Mutations: l.opts.Mutations,
+		OpenSink: l.job.openSink, OpenTransactions: l.job.openTransactions, LogBudget: l.opts.LogBudget,
+		StandbyMemory: l.opts.StandbyMemory, Mutations: l.opts.Mutations,
 	})
 	l.mu.workers[dir] = lw
 	return lw, nil

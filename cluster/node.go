@@ -67,8 +67,8 @@ type CoordinatorNodeOptions struct {
 // WorkerNodeOptions are those of a worker process.
 type WorkerNodeOptions struct {
 	NodeOptions
-	InflightMemory, InflightDisk, InflightReserve, LogBudget int64
-	DeadLetter                                               func(task.Poison) error
+	InflightMemory, InflightDisk, InflightReserve, LogBudget, StandbyMemory int64
+	DeadLetter                                                              func(task.Poison) error
 }
 
 // Client asks a cluster's coordinators. It finds the leader by itself and may be used from any goroutine.

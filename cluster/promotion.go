@@ -233,6 +233,10 @@ func (w *Worker) build(t determinant.TaskID, pr *promotion, log causal.Copy, own
 	if meta.Epoch == 0 {
 		mode, depth = v.Mode, v.Depth
 	}
+	warm := w.takeWarm(t, epoch, life)
+	if warm != nil {
+		h.warm = int(warm.Bytes())
+	}
 	h.task, err = task.New(task.Config{
 		ID: t, Incarnation: inc, Info: spec.Info, Inputs: spec.Inputs, Edges: spec.Edges,
 		External: spec.External, ExternalID: spec.ExtID, New: w.job.Plan.Vertices[spec.Vertex].New,
@@ -240,7 +244,8 @@ func (w *Worker) build(t determinant.TaskID, pr *promotion, log causal.Copy, own
 		Load: func(load func(table string, key, value []byte) error) error {
 			return state.RestoreAt(t, epoch, life, &meta, load)
 		},
-		Log: own, Passed: pr.passed, Replay: log.Bytes, SkipAt: v.asides(t),
+		State: warm,
+		Log:   own, Passed: pr.passed, Replay: log.Bytes, SkipAt: v.asides(t),
 		Context: w.opts.Context, Clock: w.opts.Clock, Entropy: w.opts.Entropy, Calls: w.opts.Calls(t), Budget: w.opts.Budget, Host: h,
 		MaxElements: w.opts.MaxElements, MaxUnsent: w.opts.MaxUnsent, Slice: w.opts.Slice, Pick: w.opts.Pick,
 		Hold: func() bool { return w.env.Hold(t) }, Gated: w.gated, Allow: h.allow, Probe: w.opts.Probe, Mutations: w.opts.Mutations,
@@ -284,7 +289,7 @@ func (w *Worker) install(t determinant.TaskID, h *hosted) {
 	w.grow(h) // the ledger may have gone on while the state was loaded
 	h.task.Abandoned(w.mu.abandoned)
 	w.tasks[t].Store(h)
-	w.env.Observe(Observation{Task: t, Incarnation: h.inc, Phase: Restored})
+	w.env.Observe(Observation{Task: t, Incarnation: h.inc, Phase: Restored, Bytes: h.warm})
 	for i := range h.in {
 		w.subscribe(h, i, false)
 	}

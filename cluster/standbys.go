@@ -80,6 +80,7 @@ func (w *Worker) refresh(t determinant.TaskID) {
 
 // export sends a new standby the committed state of a task.
 func (w *Worker) export(to determinant.WorkerID, t determinant.TaskID) {
+	steady := w.worthwhile(t)
 	image, err := w.opts.State.Export(t)
 	if errors.Is(err, checkpoint.ErrNotHeld) {
 		return // the standby asks again after the next checkpoint
@@ -88,7 +89,7 @@ func (w *Worker) export(to determinant.WorkerID, t determinant.TaskID) {
 		w.diskFailed(err)
 		return
 	}
-	w.env.Tell(to, Control{From: w.id, Image: &Image{Task: t, Bytes: image, Full: true}})
+	w.env.Tell(to, Control{From: w.id, Image: &Image{Task: t, Bytes: image, Full: true, Steady: steady}})
 }
 
 // keep stores an image beside the committed state, as a standby, and acknowledges it.
@@ -106,9 +107,13 @@ func (w *Worker) keep(from determinant.WorkerID, m *Image) {
 	}
 	switch {
 	case err == nil && m.Full:
+		if m.Steady {
+			w.imported(meta, m.Bytes)
+		}
 		w.retryWaiting()
 		w.refreshed(m.Task)
 	case err == nil:
+		w.stored(meta, m.Bytes)
 		w.report(Report{Ack: &checkpoint.Ack{
 			Task: m.Task, Incarnation: meta.Incarnation, Epoch: meta.Epoch, Worker: w.id, Ended: meta.Ended, Log: meta.Log,
 			Bytes: int64(len(m.Bytes)),
@@ -159,6 +164,7 @@ func (w *Worker) fold(c *checkpoint.Complete) {
 		w.diskFailed(err)
 		return
 	}
+	w.keepWarm(c)
 	for _, t := range c.Tasks {
 		if !slices.Contains(t.Holders, w.id) && w.opts.State.Held(t.Task) == e {
 			w.refreshed(t.Task)
@@ -166,17 +172,21 @@ func (w *Worker) fold(c *checkpoint.Complete) {
 	}
 	w.retryWaiting()
 	w.mu.Lock()
-	var mine []determinant.TaskID
-	for t, p := range w.mu.view.Places {
-		if slices.Contains(p.Standbys, w.id) {
-			mine = append(mine, determinant.TaskID(t))
-		}
-	}
-	committed := w.mu.view.committed()
+	mine, committed := w.standsBy(), w.mu.view.committed()
 	w.mu.Unlock()
 	for _, t := range mine {
 		if committed == e && w.opts.State.Held(t) < e {
 			w.refresh(t)
 		}
 	}
+}
+
+// standsBy lists the tasks that this worker is a standby of. w.mu is held.
+func (w *Worker) standsBy() (mine []determinant.TaskID) {
+	for t, p := range w.mu.view.Places {
+		if slices.Contains(p.Standbys, w.id) {
+			mine = append(mine, determinant.TaskID(t))
+		}
+	}
+	return mine
 }

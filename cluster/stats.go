@@ -45,6 +45,7 @@ type Recovery struct {
 	Rollback    bool                    `json:"rollback"`
 	Moved       bool                    `json:"moved"` // by a planned hand-over: nothing had failed
 	LogBytes    int                     `json:"log_bytes"`
+	WarmBytes   int                     `json:"warm_bytes"` // of its state, if that was held ready in memory; 0: it was read
 	Decided     float64                 `json:"decided_ms"`
 	Collected   float64                 `json:"collected_ms"`
 	Restored    float64                 `json:"restored_ms"`
@@ -187,7 +188,7 @@ func (s *stats) observe(o Observation, now time.Time) time.Duration {
 	case Collected:
 		r.Collected, r.LogBytes = ms, o.Bytes
 	case Restored:
-		r.Restored = ms
+		r.Restored, r.WarmBytes = ms, o.Bytes
 	case Replayed:
 		r.Replayed = ms
 	case Recovered:

@@ -81,7 +81,8 @@ type WorkerMetrics struct {
 	InflightDisk     int64 `json:"inflight_disk_bytes"`
 	DeterminantBytes int64 `json:"determinant_bytes"` // held of all tasks' logs
 	LinksDown        int   `json:"links_down"`
-	StateBytes       int64 `json:"state_bytes"` // of the committed state on its disk
+	StateBytes       int64 `json:"state_bytes"`          // of the committed state on its disk
+	StandbyMemory    int64 `json:"standby_memory_bytes"` // of state that it holds ready for tasks that it stands by for
 }
 
 // TaskStatus is one task. What was measured of it last stays when its worker is not there any more.

@@ -65,6 +65,8 @@ type Options struct {
 	MaxElements      int
 	MaxUnsent        int
 	LogBudget        int64 // bytes of determinants beyond which sources stop; 0 means no bound
+	StandbyMemory    int64 // bytes of state that is held ready for tasks that this worker is a standby of; 0: none is
+	AllWarm          bool  // it holds all state ready, also what is not worth it. Only the simulator sets it
 	Slice            int
 	Pick             func(n int) int
 	Probe            task.Probe // nil outside the simulator
@@ -97,6 +99,7 @@ type Worker struct {
 		open   map[determinant.TaskID]operator.CausalStore
 		held   map[determinant.TaskID]operator.TransactionalStore
 	}
+	warm    warmStates                        // taken after mu
 	outside []atomic.Pointer[operator.Waiter] // by task; its store, once that is open, if it can tell why it waits
 
 	mu struct {
@@ -169,6 +172,7 @@ func NewWorker(id determinant.WorkerID, job *Job, v View, env Environment, o Opt
 		tasks: make([]atomic.Pointer[hosted], n), outside: make([]atomic.Pointer[operator.Waiter], n), places: make([]atomic.Uint64, n),
 		consumer: make([]atomic.Uint64, len(job.Channels)), said: said{tasks: make([]lastWords, n)},
 	}
+	w.warm.states = map[determinant.TaskID]*warmState{}
 	w.mu.view = v.clone()
 	w.mu.logs = causal.NewStore(n)
 	w.mu.conns = map[determinant.WorkerID]*conn{}

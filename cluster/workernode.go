@@ -95,6 +95,7 @@ func RunWorker(ctx context.Context, plan *operator.Plan, o WorkerNodeOptions) er
 
 func (o *WorkerNodeOptions) ensureDefaults(job string) {
 	o.NodeOptions.ensureDefaults(job)
+	o.StandbyMemory = standbyMemory(o.StandbyMemory)
 	if o.InflightMemory == 0 {
 		o.InflightMemory = DefaultInflightMemory
 	}
@@ -200,7 +201,8 @@ func (l *life) build(w *welcome) error {
 		Context: l.ctx, Clock: l.clock, Entropy: entropy, State: state, DeadLetter: o.DeadLetter, LogBudget: o.LogBudget,
 		Budget:   inflightlog.NewBudget(o.InflightMemory, o.InflightDisk, o.InflightReserve, files),
 		Calls:    func(t determinant.TaskID) task.Calls { return &calls{driver: l.driver, task: t} },
-		OpenSink: n.job.openSink, OpenTransactions: n.job.openTransactions, refused: &n.metrics.refused,
+		OpenSink: n.job.openSink, OpenTransactions: n.job.openTransactions, StandbyMemory: o.StandbyMemory,
+		refused: &n.metrics.refused,
 	})
 	l.applied.Store(w.View.Index)
 	hooks := n.metrics.hooks()

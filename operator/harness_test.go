@@ -119,6 +119,9 @@ type harness struct {
 	rt     *fakeRuntime
 	chain  Chain
 	state  map[string]map[string]string // table, key, value: what was frozen so far
+
+	standby  *Resident // likewise, as a standby has it
+	restarts int
 }
 
 // newHarness starts the vertex that contains an operator of that name.
@@ -128,7 +131,7 @@ func newHarness(t tester, j *Job, operator string, fanout int) *harness {
 	require.NoError(t, err)
 	at := slices.IndexFunc(p.Vertices, func(v Vertex) bool { return slices.Contains(splitNames(v.Name), operator) })
 	require.GreaterOrEqual(t, at, 0, "no operator %q", operator)
-	h := &harness{tester: t, plan: p, vertex: at, rt: newFakeRuntime(p, at, fanout), state: map[string]map[string]string{}}
+	h := &harness{tester: t, plan: p, vertex: at, rt: newFakeRuntime(p, at, fanout), state: map[string]map[string]string{}, standby: NewResident()}
 	h.start()
 	require.NoError(t, h.chain.Restored())
 	return h
@@ -164,6 +167,7 @@ func (h *harness) freeze() {
 			h.state[f.Table()] = map[string]string{}
 		}
 		require.NoError(h, f.Entries(func(key, value []byte, deleted bool) error {
+			h.standby.Put(f.Table(), key, value, deleted)
 			if deleted {
 				delete(h.state[f.Table()], string(key))
 			} else {
@@ -174,11 +178,28 @@ func (h *harness) freeze() {
 	}
 }
 
-// restart freezes, throws the chain away and goes on with a new one that loads what was frozen.
+// restart freezes, throws the chain away and goes on with a new one, which loads what was frozen or, every other time, takes over what a
+// standby has.
 func (h *harness) restart() {
 	h.Helper()
 	h.freeze()
+	h.requireStandby()
 	h.start()
+	h.rt.issued = nil
+	if h.restarts++; h.restarts%2 == 1 {
+		for _, t := range h.chain.Tables() {
+			require.NoError(h, h.standby.Restore(t))
+		}
+		require.Empty(h, h.standby.Tables())
+		h.standby = NewResident()
+		for id, entries := range h.state {
+			for k, v := range entries {
+				h.standby.Put(id, []byte(k), []byte(v), false)
+			}
+		}
+		require.NoError(h, h.chain.Restored())
+		return
+	}
 	seen := map[string]bool{}
 	for _, t := range h.chain.Tables() {
 		require.False(h, seen[t.ID()], "two tables %q", t.ID())
@@ -192,8 +213,28 @@ func (h *harness) restart() {
 			require.NoError(h, t.Load([]byte(k), []byte(h.state[t.ID()][k])))
 		}
 	}
-	h.rt.issued = nil
 	require.NoError(h, h.chain.Restored())
+}
+
+// requireStandby wants of the standby what was frozen, and no more.
+func (h *harness) requireStandby() {
+	h.Helper()
+	cost, entries := int64(0), 0
+	for _, id := range h.standby.Tables() {
+		require.NoError(h, h.standby.Entries(id, func(key, value []byte) error {
+			v, ok := h.state[id][string(key)]
+			require.True(h, ok, "table %q: key %q", id, key)
+			require.Equal(h, v, string(value))
+			cost += int64(len(key)+len(value)) + residentCost
+			entries++
+			return nil
+		}))
+	}
+	for _, table := range h.state {
+		entries -= len(table)
+	}
+	require.Zero(h, entries, "entries that the standby lacks")
+	require.Equal(h, cost, h.standby.Bytes())
 }
 
 // take returns what was emitted since the last take.

@@ -2,6 +2,7 @@ package operator
 
 import (
 	"encoding/binary"
+	"iter"
 	"math/bits"
 
 	"github.com/cespare/xxhash/v2"
@@ -90,6 +91,17 @@ func (x *keyIndex[E, P]) find(k *keyBytes) *E {
 func (x *keyIndex[E, P]) isOf(e *E, key []byte) bool {
 	k, _ := P(e).name()
 	return k == string(key)
+}
+
+// all goes through what is there, in no order. Nothing may be put or removed meanwhile.
+func (x *keyIndex[E, P]) all() iter.Seq[*E] {
+	return func(yield func(*E) bool) {
+		for i := range x.slots {
+			if e := x.slots[i].at; e != nil && !yield(e) {
+				return
+			}
+		}
+	}
 }
 
 // put enters something by its name, in the place of what was there.

@@ -16,6 +16,7 @@ import (
 type States struct {
 	operator string
 	scope    *keyBytes
+	names    []string
 	tables   []Table
 	restore  []restorer
 	err      error
@@ -24,6 +25,9 @@ type States struct {
 // declare checks a name and finds the codec for a piece of state.
 func declare[T any](s *States, kind, name string, given []Codec[T]) (id string, c Codec[T]) {
 	id = s.operator + "/state " + name
+	if kind == "Map" {
+		id = s.operator + mapTable + name
+	}
 	fail := func(err error) {
 		if s.err == nil {
 			s.err = fmt.Errorf("%s %q: %w", kind, name, err)
@@ -32,11 +36,10 @@ func declare[T any](s *States, kind, name string, given []Codec[T]) (id string, 
 	if s.scope == nil {
 		panic("operator: " + kind + " " + name + " is declared outside of Open")
 	}
-	for _, t := range s.tables {
-		if t.ID() == id {
-			fail(errors.New("the name is taken"))
-		}
+	if slices.Contains(s.names, name) {
+		fail(errors.New("the name is taken"))
 	}
+	s.names = append(s.names, name)
 	if len(given) > 1 {
 		fail(errors.New("more than one codec"))
 	}
@@ -179,8 +182,51 @@ type MapState[M comparable, V any] struct {
 	table    *table[V]
 	scope    *keyBytes
 	codec    Codec[M]
-	contents map[string]*members // by key
-	buf      keyBytes            // a table key: length of the key, key, encoded member
+	contents memberLists
+	buf      keyBytes // a table key: length of the key, key, encoded member
+}
+
+// mapTable is in the ids of tables of maps, which have the members' keys behind those of the maps.
+const mapTable = "/map "
+
+// memberLists has the members of maps, by the maps' keys.
+type memberLists map[string]*members
+
+// enter adds a member that was not there.
+func (l memberLists) enter(key []byte, member string) {
+	c := l[string(key)]
+	if c == nil {
+		c = &members{sorted: true}
+		l[string(key)] = c
+	}
+	c.sorted = c.sorted && (len(c.keys) == 0 || c.keys[len(c.keys)-1] < member)
+	c.keys = append(c.keys, member)
+	c.live++
+}
+
+// leave takes one member away. It gives the list, if there are many in it that are there no longer.
+func (l memberLists) leave(key []byte) (crowded *members) {
+	c := l[string(key)]
+	if c.live--; c.live == 0 {
+		delete(l, string(key))
+		return nil
+	}
+	if len(c.keys) > 2*c.live+16 {
+		return c
+	}
+	return nil
+}
+
+// settle sorts the members of a key and drops those that are gone. It makes a new slice: an iteration may be walking the old one.
+func (c *members) settle(has func(member string) bool) {
+	keys := make([]string, 0, c.live)
+	for _, member := range c.keys {
+		if has(member) {
+			keys = append(keys, member)
+		}
+	}
+	slices.Sort(keys)
+	c.keys, c.sorted = slices.Compact(keys), true
 }
 
 // members lists the entries of one key.
@@ -198,7 +244,7 @@ func NewMap[M comparable, V any](s *States, name string, codec ...Codec[V]) *Map
 	if err != nil && s.err == nil {
 		s.err = fmt.Errorf("Map %q: its key: %w", name, err)
 	}
-	m := &MapState[M, V]{table: newTable(id, c), scope: s.scope, codec: kc, contents: map[string]*members{}}
+	m := &MapState[M, V]{table: newTable(id, c), scope: s.scope, codec: kc, contents: memberLists{}}
 	s.tables = append(s.tables, m.table)
 	s.restore = append(s.restore, m)
 	return m
@@ -229,7 +275,7 @@ func (m *MapState[M, V]) Set(k M, v V) {
 		m.table.set(&m.buf, v)
 		return
 	}
-	m.enter(m.scope.bytes, m.table.set(&m.buf, v).key[start:])
+	m.contents.enter(m.scope.bytes, m.table.set(&m.buf, v).key[start:])
 }
 
 // Ref returns the value of k to be changed in place, as [Value.Ref] does. A member that was not there is there from now on.
@@ -237,20 +283,9 @@ func (m *MapState[M, V]) Ref(k M) *V {
 	start := m.locate(k)
 	v, full, known := m.table.ref(&m.buf)
 	if !known {
-		m.enter(m.scope.bytes, full[start:])
+		m.contents.enter(m.scope.bytes, full[start:])
 	}
 	return v
-}
-
-func (m *MapState[M, V]) enter(key []byte, member string) {
-	c := m.contents[string(key)]
-	if c == nil {
-		c = &members{sorted: true}
-		m.contents[string(key)] = c
-	}
-	c.sorted = c.sorted && (len(c.keys) == 0 || c.keys[len(c.keys)-1] < member)
-	c.keys = append(c.keys, member)
-	c.live++
 }
 
 // Clear removes k.
@@ -259,13 +294,8 @@ func (m *MapState[M, V]) Clear(k M) {
 	if !m.table.clear(&m.buf) {
 		return
 	}
-	c := m.contents[string(m.scope.bytes)]
-	if c.live--; c.live == 0 {
-		delete(m.contents, string(m.scope.bytes))
-		return
-	}
-	if len(c.keys) > 2*c.live+16 {
-		m.settle(c)
+	if crowded := m.contents.leave(m.scope.bytes); crowded != nil {
+		m.settle(crowded)
 	}
 }
 
@@ -331,34 +361,28 @@ func (m *MapState[M, V]) member(start int, bytes string) {
 	m.buf.sum()
 }
 
-// settle sorts the members of the key at hand and drops those that are gone. It makes a new slice: an iteration may be
-// walking the old one.
 func (m *MapState[M, V]) settle(c *members) {
 	start := m.prefix()
-	keys := make([]string, 0, c.live)
-	for _, member := range c.keys {
-		if m.member(start, member); m.has() {
-			keys = append(keys, member)
-		}
-	}
-	slices.Sort(keys)
-	c.keys, c.sorted = slices.Compact(keys), true
+	c.settle(func(member string) bool {
+		m.member(start, member)
+		_, ok := m.table.get(&m.buf)
+		return ok
+	})
 }
 
-func (m *MapState[M, V]) has() bool {
-	_, ok := m.table.get(&m.buf)
-	return ok
-}
-
-// restored implements restorer: it finds which members each key has.
+// restored implements restorer: it finds which members each key has. They are sorted when somebody goes through them.
 func (m *MapState[M, V]) restored() error {
+	if lists := m.table.lists; lists != nil {
+		m.contents, m.table.lists = lists, nil
+		return nil
+	}
 	clear(m.contents)
-	for _, full := range m.table.keys() {
+	for full := range m.table.all() {
 		key, member, err := cutSized([]byte(full))
 		if err != nil {
 			return fmt.Errorf("operator: table %q: %w", m.table.id, err)
 		}
-		m.enter(key, full[len(full)-len(member):])
+		m.contents.enter(key, full[len(full)-len(member):])
 	}
 	return nil
 }

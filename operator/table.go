@@ -3,6 +3,7 @@ package operator
 import (
 	"cmp"
 	"fmt"
+	"iter"
 	"slices"
 )
 
@@ -15,11 +16,14 @@ type table[T any] struct {
 	id    string
 	codec Codec[T]
 	cells keyIndex[cell[T], *cell[T]] // with those deleted in this generation, until it is frozen
+	// resident has entries that nobody has asked for since the task was restored; nil: none. Invariant: no key is in both.
+	resident *residentIndex
+	lists    memberLists // what a Resident knew of the members of a map; nil: nothing
 	// Invariant: dirty holds each cell of the present generation once.
 	dirty      []*cell[T]
 	deleted    int // how many cells are not live
 	generation uint64
-	buf        []byte // of copy
+	buf        []byte // of copy, and of thaw
 }
 
 type cell[T any] struct {
@@ -38,9 +42,42 @@ func newTable[T any](id string, codec Codec[T]) *table[T] {
 	return &table[T]{id: id, codec: codec, generation: 1}
 }
 
+// adopt implements adopter.
+func (t *table[T]) adopt(entries *residentTable) error {
+	t.resident, t.lists = &entries.residentIndex, entries.lists
+	return nil
+}
+
+// find gives the cell of a key, nil if there is none.
+func (t *table[T]) find(key *keyBytes) *cell[T] {
+	if c := t.cells.find(key); c != nil || t.resident == nil {
+		return c
+	}
+	return t.thaw(key)
+}
+
+// thaw makes a cell of an entry that was not asked for before, as if it had been loaded; nil if there is none.
+func (t *table[T]) thaw(key *keyBytes) *cell[T] {
+	e := t.resident.find(key)
+	if e == nil {
+		return nil
+	}
+	t.buf = append(t.buf[:0], e.value...)
+	v, err := t.codec.Decode(t.buf)
+	if err != nil {
+		panic(fmt.Errorf("operator: table %q: reading back key %q: %w", t.id, key.bytes, err))
+	}
+	c := &cell[T]{key: e.key, hash: e.hash, value: v, live: true}
+	t.cells.put(c)
+	if t.resident.remove(e); t.resident.count == 0 {
+		t.resident = nil
+	}
+	return c
+}
+
 // get finds the value of a key. It is to be replaced, not changed, unless by ref.
 func (t *table[T]) get(key *keyBytes) (v T, ok bool) {
-	if c := t.cells.find(key); c != nil && c.live {
+	if c := t.find(key); c != nil && c.live {
 		return c.value, true
 	}
 	return v, false
@@ -48,7 +85,7 @@ func (t *table[T]) get(key *keyBytes) (v T, ok bool) {
 
 // set puts a value and returns its cell.
 func (t *table[T]) set(key *keyBytes, v T) *cell[T] {
-	c := t.cells.find(key)
+	c := t.find(key)
 	switch {
 	case c == nil:
 		c = t.enter(&cell[T]{key: string(key.bytes), hash: key.hash, live: true})
@@ -67,7 +104,7 @@ func (t *table[T]) set(key *keyBytes, v T) *cell[T] {
 //
 // Invariant: what it gives shares no memory with a frozen value, nor with any that was given out or set: so that is copied first.
 func (t *table[T]) ref(key *keyBytes) (v *T, full string, known bool) {
-	c := t.cells.find(key)
+	c := t.find(key)
 	known = c != nil && c.live
 	if !known || !c.own || c.generation != t.generation {
 		var value T
@@ -95,7 +132,7 @@ func (t *table[T]) copy(c *cell[T]) T {
 
 // clear deletes a key and tells whether it was there.
 func (t *table[T]) clear(key *keyBytes) bool {
-	c := t.cells.find(key)
+	c := t.find(key)
 	if c == nil || !c.live {
 		return false
 	}
@@ -117,19 +154,35 @@ func (t *table[T]) enter(c *cell[T]) *cell[T] {
 }
 
 // len is how many keys are live.
-func (t *table[T]) len() int { return t.cells.count - t.deleted }
+func (t *table[T]) len() int {
+	n := t.cells.count - t.deleted
+	if t.resident != nil {
+		n += t.resident.count
+	}
+	return n
+}
 
-// keys lists the live keys in order. It costs the whole table.
-func (t *table[T]) keys() []string {
-	keys := make([]string, 0, t.len())
-	for i := range t.cells.slots {
-		if c := t.cells.slots[i].at; c != nil && c.live {
-			keys = append(keys, c.key)
+// all goes through the live keys, in no order. The table must not be looked at meanwhile.
+func (t *table[T]) all() iter.Seq[string] {
+	return func(yield func(string) bool) {
+		for c := range t.cells.all() {
+			if c.live && !yield(c.key) {
+				return
+			}
+		}
+		if t.resident == nil {
+			return
+		}
+		for e := range t.resident.all() {
+			if !yield(e.key) {
+				return
+			}
 		}
 	}
-	slices.Sort(keys)
-	return keys
 }
+
+// keys lists the live keys in order. It costs the whole table.
+func (t *table[T]) keys() []string { return slices.Sorted(t.all()) }
 
 // ID implements Table.
 func (t *table[T]) ID() string { return t.id }

@@ -35,6 +35,16 @@ func (t *timerTable) Load(key, value []byte) error {
 	return nil
 }
 
+// adopt implements adopter: timers fire in the same order, whatever the order in which they are restored.
+func (t *timerTable) adopt(entries *residentTable) error {
+	for e := range entries.all() {
+		if err := t.Load([]byte(e.key), []byte(e.value)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 type frozenTimers struct {
 	id      string
 	changes []timers.Change

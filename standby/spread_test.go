@@ -141,6 +141,13 @@ func (s *spreading) disturb(t *rapid.T) {
 	}
 }
 
+// lost tells whether the last worker is gone that had the state of a task: the job waits for it, for ever.
+func (s *spreading) lost() bool {
+	return slices.ContainsFunc(s.decider.State().Tasks, func(p Placement) bool {
+		return p.Worker == 0 && !slices.ContainsFunc(s.live, func(w determinant.WorkerID) bool { return s.decider.holds(w, p.Task) })
+	})
+}
+
 // wholeNow tells whether each task runs and has the standbys that it should.
 func (s *spreading) wholeNow() bool {
 	n := min(s.config.Standbys, len(s.live)-1)
@@ -206,6 +213,9 @@ func TestSurvivorsShareAlike(t *testing.T) {
 				s.settle()
 			}
 			s.disturb(t)
+			if s.lost() {
+				return
+			}
 		}
 		s.settle()
 		tasks := s.decider.State().Tasks

@@ -48,6 +48,7 @@ type Config struct {
 	Depth determinant.Depth // likewise
 	Meta  checkpoint.Meta   // the restored checkpoint; epoch 0 for a first start
 	Load  func(load func(table string, key, value []byte) error) error
+	State *operator.Resident // what Load would load, in its place; nil: it is loaded. The task has it from then on
 	// Log is the task's own log in the worker's store. It already holds Replay. That of a life which begins without the
 	// determinants of the former one is empty and begins beyond Meta.Log (determinant.LogOffset.Anew).
 	Log *causal.Log
@@ -226,21 +227,8 @@ func (t *Task) openChain() error {
 		return fmt.Errorf("task: %s: %w", t, err)
 	}
 	t.chain, t.source, t.tables = chain, chain.Source(), chain.Tables()
-	if t.cfg.Load != nil {
-		byID := make(map[string]operator.Table, len(t.tables))
-		for _, table := range t.tables {
-			byID[table.ID()] = table
-		}
-		err := t.cfg.Load(func(id string, key, value []byte) error {
-			table := byID[id]
-			if table == nil {
-				return fmt.Errorf("task: %s: the checkpoint has state %q, which the job does not define", t, id)
-			}
-			return table.Load(key, value)
-		})
-		if err != nil {
-			return err
-		}
+	if err := t.restore(); err != nil {
+		return err
 	}
 	if err := chain.Restored(); err != nil {
 		return fmt.Errorf("task: %s: %w", t, err)
@@ -249,6 +237,43 @@ func (t *Task) openChain() error {
 		t.idle = t.cfg.Splits.Grows && t.source.Open() == 0 // as was said before the barrier
 	}
 	return nil
+}
+
+// restore gives the tables what the checkpoint has.
+func (t *Task) restore() error {
+	byID := make(map[string]operator.Table, len(t.tables))
+	for _, table := range t.tables {
+		byID[table.ID()] = table
+	}
+	find := func(id string) (operator.Table, error) {
+		if table := byID[id]; table != nil {
+			return table, nil
+		}
+		return nil, fmt.Errorf("task: %s: the checkpoint has state %q, which the job does not define", t, id)
+	}
+	if state := t.cfg.State; state != nil {
+		t.cfg.State = nil
+		for _, id := range state.Tables() {
+			table, err := find(id)
+			if err == nil {
+				err = state.Restore(table)
+			}
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	if t.cfg.Load == nil {
+		return nil
+	}
+	return t.cfg.Load(func(id string, key, value []byte) error {
+		table, err := find(id)
+		if err != nil {
+			return err
+		}
+		return table.Load(key, value)
+	})
 }
 
 // String names the task as "vertex[index]".

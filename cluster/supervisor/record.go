@@ -66,7 +66,8 @@ type Recovery struct {
 	Rollback    bool                    `json:"rollback"`
 	Moved       bool                    `json:"moved"` // by a planned hand-over: nothing had failed
 	LogBytes    int                     `json:"log_bytes"`
-	Act         int                     `json:"act"` // index among the acts, -1 if none is known
+	WarmBytes   int                     `json:"warm_bytes"` // of its state, if that was held ready in memory; 0: it was read
+	Act         int                     `json:"act"`        // index among the acts, -1 if none is known
 	Noticed     float64                 `json:"noticed_ms"`
 	Decided     float64                 `json:"decided_ms"`
 	Collected   float64                 `json:"collected_ms"`
@@ -159,7 +160,7 @@ func (r *record) recovery(st *cluster.Status, now *cluster.Recovery) {
 			*phase.was = phase.now + later
 		}
 	}
-	was.LogBytes = max(was.LogBytes, now.LogBytes)
+	was.LogBytes, was.WarmBytes = max(was.LogBytes, now.LogBytes), max(was.WarmBytes, now.WarmBytes)
 }
 
 func leaderOf(st *cluster.Status) string {
@@ -219,7 +220,7 @@ func (s *supervisor) counts() Summary {
 // since counts a recovery's times from the act that caused it.
 func (r *record) since(rec *cluster.Recovery) Recovery {
 	out := Recovery{
-		Task: rec.Task, Name: rec.Name, Incarnation: rec.Incarnation, From: rec.From, Rollback: rec.Rollback, Moved: rec.Moved, LogBytes: rec.LogBytes,
+		Task: rec.Task, Name: rec.Name, Incarnation: rec.Incarnation, From: rec.From, Rollback: rec.Rollback, Moved: rec.Moved, LogBytes: rec.LogBytes, WarmBytes: rec.WarmBytes,
 		Act: r.cause(rec),
 	}
 	if out.Act >= 0 {

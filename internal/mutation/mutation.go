@@ -59,6 +59,7 @@ const (
 	SplitsSorted
 	TriggerBeforeEntry
 	SkipUnlogged
+	StandbyAhead
 	end
 )
 
@@ -73,7 +74,7 @@ var names = [...]string{
 	"stores-not-read", "generation-unchecked", "fallen-start-again", "early-subscription-dropped",
 	"register-repeats-nothing",
 	"commit-before-complete", "prepare-left-out", "abort-left-out", "ack-before-prepare", "commit-not-repeated", "finish-before-commit",
-	"splits-at-once", "splits-sorted", "trigger-before-entry", "skip-unlogged",
+	"splits-at-once", "splits-sorted", "trigger-before-entry", "skip-unlogged", "standby-ahead",
 }
 
 // Has tells whether any of m is in the set.

@@ -71,6 +71,7 @@ func runDrains(t *testing.T, options func(seed uint64) Options) (sum Result) {
 		}
 		return r
 	})
+	require.Greater(t, sum.Warm, *drainSeeds/10, "tasks that took over state that was held ready")
 	t.Logf("%d seeds: %v, %d workers drained, %d tasks moved, %d standbys released", *drainSeeds, sum, sum.Drained, sum.Moved, sum.Released)
 	return sum
 }

@@ -78,6 +78,7 @@ func (p *process) open(id determinant.WorkerID, view cluster.View) bool {
 		Budget: w.newBudget(), LogBudget: w.plan.logBudget, DeadLetter: w.deadLetter(), OpenSink: w.openSink,
 		OpenTransactions: p.openTransactions,
 		Window:           w.plan.window, MaxElements: w.plan.elements, MaxUnsent: w.plan.unsent, Slice: w.plan.slice,
+		StandbyMemory: w.standbyMemory(), AllWarm: true,
 		Pick: w.rng.IntN, Probe: &probe{p}, Mutations: mutations,
 	})
 	if w.opts.Interleave {
@@ -89,6 +90,9 @@ func (p *process) open(id determinant.WorkerID, view cluster.View) bool {
 	}
 	return true
 }
+
+// standbyMemory has standbys hold all state ready in every other run.
+func (w *World) standbyMemory() int64 { return int64(w.opts.Seed%2) << 30 }
 
 func (w *World) openSink(t determinant.TaskID) (operator.CausalStore, error) { return w.stores[t], nil }
 
@@ -136,6 +140,9 @@ func (p *process) Observe(o cluster.Observation) {
 	}
 	if o.Phase == cluster.Restored {
 		p.world.history.restored(p, o.Task, o.Incarnation)
+		if o.Bytes > 0 {
+			p.world.result.Warm++
+		}
 	}
 }
 

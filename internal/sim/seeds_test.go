@@ -37,6 +37,9 @@ func TestSeeds(t *testing.T) {
 	}
 	sum := runAll(t, *seeds, runSeed)
 	t.Logf("%d seeds: %v", *seeds, sum)
+	if sum.Warm < *seeds/50 && *kinds == 0 {
+		t.Errorf("%d tasks took over state that was held ready", sum.Warm)
+	}
 }
 
 // tell runs one seed with its story.

@@ -65,6 +65,7 @@ type Result struct {
 	Lines       int // visible records at the end
 	Drained     int // workers that were drained
 	Moved       int // tasks that were handed over without a failure
+	Warm        int // tasks that took over state that was held ready
 	Released    int // standbys that were taken away from tasks that had others
 	Switches    int // epochs of another mode or depth than the one before
 	Loose       int // tasks that were recovered without determinants
@@ -90,6 +91,7 @@ func (r *Result) add(o Result) {
 	r.Lines += o.Lines
 	r.Drained += o.Drained
 	r.Moved += o.Moved
+	r.Warm += o.Warm
 	r.Released += o.Released
 	r.Switches += o.Switches
 	r.Loose += o.Loose
@@ -102,9 +104,9 @@ func (r *Result) add(o Result) {
 func (r Result) String() string {
 	return fmt.Sprintf("%d steps, %d faults, %d decisions, %d rollbacks, %d checkpoints, %d elections, %d streams begun anew, "+
 		"%d messages and %d writes of zombies, %d records set aside, %d files spilled, %d checkpoints for memory, "+
-		"%d transactions committed, %d aborted, %d splits added, %d visible records",
+		"%d transactions committed, %d aborted, %d splits added, %d tasks took over state held ready, %d visible records",
 		r.Steps, r.Faults, r.Decisions, r.Rollbacks, r.Checkpoints, r.Elections, r.Relinks, r.Zombies, r.Refused, r.Asides, r.Spills, r.Gates,
-		r.Committed, r.Aborted, r.Grown, r.Lines)
+		r.Committed, r.Aborted, r.Grown, r.Warm, r.Lines)
 }
 
 // Violation is a broken promise.

@@ -1,0 +1,349 @@
+package cluster
+
+import (
+	"errors"
+	"fmt"
+	"runtime"
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	"github.com/understudy-stream/understudy/checkpoint"
+	"github.com/understudy-stream/understudy/determinant"
+	"github.com/understudy-stream/understudy/internal/mutation"
+	"github.com/understudy-stream/understudy/operator"
+)
+
+// What is worth to be held ready: a restore takes about a millisecond for a thousand entries, and so does taking over changes.
+const (
+	DefaultStandbyMemory = 512 << 20 // bytes of state
+	warmFrom             = 512 << 10 // bytes of an image of the whole state
+	warmShare            = 8         // at most one part in so many changes from checkpoint to checkpoint
+	coldShare            = 4         // it is held no longer when more than one in so many does
+	entriesPerTurn       = 512       // are taken over before others run: a fraction of a millisecond
+)
+
+// standbyMemory is the default of an option: 0 stands for it, and a negative number for none.
+func standbyMemory(bytes int64) int64 {
+	if bytes == 0 {
+		return DefaultStandbyMemory
+	}
+	return max(0, bytes)
+}
+
+// warmStates are the states of tasks that this worker is a standby of and holds ready in memory, since they are large and little of them
+// changes: a task that starts here takes over its own and reads nothing. What is small, or changes all the time, is read when it is needed.
+//
+// Invariant: what take returns is what the worker's store has of the task at that checkpoint.
+type warmStates struct {
+	sync.Mutex
+	states map[determinant.TaskID]*warmState
+}
+
+// warmState is one of them. It takes each image that is stored here, and applies it when its checkpoint is committed.
+type warmState struct {
+	taken atomic.Int64 // about how many bytes of memory
+	sync.Mutex
+	phase  warmPhase
+	state  *operator.Resident
+	epoch  determinant.Epoch       // committed, and what the state is at
+	inc    determinant.Incarnation // whose image that is
+	images []warmImage             // Invariant: from the first that is here on, none that was stored is missing
+	due    []warmImage             // committed while the state was read, and to be applied
+}
+
+type warmImage struct {
+	meta  checkpoint.Meta
+	bytes []byte
+}
+
+// warmPhase is how far a state is. It begins with images alone: when the first of them is committed, all that come after it are here too, and
+// what the store has then is read.
+type warmPhase int
+
+const (
+	warmListening warmPhase = iota
+	warmReading
+	warmReady
+	warmGone // taken over, or not worth it any more
+)
+
+// errCold means that a state is not held ready any longer.
+var errCold = errors.New("cluster: a state is not held ready any longer")
+
+// warmUp begins to hold the state of a task ready, which takes about so many bytes, if there is room.
+func (w *Worker) warmUp(t determinant.TaskID, s *warmState, bytes uint64) (begun bool) {
+	w.warm.Lock()
+	defer w.warm.Unlock()
+	s.taken.Store(int64(bytes))
+	all := int64(bytes)
+	for _, other := range w.warm.states { //lint:sorted a sum
+		all += other.taken.Load()
+	}
+	if all > w.opts.StandbyMemory {
+		return false
+	}
+	w.warm.states[t] = s
+	return true
+}
+
+// warmOf is what is held ready of a task, nil if it is not.
+func (w *Worker) warmOf(t determinant.TaskID) *warmState {
+	w.warm.Lock()
+	defer w.warm.Unlock()
+	return w.warm.states[t]
+}
+
+// cool forgets a state, if it still is what is held ready of the task.
+func (w *Worker) cool(t determinant.TaskID, s *warmState) {
+	w.warm.Lock()
+	if w.warm.states[t] == s {
+		delete(w.warm.states, t)
+	}
+	w.warm.Unlock()
+	s.Lock()
+	defer s.Unlock()
+	s.phase, s.state, s.images, s.due = warmGone, nil, nil, nil
+}
+
+// WarmBytes is about how much memory the states take that are held ready.
+func (w *Worker) WarmBytes() (n int64) {
+	w.warm.Lock()
+	defer w.warm.Unlock()
+	for _, s := range w.warm.states { //lint:sorted a sum
+		n += s.taken.Load()
+	}
+	return n
+}
+
+// imported holds the state of a full image ready that was imported. It runs among the disk jobs.
+func (w *Worker) imported(meta checkpoint.Meta, image []byte) {
+	s := &warmState{phase: warmReading, epoch: meta.Epoch, inc: meta.Incarnation}
+	if w.opts.StandbyMemory > 0 && w.warmUp(meta.Task, s, uint64(len(image))) {
+		w.fill(s, meta.Task, func(put putEntry) error { return checkpoint.Entries(image, put) })
+	}
+}
+
+// stored takes an image that was stored here.
+func (w *Worker) stored(meta checkpoint.Meta, image []byte) {
+	s := w.warmOf(meta.Task)
+	if s == nil {
+		return
+	}
+	s.Lock()
+	defer s.Unlock()
+	if w.opts.Mutations.Has(mutation.StandbyAhead) && s.phase == warmReady {
+		_, _ = s.put(image)
+	}
+	if s.phase != warmGone {
+		s.images = append(s.images, warmImage{meta: meta, bytes: image})
+	}
+}
+
+// keepWarm takes a committed checkpoint to what is held ready, and sees what else is worth it. It runs among the disk jobs, behind the commit.
+func (w *Worker) keepWarm(c *checkpoint.Complete) {
+	if w.opts.StandbyMemory <= 0 {
+		return
+	}
+	w.mu.Lock()
+	mine := w.standsBy()
+	promoted := func(t determinant.TaskID) bool { return w.mu.view.Places[t].Worker == w.id && w.tasks[t].Load() == nil }
+	stale := map[determinant.TaskID]*warmState{}
+	w.warm.Lock()
+	for t, s := range w.warm.states { //lint:sorted each is forgotten by itself
+		if !slices.Contains(mine, t) && !promoted(t) {
+			stale[t] = s
+		}
+	}
+	w.warm.Unlock()
+	w.mu.Unlock()
+	for t, s := range stale { //lint:sorted each is forgotten by itself
+		w.cool(t, s)
+	}
+	for _, done := range c.Tasks {
+		s := w.warmOf(done.Task)
+		switch {
+		case s == nil:
+			if slices.Contains(mine, done.Task) && w.opts.State.Held(done.Task) == c.Epoch && w.worthwhile(done.Task) {
+				all, _ := w.opts.State.Sizes(done.Task)
+				w.warmUp(done.Task, &warmState{}, all)
+			}
+		case !w.commitWarm(s, done.Task, c.Epoch, done.Incarnation):
+			w.cool(done.Task, s)
+		}
+	}
+}
+
+// worthwhile tells whether the committed state of a task is large and little of it changes.
+func (w *Worker) worthwhile(t determinant.TaskID) bool {
+	if w.opts.StandbyMemory <= 0 || w.opts.Mutations.Has(mutation.RestoreUncommitted) {
+		return false
+	}
+	all, newest := w.opts.State.Sizes(t)
+	return w.opts.AllWarm || all >= warmFrom && newest <= all/warmShare
+}
+
+// commitWarm takes the image of a committed checkpoint to a state; false if it cannot, or the state changes too much to be worth it.
+func (w *Worker) commitWarm(s *warmState, t determinant.TaskID, e determinant.Epoch, inc determinant.Incarnation) bool {
+	s.Lock()
+	defer s.Unlock()
+	if e <= s.epoch {
+		return true
+	}
+	image, ok := s.find(e, inc)
+	if s.phase == warmReady {
+		if !ok {
+			return false
+		}
+		changed, err := s.apply(image)
+		return err == nil && (w.opts.AllWarm || changed <= s.taken.Load()/coldShare)
+	}
+	if s.phase == warmListening {
+		if ok { // else it was stored before this began to listen
+			s.phase, s.epoch, s.inc = warmReading, e, inc
+			w.env.Background(func() { w.readWarm(s, t, e, inc) })
+		}
+		return true
+	}
+	s.due = append(s.due, image)
+	return ok && s.phase == warmReading
+}
+
+// find takes the image of a checkpoint out, and drops those before it.
+func (s *warmState) find(e determinant.Epoch, inc determinant.Incarnation) (found warmImage, ok bool) {
+	s.images = slices.DeleteFunc(s.images, func(i warmImage) bool {
+		if i.meta.Epoch == e && i.meta.Incarnation == inc {
+			found, ok = i, true
+		}
+		return i.meta.Epoch <= e
+	})
+	return found, ok
+}
+
+type putEntry func(table string, key, value []byte, deleted bool) error
+
+// readWarm reads a state from the store, which had just committed checkpoint e.
+func (w *Worker) readWarm(s *warmState, t determinant.TaskID, e determinant.Epoch, inc determinant.Incarnation) {
+	w.fill(s, t, func(put putEntry) error {
+		var meta checkpoint.Meta
+		err := w.opts.State.Read(t, e, &meta, func(table string, key, value []byte) error { return put(table, key, value, false) })
+		if err == nil && meta.Incarnation != inc {
+			err = errCold
+		}
+		return err
+	})
+}
+
+// fill reads a state, and applies what was committed meanwhile.
+func (w *Worker) fill(s *warmState, t determinant.TaskID, read func(put putEntry) error) {
+	state := operator.NewResident()
+	n := 0
+	err := read(func(table string, key, value []byte, deleted bool) error {
+		state.Put(table, key, value, deleted)
+		if n++; n%entriesPerTurn == 0 {
+			runtime.Gosched()
+			if s.gone() {
+				return errCold
+			}
+		}
+		return nil
+	})
+	s.Lock()
+	if err == nil && s.phase == warmReading {
+		s.phase, s.state = warmReady, state
+		s.taken.Store(state.Bytes())
+		for _, image := range s.due {
+			if _, err = s.apply(image); err != nil {
+				break
+			}
+		}
+		s.due = nil
+	}
+	s.Unlock()
+	if err != nil {
+		w.cool(t, s) // it is tried again after a later checkpoint; if the store is damaged, that is said when it is needed
+	}
+}
+
+func (s *warmState) gone() bool {
+	s.Lock()
+	defer s.Unlock()
+	return s.phase == warmGone
+}
+
+// apply takes a committed image, and says about how many bytes it changed. s is locked.
+func (s *warmState) apply(i warmImage) (changed int64, err error) {
+	if i.meta.Base > s.epoch {
+		return 0, errCold
+	}
+	changed, err = s.put(i.bytes)
+	s.epoch, s.inc = i.meta.Epoch, i.meta.Incarnation
+	s.taken.Store(s.state.Bytes())
+	return changed, err
+}
+
+// put changes the state. s is locked.
+func (s *warmState) put(image []byte) (changed int64, err error) {
+	n := 0
+	err = checkpoint.Entries(image, func(table string, key, value []byte, deleted bool) error {
+		changed += s.state.Put(table, key, value, deleted)
+		if n++; n%entriesPerTurn == 0 {
+			runtime.Gosched()
+		}
+		return nil
+	})
+	return changed, err
+}
+
+// takeWarm gives what is held ready of a task, if that is checkpoint e as taken by incarnation inc, to the task that starts here; nil if it is
+// not, and then the state is to be read.
+func (w *Worker) takeWarm(t determinant.TaskID, e determinant.Epoch, inc determinant.Incarnation) *operator.Resident {
+	s := w.warmOf(t)
+	if s == nil {
+		return nil
+	}
+	defer w.cool(t, s)
+	s.Lock()
+	defer s.Unlock()
+	if s.phase != warmReady {
+		return nil
+	}
+	if image, ok := s.find(e, inc); ok && e > s.epoch { // the commit is among the disk jobs
+		if _, err := s.apply(image); err != nil {
+			return nil
+		}
+	}
+	if s.epoch != e || s.inc != inc {
+		return nil
+	}
+	if w.opts.Probe != nil && !w.opts.Mutations.Has(mutation.StandbyAhead) {
+		w.auditWarm(t, e, s.state)
+	}
+	return s.state
+}
+
+// auditWarm asserts the invariant of warmStates. Only the simulator has the time.
+func (w *Worker) auditWarm(t determinant.TaskID, e determinant.Epoch, state *operator.Resident) {
+	stored := operator.NewResident()
+	var meta checkpoint.Meta
+	if err := w.opts.State.Restore(t, e, &meta, func(table string, key, value []byte) error {
+		stored.Put(table, key, value, false)
+		return nil
+	}); err != nil {
+		return // build says so too
+	}
+	if want, have := dump(stored), dump(state); want != have {
+		panic(fmt.Sprintf("cluster: assertion failed: state of task %d at checkpoint %d: held ready is\n%sstored is\n%s", t, e, have, want))
+	}
+}
+
+func dump(r *operator.Resident) string {
+	var b []byte
+	for _, table := range r.Tables() {
+		_ = r.Entries(table, func(key, value []byte) error { // it fails only where this function does
+			b = fmt.Appendf(b, "%s %q %q\n", table, key, value)
+			return nil
+		})
+	}
+	return string(b)
+}

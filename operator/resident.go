@@ -1,0 +1,164 @@
+package operator
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+)
+
+// residentCost is about what an entry of a Resident takes besides its bytes: itself and its slots in an index that is half full.
+const residentCost = 128
+
+// Resident is the state of one task in memory, as the bytes of its checkpoints: a standby holds it ready, and the task that starts there takes
+// it over. Tables with many entries take all over at once and decode each entry when it is first asked for, so that it takes no longer to
+// restore a task the more state it has. It is for one goroutine at a time.
+type Resident struct {
+	tables map[string]*residentTable
+	last   string         // the table of the last entry
+	into   *residentTable // likewise
+	bytes  int64
+}
+
+type residentIndex = keyIndex[residentEntry, *residentEntry]
+
+type residentTable struct {
+	residentIndex
+	lists memberLists // of a table of maps. Invariant: nil, or all that is in the index, and then the index has nothing else
+}
+
+type residentEntry struct {
+	key, value string
+	hash       uint64
+}
+
+func (e *residentEntry) name() (key string, hash uint64) { return e.key, e.hash }
+
+// NewResident is the empty state.
+func NewResident() *Resident { return &Resident{tables: map[string]*residentTable{}} }
+
+// Put takes an entry of a checkpoint's image: it replaces the one with that key, or deletes it, and says about how much memory that was
+// about. Nothing that it is given is kept.
+func (r *Resident) Put(table string, key, value []byte, deleted bool) int64 {
+	if r.into == nil || r.last != table {
+		if r.into = r.tables[table]; r.into == nil {
+			table = strings.Clone(table)
+			r.into = &residentTable{}
+			if strings.Contains(table, mapTable) {
+				r.into.lists = memberLists{}
+			}
+			r.tables[table] = r.into
+		}
+		r.last = table
+	}
+	k := keyBytes{bytes: key}
+	k.sum()
+	e := r.into.find(&k)
+	switch {
+	case deleted && e != nil:
+		r.bytes -= int64(len(key)+len(e.value)) + residentCost
+		r.into.remove(e)
+		r.into.left(key)
+	case deleted:
+	case e != nil:
+		r.bytes += int64(len(value) - len(e.value))
+		e.value = string(value)
+	default:
+		e = &residentEntry{key: string(key), value: string(value), hash: k.hash}
+		r.bytes += int64(len(key)+len(value)) + residentCost
+		r.into.put(e)
+		r.into.entered(e.key)
+	}
+	return int64(len(key)+len(value)) + residentCost
+}
+
+// entered notes a new entry of a table of maps.
+func (t *residentTable) entered(full string) {
+	if t.lists == nil {
+		return
+	}
+	key, member, err := cutSized([]byte(full))
+	if err != nil {
+		t.lists = nil // it is no table of maps
+		return
+	}
+	t.lists.enter(key, full[len(full)-len(member):])
+}
+
+// left notes that an entry is gone.
+func (t *residentTable) left(full []byte) {
+	if t.lists == nil {
+		return
+	}
+	key, member, err := cutSized(full)
+	if err != nil {
+		panic(fmt.Sprintf("operator: assertion: key %x is in a table of maps", full))
+	}
+	if crowded := t.lists.leave(key); crowded != nil {
+		k, start := keyBytes{bytes: slices.Clone(full)}, len(full)-len(member)
+		crowded.settle(func(member string) bool {
+			k.bytes = append(k.bytes[:start], member...)
+			k.sum()
+			return t.find(&k) != nil
+		})
+	}
+}
+
+// Bytes is about how much memory it takes.
+func (r *Resident) Bytes() int64 { return r.bytes }
+
+// Tables lists the tables that have entries, in order.
+func (r *Resident) Tables() []string {
+	var ids []string
+	for _, id := range slices.Sorted(maps.Keys(r.tables)) {
+		if r.tables[id].count > 0 {
+			ids = append(ids, id)
+		}
+	}
+	return ids
+}
+
+// Entries goes through a table in the order of its keys. It costs the whole table.
+func (r *Resident) Entries(table string, yield func(key, value []byte) error) error {
+	if entries := r.tables[table]; entries != nil {
+		return entries.eachSorted(yield)
+	}
+	return nil
+}
+
+func (t *residentTable) eachSorted(yield func(key, value []byte) error) error {
+	list := make([]*residentEntry, 0, t.count)
+	for e := range t.all() {
+		list = append(list, e)
+	}
+	slices.SortFunc(list, func(a, b *residentEntry) int { return strings.Compare(a.key, b.key) })
+	var key, value []byte
+	for _, e := range list {
+		key, value = append(key[:0], e.key...), append(value[:0], e.value...)
+		if err := yield(key, value); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// adopter is a Table that takes entries over all at once, in no order.
+type adopter interface {
+	adopt(entries *residentTable) error
+}
+
+// Restore gives its entries to the new, empty table t, in place of Load, and has them no longer: from then on it is only good for the other
+// tables of the chain.
+func (r *Resident) Restore(t Table) error {
+	id := t.ID()
+	entries := r.tables[id]
+	if entries == nil || entries.count == 0 {
+		return nil
+	}
+	delete(r.tables, id)
+	r.into = nil
+	if a, ok := t.(adopter); ok {
+		return a.adopt(entries)
+	}
+	return entries.eachSorted(t.Load)
+}
