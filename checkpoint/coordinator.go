@@ -369,7 +369,7 @@ func (c *Coordinator) next() Command {
 
 // due tells whether a checkpoint should start now. While a task recovers its regular time waits: every task behind it would get the
 // barrier from all others and then stand still until the one that recovers has got there. One that makes up for another that was in the way
-// starts as soon as none does.
+// starts as soon as none does and sources have caught up.
 func (c *Coordinator) due() bool {
 	if c.requested {
 		return true
@@ -378,6 +378,8 @@ func (c *Coordinator) due() bool {
 	switch {
 	case c.anyRecovering():
 		late = c.deaths.late()
+	case c.deaths.catchingUp(c.now, c.config.Interval):
+		return false
 	case c.owed:
 		return true
 	}

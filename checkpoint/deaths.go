@@ -12,12 +12,16 @@ const (
 // Whoever dies then has the time to replay up to a barrier that was put off for the first.
 const apart = 3
 
+// mostCatchingUp is which part of an interval a recovery may take that sources are given the time to catch up after.
+const mostCatchingUp = 4
+
 // deaths is what a leader has seen of tasks that die.
 type deaths struct {
 	since    int   // the last complete checkpoint; those at the same time count as one
 	alone    bool  // the last stands alone
 	last     int64 // when that was, or the reign began, in milliseconds
 	recovery int64 // how long the last recovery took, or an interval, in milliseconds
+	ended    int64 // when that was over
 }
 
 // came notes that tasks have died, while others recovered or not.
@@ -30,8 +34,15 @@ func (d *deaths) came(now int64, recovering bool, interval int64) {
 // over notes that nobody recovers any more.
 func (d *deaths) over(now int64) {
 	if d.since > 0 {
-		d.recovery = now - d.last
+		d.recovery, d.ended = now-d.last, now
 	}
+}
+
+// catchingUp tells whether sources still have to make up for a recovery that is over, after a death that stands alone: they held back
+// while others replayed (cluster/giveway.go), and what they give now, as fast as they can, would be in front of a barrier for some time. It takes
+// them about as long as the recovery took. After a long one nothing waits: the next death would find as much to replay.
+func (d *deaths) catchingUp(now, interval int64) bool {
+	return d.since == 1 && d.alone && d.recovery <= interval/mostCatchingUp && now-d.ended < d.recovery
 }
 
 // late is by how many intervals a checkpoint may be late while a task recovers.

@@ -11,12 +11,13 @@ import (
 // underWay gives a coordinator of three tasks with a checkpoint under way that nobody has acknowledged, and one that follows it.
 func underWay(with Start) (leader, follower *Coordinator) {
 	s := NewState(3, determinant.ExactlyOnce, 2)
-	make := func() *Coordinator { return NewCoordinator(Config{Sources: []determinant.TaskID{0}, Interval: 100}, s) }
+	make := func() *Coordinator { return NewCoordinator(Config{Sources: []determinant.TaskID{0}, Interval: 1000}, s) }
 	leader, follower = make(), make()
 	leader.Step(Leader{})
 	leader.Step(Tick{Now: 1})
+	leader.Step(Tick{Now: 9500})
 	leader.Step(Committed{Command: with})
-	leader.Step(Tick{Now: 1000})
+	leader.Step(Tick{Now: 10000})
 	follower.Step(Committed{Command: with})
 	return leader, follower
 }
@@ -48,6 +49,28 @@ func TestANewLeaderAbandonsNothingForAnOldDeath(t *testing.T) {
 	_, c := underWay(Start{Epoch: 1, Mode: determinant.ExactlyOnce, Depth: 2})
 	c.Step(dies)
 	require.Empty(t, proposes(c.Step(Leader{})))
-	require.Empty(t, proposes(c.Step(Tick{Now: 1000})))
-	require.Empty(t, proposes(c.Step(Tick{Now: 9000})))
+	require.Empty(t, proposes(c.Step(Tick{Now: 10000})))
+	require.Empty(t, proposes(c.Step(Tick{Now: 19000})))
+}
+
+// After a short recovery a checkpoint waits until sources have caught up, for as long again; one that somebody asks for does not wait, nor does
+// any after a long one.
+func TestCheckpointsWaitForSourcesToCatchUp(t *testing.T) {
+	recovered := dies
+	recovered.Recovering = make([]bool, 3)
+	began := func(took int64) *Coordinator {
+		c, _ := underWay(Start{Epoch: 1, Mode: determinant.ExactlyOnce, Depth: 2})
+		require.Equal(t, []Command{Abandon{Epoch: 1}}, proposes(c.Step(dies)))
+		c.Step(Committed{Command: Abandon{Epoch: 1}})
+		require.Empty(t, proposes(c.Step(Tick{Now: 10000 + took})))
+		return c
+	}
+	c := began(20)
+	require.Empty(t, proposes(c.Step(recovered)))
+	require.Empty(t, proposes(c.Step(Tick{Now: 10039})))
+	require.Len(t, proposes(c.Step(Tick{Now: 10040})), 1)
+	require.Len(t, proposes(began(251).Step(recovered)), 1)
+	c = began(20)
+	require.Empty(t, proposes(c.Step(recovered)))
+	require.Len(t, proposes(c.Step(Request{})), 1)
 }

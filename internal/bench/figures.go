@@ -32,7 +32,7 @@ func (r *Recovery) measure(p *pacedRun) {
 	r.FirstOutputP50, r.FirstOutputP99 = quantile(first, 0.5), quantile(first, 0.99)
 	normal, firstKill := min(beforeKill, p.o.Before), sum.Acts[0].At
 	for _, part := range w.parts {
-		r.NoOutputBefore = max(r.NoOutputBefore, float64(part.gap(firstKill-normal.Microseconds(), firstKill))/1000)
+		r.NoOutputBefore = max(r.NoOutputBefore, float64(part.gapBefore(firstKill-normal.Microseconds(), firstKill))/1000)
 	}
 	r.latencies(w.bySeen, normal, firstKill, sum.Acts[len(sum.Acts)-1].At)
 	r.curve = curveOf(w.byDue, firstKill-curveBefore.Microseconds())

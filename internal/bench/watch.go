@@ -201,6 +201,15 @@ func (p *part) gap(from, until int64) (longest int64) {
 	return longest
 }
 
+// gapBefore is gap for the time until something happens: it does not count what a gap lasts after that.
+func (p *part) gapBefore(from, until int64) (longest int64) {
+	for i := max(p.from(from), 1); i < len(p.grown) && p.grown[i-1].at < until; i++ {
+		g := &p.grown[i]
+		longest = max(longest, min(g.at, until)-max(p.grown[i-1].at, g.due))
+	}
+	return longest
+}
+
 // from is the first growth at that time or later.
 func (p *part) from(at int64) int {
 	i, _ := slices.BinarySearchFunc(p.grown, at, func(g growth, at int64) int { return cmp.Compare(g.at, at) })
