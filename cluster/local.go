@@ -40,7 +40,7 @@ type LocalOptions struct {
 	Standbys           int               // per task; 0: one; negative: none
 	CheckpointInterval time.Duration
 	CheckpointTimeout  time.Duration
-	BalanceAfter       time.Duration // without trouble, before tasks move to workers that have fewer; 0: 1 s; negative: never
+	BalanceAfter       time.Duration // without trouble, before tasks move to workers that have fewer; 0: standby.DefaultBalanceAfter; negative: never
 	StateDir           string        // empty: in memory, gone with the process
 	InflightMemory     int64         // bytes per worker of output kept for replay in memory
 	InflightDisk       int64         // bytes per worker of it spilled to disk

@@ -7,7 +7,7 @@ import (
 )
 
 // DefaultBalanceAfter is the default of Config.BalanceAfter.
-const DefaultBalanceAfter = 1000
+const DefaultBalanceAfter = 600
 
 const (
 	movesPerCalm = 5      // for balance: at most so many tasks move in the time of Config.BalanceAfter
