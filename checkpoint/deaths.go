@@ -12,7 +12,7 @@ const (
 // Whoever dies then has the time to replay up to a barrier that was put off for the first.
 const apart = 3
 
-// mostCatchingUp is which part of an interval a recovery may take that sources are given the time to catch up after.
+// mostCatchingUp: sources get time to catch up only after a recovery of at most this part of an interval.
 const mostCatchingUp = 4
 
 // deaths is what a leader has seen of tasks that die.

@@ -11,7 +11,9 @@ import (
 // underWay gives a coordinator of three tasks with a checkpoint under way that nobody has acknowledged, and one that follows it.
 func underWay(with Start) (leader, follower *Coordinator) {
 	s := NewState(3, determinant.ExactlyOnce, 2)
-	make := func() *Coordinator { return NewCoordinator(Config{Sources: []determinant.TaskID{0}, Interval: 1000}, s) }
+	make := func() *Coordinator {
+		return NewCoordinator(Config{Sources: []determinant.TaskID{0}, Interval: 1000}, s)
+	}
 	leader, follower = make(), make()
 	leader.Step(Leader{})
 	leader.Step(Tick{Now: 1})

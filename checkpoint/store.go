@@ -101,7 +101,7 @@ type Holding struct {
 }
 
 // storeVersion is the layout of the directory, written in front of the identity.
-const storeVersion = 2
+const storeVersion = 3
 
 // identityName is the file that says whose the directory is.
 const identityName = "job"
@@ -204,15 +204,16 @@ func (s *Store) heldLocked(t determinant.TaskID) Holding {
 	return Holding{Task: t, Epoch: last.epoch, Incarnation: last.inc}
 }
 
-// Sizes is how many bytes the committed state of the task takes on disk, and how many of them the checkpoint does that was committed last,
-// unless it was merged with others.
-func (s *Store) Sizes(t determinant.TaskID) (all, newest uint64) {
+// Sizes is how many bytes the state of the task takes as one image, the last that was made of it, and how many the newest change to it does; nothing
+// is known, and both are 0, when there was no change since.
+func (s *Store) Sizes(t determinant.TaskID) (whole, newest uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, p := range s.mu.chains[t] {
-		all, newest = all+p.bytes, p.bytes
+	chain := s.mu.chains[t]
+	if len(chain) < 2 {
+		return 0, 0
 	}
-	return all, newest
+	return chain[0].bytes, chain[len(chain)-1].bytes
 }
 
 // Holdings lists all committed checkpoints above 0 that the store has, by task.

@@ -39,6 +39,9 @@ func (w *Worker) assigned(a *standby.AssignStandby) {
 func (w *Worker) released(r *standby.ReleaseStandby) {
 	if p := &w.mu.view.Places[r.Task]; r.Incarnation == p.Incarnation {
 		p.Standbys = slices.DeleteFunc(slices.Clone(p.Standbys), func(id determinant.WorkerID) bool { return id == r.Worker })
+		if s := w.warmOf(r.Task); s != nil && r.Worker == w.id {
+			w.env.Background(func() { w.cool(r.Task, s) }) // which may wait for an image that is applied
+		}
 	}
 }
 
@@ -107,11 +110,13 @@ func (w *Worker) keep(from determinant.WorkerID, m *Image) {
 	}
 	switch {
 	case err == nil && m.Full:
+		refreshed := func() { w.refreshed(m.Task) } // a task is moved here only then
 		if m.Steady {
-			w.imported(meta, m.Bytes)
+			w.imported(meta, m.Bytes, refreshed)
+			refreshed = func() {}
 		}
 		w.retryWaiting()
-		w.refreshed(m.Task)
+		refreshed()
 	case err == nil:
 		w.stored(meta, m.Bytes)
 		w.report(Report{Ack: &checkpoint.Ack{
@@ -164,7 +169,6 @@ func (w *Worker) fold(c *checkpoint.Complete) {
 		w.diskFailed(err)
 		return
 	}
-	w.keepWarm(c)
 	for _, t := range c.Tasks {
 		if !slices.Contains(t.Holders, w.id) && w.opts.State.Held(t.Task) == e {
 			w.refreshed(t.Task)
@@ -179,6 +183,7 @@ func (w *Worker) fold(c *checkpoint.Complete) {
 			w.refresh(t)
 		}
 	}
+	w.keepWarm(c)
 }
 
 // standsBy lists the tasks that this worker is a standby of. w.mu is held.

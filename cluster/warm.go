@@ -20,6 +20,7 @@ const (
 	warmFrom             = 512 << 10 // bytes of an image of the whole state
 	warmShare            = 8         // at most one part in so many changes from checkpoint to checkpoint
 	coldShare            = 4         // it is held no longer when more than one in so many does
+	mostWarmImages       = 4         // epochs whose images wait for their commit: that of one before the newest may still come, others were abandoned
 	entriesPerTurn       = 512       // are taken over before others run: a fraction of a millisecond
 )
 
@@ -32,12 +33,13 @@ func standbyMemory(bytes int64) int64 {
 }
 
 // warmStates are the states of tasks that this worker is a standby of and holds ready in memory, since they are large and little of them
-// changes: a task that starts here takes over its own and reads nothing. What is small, or changes all the time, is read when it is needed.
+// changes: a task that starts here takes over its own and loads nothing. What is small, or changes all the time, is read when it is needed.
 //
-// Invariant: what take returns is what the worker's store has of the task at that checkpoint.
+// Invariant: what takeWarm gives is what the worker's store has of the task at that checkpoint, and it is given once.
 type warmStates struct {
 	sync.Mutex
-	states map[determinant.TaskID]*warmState
+	states  map[determinant.TaskID]*warmState
+	refused map[determinant.TaskID]int64 // how large those were, at least, that turned out to have no room
 }
 
 // warmState is one of them. It takes each image that is stored here, and applies it when its checkpoint is committed.
@@ -48,7 +50,7 @@ type warmState struct {
 	state  *operator.Resident
 	epoch  determinant.Epoch       // committed, and what the state is at
 	inc    determinant.Incarnation // whose image that is
-	images []warmImage             // Invariant: from the first that is here on, none that was stored is missing
+	images []warmImage             // Invariant: from the first that is here on, none that may still be committed is missing
 	due    []warmImage             // committed while the state was read, and to be applied
 }
 
@@ -74,17 +76,40 @@ var errCold = errors.New("cluster: a state is not held ready any longer")
 // warmUp begins to hold the state of a task ready, which takes about so many bytes, if there is room.
 func (w *Worker) warmUp(t determinant.TaskID, s *warmState, bytes uint64) (begun bool) {
 	w.warm.Lock()
-	defer w.warm.Unlock()
-	s.taken.Store(int64(bytes))
-	all := int64(bytes)
-	for _, other := range w.warm.states { //lint:sorted a sum
-		all += other.taken.Load()
-	}
-	if all > w.opts.StandbyMemory {
-		return false
-	}
+	s.taken.Store(max(int64(bytes), w.warm.refused[t]))
+	was := w.warm.states[t]
 	w.warm.states[t] = s
-	return true
+	if w.warm.bytes() > w.opts.StandbyMemory {
+		delete(w.warm.states, t)
+		s = nil
+	}
+	w.warm.Unlock()
+	if was != nil {
+		was.Lock()
+		defer was.Unlock()
+		was.end()
+	}
+	return s != nil
+}
+
+// bytes is about what all states take. w.warm is locked.
+func (w *warmStates) bytes() (n int64) {
+	for _, s := range w.states { //lint:sorted a sum
+		n += s.taken.Load()
+	}
+	return n
+}
+
+// fits tells whether there still is room for a state that has grown; if not, how large it is will be remembered.
+func (w *Worker) fits(t determinant.TaskID, s *warmState) bool {
+	w.warm.Lock()
+	defer w.warm.Unlock()
+	if w.warm.bytes() <= w.opts.StandbyMemory {
+		delete(w.warm.refused, t)
+		return true
+	}
+	w.warm.refused[t] = s.taken.Load()
+	return false
 }
 
 // warmOf is what is held ready of a task, nil if it is not.
@@ -103,25 +128,45 @@ func (w *Worker) cool(t determinant.TaskID, s *warmState) {
 	w.warm.Unlock()
 	s.Lock()
 	defer s.Unlock()
-	s.phase, s.state, s.images, s.due = warmGone, nil, nil, nil
+	s.end()
+}
+
+// end drops what it has. s is locked.
+func (s *warmState) end() { s.phase, s.state, s.images, s.due = warmGone, nil, nil, nil }
+
+// count works out what it takes when it is ready. s is locked.
+func (s *warmState) count() {
+	if s.phase != warmReady {
+		return
+	}
+	n := s.state.Bytes()
+	for _, i := range s.images {
+		n += int64(len(i.bytes))
+	}
+	s.taken.Store(n)
 }
 
 // WarmBytes is about how much memory the states take that are held ready.
-func (w *Worker) WarmBytes() (n int64) {
+func (w *Worker) WarmBytes() int64 {
 	w.warm.Lock()
 	defer w.warm.Unlock()
-	for _, s := range w.warm.states { //lint:sorted a sum
-		n += s.taken.Load()
-	}
-	return n
+	return w.warm.bytes()
 }
 
-// imported holds the state of a full image ready that was imported. It runs among the disk jobs.
-func (w *Worker) imported(meta checkpoint.Meta, image []byte) {
+// imported begins to hold the state of a full image ready that was imported, and calls then when it does, or does not.
+func (w *Worker) imported(meta checkpoint.Meta, image []byte, then func()) {
+	w.mu.Lock()
+	mine := slices.Contains(w.standsBy(), meta.Task)
+	w.mu.Unlock()
 	s := &warmState{phase: warmReading, epoch: meta.Epoch, inc: meta.Incarnation}
-	if w.opts.StandbyMemory > 0 && w.warmUp(meta.Task, s, uint64(len(image))) {
-		w.fill(s, meta.Task, func(put putEntry) error { return checkpoint.Entries(image, put) })
+	if !mine || w.opts.StandbyMemory <= 0 || !w.warmUp(meta.Task, s, uint64(len(image))) {
+		then()
+		return
 	}
+	w.env.Background(func() {
+		w.fill(s, meta.Task, func(put putEntry) error { return checkpoint.Entries(image, put) })
+		then()
+	})
 }
 
 // stored takes an image that was stored here.
@@ -135,9 +180,14 @@ func (w *Worker) stored(meta checkpoint.Meta, image []byte) {
 	if w.opts.Mutations.Has(mutation.StandbyAhead) && s.phase == warmReady {
 		_, _ = s.put(image)
 	}
-	if s.phase != warmGone {
-		s.images = append(s.images, warmImage{meta: meta, bytes: image})
+	if s.phase == warmGone {
+		return
 	}
+	s.images = slices.DeleteFunc(s.images, func(i warmImage) bool {
+		return i.meta.Epoch+mostWarmImages <= meta.Epoch || i.meta.Epoch == meta.Epoch && i.meta.Incarnation <= meta.Incarnation
+	})
+	s.images = append(s.images, warmImage{meta: meta, bytes: image})
+	s.count()
 }
 
 // keepWarm takes a committed checkpoint to what is held ready, and sees what else is worth it. It runs among the disk jobs, behind the commit.
@@ -165,8 +215,8 @@ func (w *Worker) keepWarm(c *checkpoint.Complete) {
 		switch {
 		case s == nil:
 			if slices.Contains(mine, done.Task) && w.opts.State.Held(done.Task) == c.Epoch && w.worthwhile(done.Task) {
-				all, _ := w.opts.State.Sizes(done.Task)
-				w.warmUp(done.Task, &warmState{}, all)
+				whole, _ := w.opts.State.Sizes(done.Task)
+				w.warmUp(done.Task, &warmState{}, whole)
 			}
 		case !w.commitWarm(s, done.Task, c.Epoch, done.Incarnation):
 			w.cool(done.Task, s)
@@ -179,8 +229,8 @@ func (w *Worker) worthwhile(t determinant.TaskID) bool {
 	if w.opts.StandbyMemory <= 0 || w.opts.Mutations.Has(mutation.RestoreUncommitted) {
 		return false
 	}
-	all, newest := w.opts.State.Sizes(t)
-	return w.opts.AllWarm || all >= warmFrom && newest <= all/warmShare
+	whole, newest := w.opts.State.Sizes(t)
+	return w.opts.AllWarm || whole >= warmFrom && newest <= whole/warmShare
 }
 
 // commitWarm takes the image of a committed checkpoint to a state; false if it cannot, or the state changes too much to be worth it.
@@ -196,7 +246,7 @@ func (w *Worker) commitWarm(s *warmState, t determinant.TaskID, e determinant.Ep
 			return false
 		}
 		changed, err := s.apply(image)
-		return err == nil && (w.opts.AllWarm || changed <= s.taken.Load()/coldShare)
+		return err == nil && (w.opts.AllWarm || changed <= s.taken.Load()/coldShare) && w.fits(t, s)
 	}
 	if s.phase == warmListening {
 		if ok { // else it was stored before this began to listen
@@ -242,8 +292,14 @@ func (w *Worker) fill(s *warmState, t determinant.TaskID, read func(put putEntry
 		state.Put(table, key, value, deleted)
 		if n++; n%entriesPerTurn == 0 {
 			runtime.Gosched()
-			if s.gone() {
+			if s.gone() || w.ended.Load() {
 				return errCold
+			}
+			if bytes := state.Bytes(); bytes > s.taken.Load() {
+				s.taken.Store(bytes)
+				if !w.fits(t, s) {
+					return errCold
+				}
 			}
 		}
 		return nil
@@ -251,15 +307,19 @@ func (w *Worker) fill(s *warmState, t determinant.TaskID, read func(put putEntry
 	s.Lock()
 	if err == nil && s.phase == warmReading {
 		s.phase, s.state = warmReady, state
-		s.taken.Store(state.Bytes())
-		for _, image := range s.due {
+		due := s.due
+		s.due = nil
+		for _, image := range due {
 			if _, err = s.apply(image); err != nil {
 				break
 			}
 		}
-		s.due = nil
+		s.count()
 	}
 	s.Unlock()
+	if err == nil && !w.fits(t, s) {
+		err = errCold
+	}
 	if err != nil {
 		w.cool(t, s) // it is tried again after a later checkpoint; if the store is damaged, that is said when it is needed
 	}
@@ -276,10 +336,13 @@ func (s *warmState) apply(i warmImage) (changed int64, err error) {
 	if i.meta.Base > s.epoch {
 		return 0, errCold
 	}
-	changed, err = s.put(i.bytes)
+	if changed, err = s.put(i.bytes); err != nil {
+		s.end()
+		return 0, err
+	}
 	s.epoch, s.inc = i.meta.Epoch, i.meta.Incarnation
-	s.taken.Store(s.state.Bytes())
-	return changed, err
+	s.count()
+	return changed, nil
 }
 
 // put changes the state. s is locked.
@@ -316,25 +379,28 @@ func (w *Worker) takeWarm(t determinant.TaskID, e determinant.Epoch, inc determi
 	if s.epoch != e || s.inc != inc {
 		return nil
 	}
-	if w.opts.Probe != nil && !w.opts.Mutations.Has(mutation.StandbyAhead) {
-		w.auditWarm(t, e, s.state)
+	state := s.state
+	s.end() // a later life may ask here before it is forgotten
+	if w.opts.Probe != nil && !w.opts.Mutations.Has(mutation.StandbyAhead) && !w.auditWarm(t, e, state) {
+		return nil
 	}
-	return s.state
+	return state
 }
 
-// auditWarm asserts the invariant of warmStates. Only the simulator has the time.
-func (w *Worker) auditWarm(t determinant.TaskID, e determinant.Epoch, state *operator.Resident) {
+// auditWarm asserts the invariant of warmStates; false if the store cannot be read. Only the simulator has the time.
+func (w *Worker) auditWarm(t determinant.TaskID, e determinant.Epoch, state *operator.Resident) bool {
 	stored := operator.NewResident()
 	var meta checkpoint.Meta
 	if err := w.opts.State.Restore(t, e, &meta, func(table string, key, value []byte) error {
 		stored.Put(table, key, value, false)
 		return nil
 	}); err != nil {
-		return // build says so too
+		return false // then the task is to say so
 	}
 	if want, have := dump(stored), dump(state); want != have {
 		panic(fmt.Sprintf("cluster: assertion failed: state of task %d at checkpoint %d: held ready is\n%sstored is\n%s", t, e, have, want))
 	}
+	return true
 }
 
 func dump(r *operator.Resident) string {

@@ -172,7 +172,7 @@ func NewWorker(id determinant.WorkerID, job *Job, v View, env Environment, o Opt
 		tasks: make([]atomic.Pointer[hosted], n), outside: make([]atomic.Pointer[operator.Waiter], n), places: make([]atomic.Uint64, n),
 		consumer: make([]atomic.Uint64, len(job.Channels)), said: said{tasks: make([]lastWords, n)},
 	}
-	w.warm.states = map[determinant.TaskID]*warmState{}
+	w.warm.states, w.warm.refused = map[determinant.TaskID]*warmState{}, map[determinant.TaskID]int64{}
 	w.mu.view = v.clone()
 	w.mu.logs = causal.NewStore(n)
 	w.mu.conns = map[determinant.WorkerID]*conn{}

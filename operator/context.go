@@ -94,6 +94,9 @@ func (s *site) failed(what string, err error) error {
 	return fmt.Errorf("operator: %q: %s: %w", s.name, what, err)
 }
 
+// unreadable is what a table panics with whose entry cannot be decoded: no record is to blame.
+type unreadable struct{ err error }
+
 // guard turns a panic in user code into a UserError. It is deferred at every entry of a chain.
 func (c *instance) guard(err *error) {
 	r := recover()
@@ -102,6 +105,10 @@ func (c *instance) guard(err *error) {
 	}
 	if _, ok := r.(unwinder); ok {
 		panic(r)
+	}
+	if u, ok := r.(unreadable); ok {
+		*err = u.err
+		return
 	}
 	cause, ok := r.(error)
 	if ok {

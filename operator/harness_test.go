@@ -225,7 +225,7 @@ func (h *harness) requireStandby() {
 			v, ok := h.state[id][string(key)]
 			require.True(h, ok, "table %q: key %q", id, key)
 			require.Equal(h, v, string(value))
-			cost += int64(len(key)+len(value)) + residentCost
+			cost += h.standby.tables[id].cost(len(key) + len(value))
 			entries++
 			return nil
 		}))

@@ -10,6 +10,9 @@ import (
 // residentCost is about what an entry of a Resident takes besides its bytes: itself and its slots in an index that is half full.
 const residentCost = 128
 
+// listedCost is about what a member of a map takes besides: its place in the list of the map's members, and a part of that.
+const listedCost = 48
+
 // Resident is the state of one task in memory, as the bytes of its checkpoints: a standby holds it ready, and the task that starts there takes
 // it over. Tables with many entries take all over at once and decode each entry when it is first asked for, so that it takes no longer to
 // restore a task the more state it has. It is for one goroutine at a time.
@@ -24,6 +27,7 @@ type residentIndex = keyIndex[residentEntry, *residentEntry]
 
 type residentTable struct {
 	residentIndex
+	maps  bool        // it is called as if it were of maps
 	lists memberLists // of a table of maps. Invariant: nil, or all that is in the index, and then the index has nothing else
 }
 
@@ -45,7 +49,7 @@ func (r *Resident) Put(table string, key, value []byte, deleted bool) int64 {
 			table = strings.Clone(table)
 			r.into = &residentTable{}
 			if strings.Contains(table, mapTable) {
-				r.into.lists = memberLists{}
+				r.into.maps, r.into.lists = true, memberLists{}
 			}
 			r.tables[table] = r.into
 		}
@@ -56,7 +60,7 @@ func (r *Resident) Put(table string, key, value []byte, deleted bool) int64 {
 	e := r.into.find(&k)
 	switch {
 	case deleted && e != nil:
-		r.bytes -= int64(len(key)+len(e.value)) + residentCost
+		r.bytes -= r.into.cost(len(key) + len(e.value))
 		r.into.remove(e)
 		r.into.left(key)
 	case deleted:
@@ -65,11 +69,18 @@ func (r *Resident) Put(table string, key, value []byte, deleted bool) int64 {
 		e.value = string(value)
 	default:
 		e = &residentEntry{key: string(key), value: string(value), hash: k.hash}
-		r.bytes += int64(len(key)+len(value)) + residentCost
+		r.bytes += r.into.cost(len(key) + len(value))
 		r.into.put(e)
 		r.into.entered(e.key)
 	}
-	return int64(len(key)+len(value)) + residentCost
+	return r.into.cost(len(key) + len(value))
+}
+
+func (t *residentTable) cost(bytes int) int64 {
+	if t.maps {
+		return int64(bytes) + residentCost + listedCost
+	}
+	return int64(bytes) + residentCost
 }
 
 // entered notes a new entry of a table of maps.

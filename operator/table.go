@@ -65,7 +65,7 @@ func (t *table[T]) thaw(key *keyBytes) *cell[T] {
 	t.buf = append(t.buf[:0], e.value...)
 	v, err := t.codec.Decode(t.buf)
 	if err != nil {
-		panic(fmt.Errorf("operator: table %q: reading back key %q: %w", t.id, key.bytes, err))
+		panic(unreadable{fmt.Errorf("operator: table %q: reading back key %q: %w", t.id, key.bytes, err)})
 	}
 	c := &cell[T]{key: e.key, hash: e.hash, value: v, live: true}
 	t.cells.put(c)

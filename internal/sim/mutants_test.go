@@ -20,7 +20,7 @@ var (
 // pass is the same each time.
 var rareMutants = map[mutation.Set]uint64{
 	mutation.NewWorkerForgotten: 268, mutation.GenerationUnchecked: 71, mutation.DepthRaisedLate: 39,
-	mutation.RecoveringCountsAsLive: 75, mutation.ShortestPath: 28, mutation.CommitNotRepeated: 27,
+	mutation.StandbyAhead: 260, mutation.RecoveringCountsAsLive: 75, mutation.ShortestPath: 28, mutation.CommitNotRepeated: 27,
 }
 
 // TestMutant runs the simulation with one rule of the protocol switched off after the other. A rule whose absence no checker
@@ -111,6 +111,8 @@ func mutantOptions(m mutation.Set, seed uint64) Options {
 		o.Growing, o.Kinds = 100, KillTask|KillWorker|ChangeLeader
 	case mutation.TriggerBeforeEntry: // an entry must be late by more than the source takes to read on
 		o.Growing, o.Kinds, o.Faults = 100, Pause|BreakSession|ChangeLeader, 12
+	case mutation.StandbyAhead: // in every fourth seed standbys hold all state ready
+		o.Seed, o.Kinds, o.Faults = 4*seed+1, KillTask|KillWorker, 8
 	case mutation.CommitBeforeComplete, mutation.PrepareLeftOut, mutation.AbortLeftOut, mutation.AckBeforePrepare,
 		mutation.CommitNotRepeated, mutation.FinishBeforeCommit:
 		o.Transactional, o.Kinds, o.Faults = 100, sinkTrouble, 8
