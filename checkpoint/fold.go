@@ -132,6 +132,7 @@ func (s *Store) Drop(t determinant.TaskID) error {
 	}
 	s.mu.Lock()
 	delete(s.mu.chains, t)
+	delete(s.mu.changed, t)
 	s.mu.garbage = append(s.mu.garbage, chain[1:]...)
 	s.mu.Unlock()
 	return s.sweepTask(t)

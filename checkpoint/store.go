@@ -76,6 +76,8 @@ type Store struct {
 		sync.Mutex
 		// Invariant: the parts of a chain follow one another: the first begins at checkpoint 0, each other one where the one before ends.
 		chains map[determinant.TaskID][]part // changed under fold too
+		// changed has the bytes of the newest image that is relative to others, merged or not.
+		changed map[determinant.TaskID]uint64
 		// garbage has the parts that are not needed any more and still are there, in the order in which they are to be removed. Invariant:
 		// when its task's chain grows, none reaches beyond the chain: it might fit onto it one day.
 		garbage []part
@@ -112,6 +114,7 @@ func OpenStore(dir string, o StoreOptions) (*Store, error) {
 	o.EnsureDefaults()
 	s := &Store{fs: o.FS, dir: o.FS.PathJoin(dir, "images"), mergeBytes: uint64(o.MergeBytes), mutations: o.Mutations}
 	s.mu.chains = make(map[determinant.TaskID][]part)
+	s.mu.changed = make(map[determinant.TaskID]uint64)
 	s.mu.images = make(map[imageID]*pending)
 	s.mu.putting = make(map[string]chan struct{})
 	if err := makeDirs(o.FS, dir, s.dir); err != nil {
@@ -204,16 +207,15 @@ func (s *Store) heldLocked(t determinant.TaskID) Holding {
 	return Holding{Task: t, Epoch: last.epoch, Incarnation: last.inc}
 }
 
-// Sizes is how many bytes the state of the task takes as one image, the last that was made of it, and how many the newest change to it does; nothing
-// is known, and both are 0, when there was no change since.
+// Sizes is how many bytes the state of the task takes as one image, the last that was made of it, and how many the newest change to it did; 0 if
+// that is not known, since the whole state came at once.
 func (s *Store) Sizes(t determinant.TaskID) (whole, newest uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	chain := s.mu.chains[t]
-	if len(chain) < 2 {
-		return 0, 0
+	if chain := s.mu.chains[t]; len(chain) > 0 {
+		whole = chain[0].bytes
 	}
-	return chain[0].bytes, chain[len(chain)-1].bytes
+	return whole, s.mu.changed[t]
 }
 
 // Holdings lists all committed checkpoints above 0 that the store has, by task.

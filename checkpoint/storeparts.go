@@ -101,6 +101,9 @@ func (s *Store) publishLocked(p part) {
 		panic(fmt.Sprintf("checkpoint: assertion failed: part %s after %v", p.name(), chain))
 	}
 	s.mu.chains[p.task] = append(chain[:len(chain):len(chain)], p)
+	if s.mu.changed[p.task] = p.bytes; p.from == 0 {
+		delete(s.mu.changed, p.task)
+	}
 	s.usedLocked(p)
 }
 

@@ -67,17 +67,15 @@ func (w *Worker) imageCame(m Control) {
 func (w *Worker) refresh(t determinant.TaskID) {
 	held := w.opts.State.Held(t)
 	w.mu.Lock()
-	defer w.mu.Unlock()
 	p := w.mu.view.Places[t]
-	if w.mu.closed || !slices.Contains(p.Standbys, w.id) {
-		return
-	}
-	if held == w.mu.view.committed() {
-		w.report(Report{Holding: &standby.Holding{Worker: w.id, Task: t, Epoch: held}})
-		return
-	}
-	if w.mu.view.live(p.Worker) {
+	_, inc := w.mu.view.base(t)
+	mine, current := !w.mu.closed && slices.Contains(p.Standbys, w.id), held == w.mu.view.committed()
+	if mine && !current && w.mu.view.live(p.Worker) {
 		w.env.Tell(p.Worker, Control{From: w.id, Want: &Want{Task: t}})
+	}
+	w.mu.Unlock()
+	if mine && current {
+		w.holdReady(t, held, inc, func() { w.refreshed(t) })
 	}
 }
 
@@ -110,13 +108,12 @@ func (w *Worker) keep(from determinant.WorkerID, m *Image) {
 	}
 	switch {
 	case err == nil && m.Full:
-		refreshed := func() { w.refreshed(m.Task) } // a task is moved here only then
-		if m.Steady {
-			w.imported(meta, m.Bytes, refreshed)
-			refreshed = func() {}
+		if refreshed := func() { w.refreshed(m.Task) }; m.Steady {
+			w.holdReady(m.Task, meta.Epoch, meta.Incarnation, refreshed)
+		} else {
+			refreshed()
 		}
 		w.retryWaiting()
-		refreshed()
 	case err == nil:
 		w.stored(meta, m.Bytes)
 		w.report(Report{Ack: &checkpoint.Ack{

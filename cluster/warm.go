@@ -153,18 +153,17 @@ func (w *Worker) WarmBytes() int64 {
 	return w.warm.bytes()
 }
 
-// imported begins to hold the state of a full image ready that was imported, and calls then when it does, or does not.
-func (w *Worker) imported(meta checkpoint.Meta, image []byte, then func()) {
-	w.mu.Lock()
-	mine := slices.Contains(w.standsBy(), meta.Task)
-	w.mu.Unlock()
-	s := &warmState{phase: warmReading, epoch: meta.Epoch, inc: meta.Incarnation}
-	if !mine || w.opts.StandbyMemory <= 0 || !w.warmUp(meta.Task, s, uint64(len(image))) {
+// holdReady begins to hold the committed state of a task ready that this worker is to stand by for, if it is worth it, and calls then when it does,
+// or does not: a task is moved here only when that was said.
+func (w *Worker) holdReady(t determinant.TaskID, e determinant.Epoch, inc determinant.Incarnation, then func()) {
+	s := &warmState{phase: warmReading, epoch: e, inc: inc}
+	whole, _ := w.opts.State.Sizes(t)
+	if w.warmOf(t) != nil || !w.worthwhile(t) || !w.warmUp(t, s, whole) {
 		then()
 		return
 	}
 	w.env.Background(func() {
-		w.fill(s, meta.Task, func(put putEntry) error { return checkpoint.Entries(image, put) })
+		w.readWarm(s, t, e, inc)
 		then()
 	})
 }
@@ -229,7 +228,7 @@ func (w *Worker) worthwhile(t determinant.TaskID) bool {
 	if w.opts.StandbyMemory <= 0 || w.opts.Mutations.Has(mutation.RestoreUncommitted) {
 		return false
 	}
-	whole, newest := w.opts.State.Sizes(t)
+	whole, newest := w.opts.State.Sizes(t) // if newest is 0, the next checkpoint will tell
 	return w.opts.AllWarm || whole >= warmFrom && newest <= whole/warmShare
 }
 
