@@ -13,6 +13,19 @@ import (
 // maxWaiting bounds the images that wait for their base to be committed here.
 const maxWaiting = 64
 
+// asking is a question for the committed state of a task, as of a checkpoint.
+type asking struct {
+	worker      determinant.WorkerID
+	incarnation determinant.Incarnation
+	epoch       determinant.Epoch
+}
+
+// covers tells whether the answer to a question makes another one needless: it is on its way, and with the images that come beside it, it is enough.
+// It may have been that the one who was asked does not have the state yet: so after a further checkpoint it is asked again.
+func (a asking) covers(o asking) bool {
+	return a.worker == o.worker && a.incarnation == o.incarnation && o.epoch <= a.epoch+1
+}
+
 // assigned notes a new standby. If it is this worker it gets the committed state, unless it has it.
 func (w *Worker) assigned(a *standby.AssignStandby) {
 	p := &w.mu.view.Places[a.Task]
@@ -69,8 +82,10 @@ func (w *Worker) refresh(t determinant.TaskID) {
 	w.mu.Lock()
 	p := w.mu.view.Places[t]
 	_, inc := w.mu.view.base(t)
-	mine, current := !w.mu.closed && slices.Contains(p.Standbys, w.id), held == w.mu.view.committed()
-	if mine && !current && w.mu.view.live(p.Worker) {
+	committed := w.mu.view.committed()
+	mine, current := !w.mu.closed && slices.Contains(p.Standbys, w.id), held == committed
+	if ask := (asking{p.Worker, p.Incarnation, committed}); mine && !current && w.mu.view.live(p.Worker) && !w.mu.asked[t].covers(ask) {
+		w.mu.asked[t] = ask
 		w.env.Tell(p.Worker, Control{From: w.id, Want: &Want{Task: t}})
 	}
 	w.mu.Unlock()
@@ -96,6 +111,11 @@ func (w *Worker) export(to determinant.WorkerID, t determinant.TaskID) {
 // keep stores an image beside the committed state, as a standby, and acknowledges it.
 func (w *Worker) keep(from determinant.WorkerID, m *Image) {
 	meta, err := checkpoint.DecodeMeta(m.Bytes)
+	if m.Full {
+		w.mu.Lock()
+		w.mu.asked[m.Task] = asking{}
+		w.mu.Unlock()
+	}
 	if err == nil && meta.Task != m.Task {
 		err = fmt.Errorf("%w: an image of task %d, sent as one of task %d", errMalformed, meta.Task, m.Task)
 	}
@@ -141,20 +161,35 @@ func (w *Worker) refreshed(t determinant.TaskID) {
 	w.report(Report{Holding: &standby.Holding{Worker: w.id, Task: t, Epoch: w.opts.State.Held(t)}})
 }
 
-// retryWaiting offers the images again whose base was not here.
+// retryWaiting offers the images again whose base was not here. One whose checkpoint was committed meanwhile is committed, too.
 func (w *Worker) retryWaiting() {
 	w.mu.Lock()
-	waiting := w.mu.waiting
+	waiting, complete := w.mu.waiting, w.mu.view.Complete
 	w.mu.waiting = nil
 	committed := w.mu.view.committed()
 	w.mu.Unlock()
+	var late []determinant.TaskID
 	for _, image := range waiting {
 		meta, err := checkpoint.DecodeMeta(image)
-		if err != nil || meta.Epoch <= committed {
+		if err != nil || meta.Epoch < committed {
 			continue
 		}
 		w.keep(0, &Image{Task: meta.Task, Bytes: image})
+		if meta.Epoch == committed {
+			late = append(late, meta.Task)
+		}
 	}
+	if len(late) == 0 {
+		return
+	}
+	if err := w.opts.State.Commit(committed, livesOf(complete)); err != nil {
+		w.diskFailed(err)
+		return
+	}
+	for _, t := range late {
+		w.refreshed(t)
+	}
+	w.keepWarm(complete)
 }
 
 // fold makes checkpoint c the committed state of every task that this worker holds. A standby that has missed an image asks

@@ -108,16 +108,17 @@ type Worker struct {
 		view      View
 		logs      *causal.Store
 		conns     map[determinant.WorkerID]*conn
-		subs      []subscription            // by channel whose producer is here
-		promos    []*promotion              // by task
-		fallen    []determinant.Incarnation // by task; the last that died here. Invariant: it is never started again
-		early     []*transport.Message      // of a generation that this worker has not reached yet
-		answers   []*Answer                 // of rounds that this worker has not reached yet
-		waiting   [][]byte                  // images whose base has not been committed here yet
-		abandoned determinant.Epoch         // the last checkpoint that was, as far as known here
-		startedAt int64                     // when the newest checkpoint was started, as far as known here; milliseconds
-		images    []Control                 // likewise, of a generation that this worker has not reached yet
-		postpone  [][]byte                  // deltas that the mutation DeltaMergedLate holds back
+		subs      []subscription                // by channel whose producer is here
+		promos    []*promotion                  // by task
+		fallen    []determinant.Incarnation     // by task; the last that died here. Invariant: it is never started again
+		early     []*transport.Message          // of a generation that this worker has not reached yet
+		answers   []*Answer                     // of rounds that this worker has not reached yet
+		asked     map[determinant.TaskID]asking // what this worker has asked for, as a standby, and not got yet
+		waiting   [][]byte                      // images whose base has not been committed here yet
+		abandoned determinant.Epoch             // the last checkpoint that was, as far as known here
+		startedAt int64                         // when the newest checkpoint was started, as far as known here; milliseconds
+		images    []Control                     // likewise, of a generation that this worker has not reached yet
+		postpone  [][]byte                      // deltas that the mutation DeltaMergedLate holds back
 	}
 }
 
@@ -178,6 +179,7 @@ func NewWorker(id determinant.WorkerID, job *Job, v View, env Environment, o Opt
 	w.mu.conns = map[determinant.WorkerID]*conn{}
 	w.mu.subs = make([]subscription, len(job.Channels))
 	w.mu.promos = make([]*promotion, n)
+	w.mu.asked = map[determinant.TaskID]asking{}
 	w.mu.fallen = make([]determinant.Incarnation, n)
 	w.stores.open = map[determinant.TaskID]operator.CausalStore{}
 	w.stores.held = map[determinant.TaskID]operator.TransactionalStore{}
