@@ -156,8 +156,11 @@ func (w *Worker) keep(from determinant.WorkerID, m *Image) {
 	}
 }
 
-// refreshed reports what is held of a task after an import.
+// refreshed reports what is held of a task after an import. What is about to be held ready is reported when it is.
 func (w *Worker) refreshed(t determinant.TaskID) {
+	if s := w.warmOf(t); s != nil && s.reading() {
+		return
+	}
 	w.report(Report{Holding: &standby.Holding{Worker: w.id, Task: t, Epoch: w.opts.State.Held(t)}})
 }
 

@@ -324,6 +324,12 @@ func (w *Worker) fill(s *warmState, t determinant.TaskID, read func(put putEntry
 	}
 }
 
+func (s *warmState) reading() bool {
+	s.Lock()
+	defer s.Unlock()
+	return s.phase == warmReading
+}
+
 func (s *warmState) gone() bool {
 	s.Lock()
 	defer s.Unlock()

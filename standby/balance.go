@@ -110,9 +110,10 @@ func (m *move) holds(d *Decider) bool {
 		d.time.now-m.began < max(moveWithin, d.config.BalanceAfter)
 }
 
-// hasStandby tells whether w is a standby of task t and holds its committed state.
+// hasStandby tells whether w is a standby of task t, holds its committed state, and has said so since it became one. Others may find
+// out before by a checkpoint that it has acknowledged, while it still prepares to take over.
 func (d *Decider) hasStandby(t determinant.TaskID, w determinant.WorkerID) bool {
-	return slices.Contains(d.state.Tasks[t].Standbys, w) && d.holds(w, t)
+	return slices.Contains(d.state.Tasks[t].Standbys, w) && d.holds(w, t) && slices.Contains(d.said[t], w)
 }
 
 // sound lists the workers that may be given more than they have: usable ones that store all that they are to.

@@ -50,8 +50,9 @@ type Decider struct {
 	failed   []TaskFailed           // of current incarnations, by task, one each
 	wanted   *RollbackWanted        // the first of a current incarnation; one is enough
 	caught   []determinant.Incarnation
-	reported [][]report // by task, sorted by worker
-	unkept   []Unkept   // standbys that cannot store the state; one per worker and task
+	reported [][]report               // by task, sorted by worker
+	said     [][]determinant.WorkerID // by task; who has said that it holds its state, at whatever checkpoint, since it became a standby
+	unkept   []Unkept                 // standbys that cannot store the state; one per worker and task
 
 	wishes  []Drain       // not in the ledger yet; one per worker, by worker
 	drains  []DrainStatus // by worker
@@ -80,6 +81,7 @@ func NewDecider(c Config, s State) *Decider {
 		state:    s.clone(),
 		caught:   make([]determinant.Incarnation, c.Topology.Tasks),
 		reported: make([][]report, c.Topology.Tasks),
+		said:     make([][]determinant.WorkerID, c.Topology.Tasks),
 	}
 	for id := len(s.Tasks); id < c.Topology.Tasks; id++ {
 		d.state.Tasks = append(d.state.Tasks, Placement{Task: determinant.TaskID(id)})
@@ -189,7 +191,11 @@ func (d *Decider) onJoined(ev Joined) {
 }
 
 func (d *Decider) onHolding(w determinant.WorkerID, h Held) {
-	if int(h.Task) >= len(d.reported) || h.Epoch < d.state.Checkpoint || slices.Contains(d.state.Dead, w) {
+	if int(h.Task) >= len(d.reported) || slices.Contains(d.state.Dead, w) {
+		return
+	}
+	d.said[h.Task] = insert(d.said[h.Task], w)
+	if h.Epoch < d.state.Checkpoint {
 		return
 	}
 	held := d.reported[h.Task]
@@ -241,6 +247,9 @@ func (d *Decider) onCommitted(c Command) []Effect {
 			return d.waits()
 		}
 	case AssignStandby, ReleaseStandby, SetDraining, Recovered:
+		if a, ok := c.(AssignStandby); ok && accepted {
+			d.said[a.Task] = without(d.said[a.Task], []determinant.WorkerID{a.Worker})
+		}
 		d.inFlight = slices.DeleteFunc(d.inFlight, func(f Command) bool { return f == c })
 	case Checkpoint:
 		for t := range d.reported {
@@ -382,7 +391,7 @@ func (d *Decider) proposeStandbys() []Effect {
 		}
 	}
 	for _, c := range d.inFlight {
-		if a, ok := c.(AssignStandby); ok {
+		if a, ok := c.(AssignStandby); ok && accepted {
 			taken[a.Task] = append(taken[a.Task], a.Worker)
 			lasting[a.Task]++
 		}
