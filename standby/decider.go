@@ -391,7 +391,7 @@ func (d *Decider) proposeStandbys() []Effect {
 		}
 	}
 	for _, c := range d.inFlight {
-		if a, ok := c.(AssignStandby); ok && accepted {
+		if a, ok := c.(AssignStandby); ok {
 			taken[a.Task] = append(taken[a.Task], a.Worker)
 			lasting[a.Task]++
 		}
