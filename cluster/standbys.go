@@ -20,8 +20,13 @@ type asking struct {
 	epoch       determinant.Epoch
 }
 
+// owing is an answer that this worker could not give yet.
+type owing struct {
+	to   determinant.WorkerID
+	task determinant.TaskID
+}
+
 // covers tells whether the answer to a question makes another one needless: it is on its way, and with the images that come beside it, it is enough.
-// It may have been that the one who was asked does not have the state yet: so after a further checkpoint it is asked again.
 func (a asking) covers(o asking) bool {
 	return a.worker == o.worker && a.incarnation == o.incarnation && o.epoch <= a.epoch+1
 }
@@ -35,6 +40,7 @@ func (w *Worker) assigned(a *standby.AssignStandby) {
 	p.Standbys = append(slices.Clone(p.Standbys), a.Worker)
 	slices.Sort(p.Standbys)
 	if a.Worker == w.id {
+		w.mu.untold[a.Task] = true
 		w.env.Disk(func() { w.refresh(a.Task) })
 	}
 	h := w.tasks[a.Task].Load()
@@ -98,8 +104,11 @@ func (w *Worker) refresh(t determinant.TaskID) {
 func (w *Worker) export(to determinant.WorkerID, t determinant.TaskID) {
 	steady := w.worthwhile(t)
 	image, err := w.opts.State.Export(t)
-	if errors.Is(err, checkpoint.ErrNotHeld) {
-		return // the standby asks again after the next checkpoint
+	if errors.Is(err, checkpoint.ErrNotHeld) { // it will be when the next checkpoint is folded
+		if o := (owing{to, t}); !slices.Contains(w.owed, o) {
+			w.owed = append(w.owed, o)
+		}
+		return
 	}
 	if err != nil {
 		w.diskFailed(err)
@@ -161,6 +170,9 @@ func (w *Worker) refreshed(t determinant.TaskID) {
 	if s := w.warmOf(t); s != nil && s.reading() {
 		return
 	}
+	w.mu.Lock()
+	delete(w.mu.untold, t)
+	w.mu.Unlock()
 	w.report(Report{Holding: &standby.Holding{Worker: w.id, Task: t, Epoch: w.opts.State.Held(t)}})
 }
 
@@ -174,25 +186,27 @@ func (w *Worker) retryWaiting() {
 	var late []determinant.TaskID
 	for _, image := range waiting {
 		meta, err := checkpoint.DecodeMeta(image)
-		if err != nil || meta.Epoch < committed {
+		if err != nil || meta.Epoch < w.folded {
 			continue
 		}
 		w.keep(0, &Image{Task: meta.Task, Bytes: image})
-		if meta.Epoch == committed {
+		if meta.Epoch == w.folded {
 			late = append(late, meta.Task)
 		}
 	}
-	if len(late) == 0 {
+	if len(late) == 0 || committed != w.folded { // another commit is about to come
 		return
 	}
 	if err := w.opts.State.Commit(committed, livesOf(complete)); err != nil {
 		w.diskFailed(err)
 		return
 	}
-	for _, t := range late {
-		w.refreshed(t)
-	}
 	w.keepWarm(complete)
+	for _, t := range late {
+		if w.opts.State.Held(t) == committed {
+			w.refreshed(t)
+		}
+	}
 }
 
 // fold makes checkpoint c the committed state of every task that this worker holds. A standby that has missed an image asks
@@ -204,6 +218,7 @@ func (w *Worker) fold(c *checkpoint.Complete) {
 		w.diskFailed(err)
 		return
 	}
+	w.folded = e
 	for _, t := range c.Tasks {
 		if !slices.Contains(t.Holders, w.id) && w.opts.State.Held(t.Task) == e {
 			w.refreshed(t.Task)
@@ -213,12 +228,20 @@ func (w *Worker) fold(c *checkpoint.Complete) {
 	w.mu.Lock()
 	mine, committed := w.standsBy(), w.mu.view.committed()
 	w.mu.Unlock()
+	w.keepWarm(c)
 	for _, t := range mine {
-		if committed == e && w.opts.State.Held(t) < e {
+		switch held := w.opts.State.Held(t); {
+		case committed == e && held < e:
 			w.refresh(t)
+		case held == e && w.isUntold(t):
+			w.refreshed(t)
 		}
 	}
-	w.keepWarm(c)
+	owed := w.owed
+	w.owed = nil
+	for _, o := range owed {
+		w.export(o.to, o.task)
+	}
 }
 
 // standsBy lists the tasks that this worker is a standby of. w.mu is held.
@@ -229,4 +252,11 @@ func (w *Worker) standsBy() (mine []determinant.TaskID) {
 		}
 	}
 	return mine
+}
+
+// isUntold tells whether the state of a task that this worker has become a standby of is still to be reported.
+func (w *Worker) isUntold(t determinant.TaskID) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.mu.untold[t]
 }

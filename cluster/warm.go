@@ -39,12 +39,19 @@ func standbyMemory(bytes int64) int64 {
 type warmStates struct {
 	sync.Mutex
 	states  map[determinant.TaskID]*warmState
-	refused map[determinant.TaskID]int64 // how large those were, at least, that turned out to have no room
+	refused map[determinant.TaskID]warmRefusal // those that turned out to have no room
+}
+
+// warmRefusal is how large a state was that had no room: in memory, at least, and on disk.
+type warmRefusal struct {
+	bytes int64
+	whole uint64
 }
 
 // warmState is one of them. It takes each image that is stored here, and applies it when its checkpoint is committed.
 type warmState struct {
 	taken atomic.Int64 // about how many bytes of memory
+	whole uint64       // bytes that it took on disk when it was begun with
 	sync.Mutex
 	phase  warmPhase
 	state  *operator.Resident
@@ -73,10 +80,14 @@ const (
 // errCold means that a state is not held ready any longer.
 var errCold = errors.New("cluster: a state is not held ready any longer")
 
-// warmUp begins to hold the state of a task ready, which takes about so many bytes, if there is room.
-func (w *Worker) warmUp(t determinant.TaskID, s *warmState, bytes uint64) (begun bool) {
+// warmUp begins to hold the state of a task ready, which takes so many bytes on disk, if there is room.
+func (w *Worker) warmUp(t determinant.TaskID, s *warmState, whole uint64) (begun bool) {
 	w.warm.Lock()
-	s.taken.Store(max(int64(bytes), w.warm.refused[t]))
+	s.whole = whole
+	s.taken.Store(int64(whole))
+	if r := w.warm.refused[t]; whole >= r.whole/2 {
+		s.taken.Store(max(int64(whole), r.bytes))
+	}
 	was := w.warm.states[t]
 	w.warm.states[t] = s
 	if w.warm.bytes() > w.opts.StandbyMemory {
@@ -100,16 +111,17 @@ func (w *warmStates) bytes() (n int64) {
 	return n
 }
 
-// fits tells whether there still is room for a state that has grown; if not, how large it is will be remembered.
-func (w *Worker) fits(t determinant.TaskID, s *warmState) bool {
+// fits tells whether there is room for a state that has grown to so many bytes; if not, how large it is will be remembered.
+func (w *Worker) fits(t determinant.TaskID, s *warmState, bytes int64) bool {
 	w.warm.Lock()
 	defer w.warm.Unlock()
-	if w.warm.bytes() <= w.opts.StandbyMemory {
-		delete(w.warm.refused, t)
-		return true
+	if w.warm.bytes()-s.taken.Load()+bytes > w.opts.StandbyMemory {
+		w.warm.refused[t] = warmRefusal{bytes, s.whole}
+		return false
 	}
-	w.warm.refused[t] = s.taken.Load()
-	return false
+	s.taken.Store(bytes)
+	delete(w.warm.refused, t)
+	return true
 }
 
 // warmOf is what is held ready of a task, nil if it is not.
@@ -236,7 +248,7 @@ func (w *Worker) worthwhile(t determinant.TaskID) bool {
 func (w *Worker) commitWarm(s *warmState, t determinant.TaskID, e determinant.Epoch, inc determinant.Incarnation) bool {
 	s.Lock()
 	defer s.Unlock()
-	if e <= s.epoch {
+	if n := len(s.due); e <= s.epoch || n > 0 && e <= s.due[n-1].meta.Epoch {
 		return true
 	}
 	image, ok := s.find(e, inc)
@@ -244,17 +256,24 @@ func (w *Worker) commitWarm(s *warmState, t determinant.TaskID, e determinant.Ep
 		if !ok {
 			return false
 		}
+		before := s.taken.Load()
 		changed, err := s.apply(image)
-		return err == nil && (w.opts.AllWarm || changed <= s.taken.Load()/coldShare) && w.fits(t, s)
+		after := s.taken.Load()
+		return err == nil && (w.opts.AllWarm || changed <= after/coldShare) && (after <= before || w.fits(t, s, after))
 	}
 	if s.phase == warmListening {
 		if ok { // else it was stored before this began to listen
 			s.phase, s.epoch, s.inc = warmReading, e, inc
-			w.env.Background(func() { w.readWarm(s, t, e, inc) })
+			w.env.Background(func() {
+				w.readWarm(s, t, e, inc)
+				w.refreshed(t) // what was to be reported meanwhile
+			})
 		}
 		return true
 	}
-	s.due = append(s.due, image)
+	if ok && s.phase == warmReading {
+		s.due = append(s.due, image)
+	}
 	return ok && s.phase == warmReading
 }
 
@@ -294,11 +313,8 @@ func (w *Worker) fill(s *warmState, t determinant.TaskID, read func(put putEntry
 			if s.gone() || w.ended.Load() {
 				return errCold
 			}
-			if bytes := state.Bytes(); bytes > s.taken.Load() {
-				s.taken.Store(bytes)
-				if !w.fits(t, s) {
-					return errCold
-				}
+			if bytes := state.Bytes(); bytes > s.taken.Load() && !w.fits(t, s, bytes) {
+				return errCold
 			}
 		}
 		return nil
@@ -316,7 +332,7 @@ func (w *Worker) fill(s *warmState, t determinant.TaskID, read func(put putEntry
 		s.count()
 	}
 	s.Unlock()
-	if err == nil && !w.fits(t, s) {
+	if err == nil && !w.fits(t, s, s.taken.Load()) {
 		err = errCold
 	}
 	if err != nil {

@@ -100,6 +100,8 @@ type Worker struct {
 		held   map[determinant.TaskID]operator.TransactionalStore
 	}
 	warm    warmStates                        // taken after mu
+	folded  determinant.Epoch                 // the last checkpoint that fold has committed. Of the disk jobs that run alone
+	owed    []owing                           // likewise
 	outside []atomic.Pointer[operator.Waiter] // by task; its store, once that is open, if it can tell why it waits
 
 	mu struct {
@@ -114,6 +116,7 @@ type Worker struct {
 		early     []*transport.Message          // of a generation that this worker has not reached yet
 		answers   []*Answer                     // of rounds that this worker has not reached yet
 		asked     map[determinant.TaskID]asking // what this worker has asked for, as a standby, and not got yet
+		untold    map[determinant.TaskID]bool   // tasks that this worker is to stand by for and has not yet reported the state of
 		waiting   [][]byte                      // images whose base has not been committed here yet
 		abandoned determinant.Epoch             // the last checkpoint that was, as far as known here
 		startedAt int64                         // when the newest checkpoint was started, as far as known here; milliseconds
@@ -173,13 +176,14 @@ func NewWorker(id determinant.WorkerID, job *Job, v View, env Environment, o Opt
 		tasks: make([]atomic.Pointer[hosted], n), outside: make([]atomic.Pointer[operator.Waiter], n), places: make([]atomic.Uint64, n),
 		consumer: make([]atomic.Uint64, len(job.Channels)), said: said{tasks: make([]lastWords, n)},
 	}
-	w.warm.states, w.warm.refused = map[determinant.TaskID]*warmState{}, map[determinant.TaskID]int64{}
+	w.warm.states, w.warm.refused = map[determinant.TaskID]*warmState{}, map[determinant.TaskID]warmRefusal{}
 	w.mu.view = v.clone()
 	w.mu.logs = causal.NewStore(n)
 	w.mu.conns = map[determinant.WorkerID]*conn{}
 	w.mu.subs = make([]subscription, len(job.Channels))
 	w.mu.promos = make([]*promotion, n)
-	w.mu.asked = map[determinant.TaskID]asking{}
+	w.mu.asked, w.mu.untold = map[determinant.TaskID]asking{}, map[determinant.TaskID]bool{}
+	w.folded = v.committed()
 	w.mu.fallen = make([]determinant.Incarnation, n)
 	w.stores.open = map[determinant.TaskID]operator.CausalStore{}
 	w.stores.held = map[determinant.TaskID]operator.TransactionalStore{}

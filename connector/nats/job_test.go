@@ -271,12 +271,16 @@ func TestTheWholeJobIsKilled(t *testing.T) {
 	js := plain(t, address)
 	load(t, js, n)
 	state := t.TempDir()
+	killed := 0
 	for _, until := range []int{1, n / 4, n / 2, 3 * n / 4} {
 		job := start(t, "job", address, state)
 		require.Eventually(t, func() bool { return shown(t, js) >= until }, time.Minute, time.Millisecond)
 		require.NoError(t, job.Process.Kill())
-		require.Error(t, job.Wait())
+		if job.Wait() != nil { // otherwise it had just ended: then the next finds that it has
+			killed++
+		}
 	}
+	require.Positive(t, killed)
 	job := start(t, "job", address, state)
 	require.NoError(t, job.Wait())
 	requireExact(t, js, n)
