@@ -71,6 +71,9 @@ func (o *LocalOptions) ensureDefaults() {
 	if o.CheckpointTimeout == 0 {
 		o.CheckpointTimeout = max(30*time.Second, 10*o.CheckpointInterval)
 	}
+	if o.BalanceAfter < 0 {
+		o.BalanceAfter = -time.Millisecond // the Decider counts in milliseconds
+	}
 	o.StandbyMemory = standbyMemory(o.StandbyMemory)
 	if o.InflightMemory == 0 {
 		o.InflightMemory = DefaultInflightMemory
