@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"os"
 	"path/filepath"
@@ -75,12 +76,16 @@ func (n *cellNode) kill() {
 	<-n.done
 }
 
-// freeAddresses finds ports that were free a moment ago.
+// freeAddresses finds ports that were free a moment ago, below those that the system gives out by itself: a worker of the same test would be given
+// one that a coordinator has yet to listen on.
 func freeAddresses(t *testing.T, n int) (addrs []string) {
 	t.Helper()
-	for range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		require.NoError(t, err)
+	for tries := 0; len(addrs) < n; tries++ {
+		require.Less(t, tries, 1000, "no free port")
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 12000+rand.IntN(20000)))
+		if err != nil {
+			continue
+		}
 		defer l.Close() //nolint:errcheck // it only held the port
 		addrs = append(addrs, l.Addr().String())
 	}
