@@ -38,16 +38,19 @@ func (d *deaths) over(now int64) {
 	}
 }
 
+// single tells whether the last death stands alone, and no other came since the last complete checkpoint.
+func (d *deaths) single() bool { return d.since == 1 && d.alone }
+
 // catchingUp tells whether sources still have to make up for a recovery that is over, after a death that stands alone: they held back
 // while others replayed (cluster/giveway.go), and what they give now, as fast as they can, would be in front of a barrier for some time. It takes
 // them about as long as the recovery took. After a long one nothing waits: the next death would find as much to replay.
 func (d *deaths) catchingUp(now, interval int64) bool {
-	return d.since == 1 && d.alone && d.recovery <= interval/mostCatchingUp && now-d.ended < d.recovery
+	return d.single() && d.recovery <= interval/mostCatchingUp && now-d.ended < d.recovery
 }
 
 // late is by how many intervals a checkpoint may be late while a task recovers.
 func (d *deaths) late() float64 {
-	if d.since == 1 && d.alone {
+	if d.single() {
 		return lateAlone
 	}
 	return lateElse

@@ -22,15 +22,25 @@ import (
 func seenTimes(t *testing.T, out string) map[int64]int {
 	t.Helper()
 	seen := map[int64]int{}
+	for d, times := range seenRows[drawn](t, out) {
+		seen[d.N] += times
+	}
+	return seen
+}
+
+// seenRows counts how often each row is visible.
+func seenRows[T comparable](t *testing.T, out string) map[T]int {
+	t.Helper()
+	seen := map[T]int{}
 	parts, err := filepath.Glob(filepath.Join(out, "part-*"))
 	require.NoError(t, err)
 	for _, part := range parts {
 		text, err := os.ReadFile(part)
 		require.NoError(t, err)
 		for line := range strings.Lines(string(text)) {
-			var d drawn
-			require.NoError(t, json.Unmarshal([]byte(line), &d))
-			seen[d.N]++
+			var row T
+			require.NoError(t, json.Unmarshal([]byte(line), &row))
+			seen[row]++
 		}
 	}
 	return seen

@@ -102,7 +102,7 @@ func (w *Worker) refresh(t determinant.TaskID) {
 
 // export sends a new standby the committed state of a task.
 func (w *Worker) export(to determinant.WorkerID, t determinant.TaskID) {
-	steady := w.worthwhile(t)
+	_, steady := w.worthwhile(t)
 	image, err := w.opts.State.Export(t)
 	if errors.Is(err, checkpoint.ErrNotHeld) { // it will be when the next checkpoint is folded
 		if o := (owing{to, t}); !slices.Contains(w.owed, o) {
@@ -167,7 +167,7 @@ func (w *Worker) keep(from determinant.WorkerID, m *Image) {
 
 // refreshed reports what is held of a task after an import. What is about to be held ready is reported when it is.
 func (w *Worker) refreshed(t determinant.TaskID) {
-	if s := w.warmOf(t); s != nil && s.reading() {
+	if s := w.warmOf(t); s != nil && s.is(warmReading) {
 		return
 	}
 	w.mu.Lock()

@@ -169,8 +169,7 @@ func (w *Worker) WarmBytes() int64 {
 // or does not: a task is moved here only when that was said.
 func (w *Worker) holdReady(t determinant.TaskID, e determinant.Epoch, inc determinant.Incarnation, then func()) {
 	s := &warmState{phase: warmReading, epoch: e, inc: inc}
-	whole, _ := w.opts.State.Sizes(t)
-	if w.warmOf(t) != nil || !w.worthwhile(t) || !w.warmUp(t, s, whole) {
+	if whole, worth := w.worthwhile(t); !worth || w.warmOf(t) != nil || !w.warmUp(t, s, whole) {
 		then()
 		return
 	}
@@ -225,8 +224,8 @@ func (w *Worker) keepWarm(c *checkpoint.Complete) {
 		s := w.warmOf(done.Task)
 		switch {
 		case s == nil:
-			if slices.Contains(mine, done.Task) && w.opts.State.Held(done.Task) == c.Epoch && w.worthwhile(done.Task) {
-				whole, _ := w.opts.State.Sizes(done.Task)
+			whole, worth := w.worthwhile(done.Task)
+			if worth && slices.Contains(mine, done.Task) && w.opts.State.Held(done.Task) == c.Epoch {
 				w.warmUp(done.Task, &warmState{}, whole)
 			}
 		case !w.commitWarm(s, done.Task, c.Epoch, done.Incarnation):
@@ -235,13 +234,13 @@ func (w *Worker) keepWarm(c *checkpoint.Complete) {
 	}
 }
 
-// worthwhile tells whether the committed state of a task is large and little of it changes.
-func (w *Worker) worthwhile(t determinant.TaskID) bool {
+// worthwhile tells whether the committed state of a task is large and little of it changes, and how many bytes it takes on disk.
+func (w *Worker) worthwhile(t determinant.TaskID) (whole uint64, is bool) {
 	if w.opts.StandbyMemory <= 0 || w.opts.Mutations.Has(mutation.RestoreUncommitted) {
-		return false
+		return 0, false
 	}
 	whole, newest := w.opts.State.Sizes(t) // if newest is 0, the next checkpoint will tell
-	return w.opts.AllWarm || whole >= warmFrom && newest <= whole/warmShare
+	return whole, w.opts.AllWarm || whole >= warmFrom && newest <= whole/warmShare
 }
 
 // commitWarm takes the image of a committed checkpoint to a state; false if it cannot, or the state changes too much to be worth it.
@@ -288,29 +287,16 @@ func (s *warmState) find(e determinant.Epoch, inc determinant.Incarnation) (foun
 	return found, ok
 }
 
-type putEntry func(table string, key, value []byte, deleted bool) error
-
-// readWarm reads a state from the store, which had just committed checkpoint e.
+// readWarm reads a state from the store, which had just committed checkpoint e, and applies what was committed meanwhile.
 func (w *Worker) readWarm(s *warmState, t determinant.TaskID, e determinant.Epoch, inc determinant.Incarnation) {
-	w.fill(s, t, func(put putEntry) error {
-		var meta checkpoint.Meta
-		err := w.opts.State.Read(t, e, &meta, func(table string, key, value []byte) error { return put(table, key, value, false) })
-		if err == nil && meta.Incarnation != inc {
-			err = errCold
-		}
-		return err
-	})
-}
-
-// fill reads a state, and applies what was committed meanwhile.
-func (w *Worker) fill(s *warmState, t determinant.TaskID, read func(put putEntry) error) {
 	state := operator.NewResident()
+	var meta checkpoint.Meta
 	n := 0
-	err := read(func(table string, key, value []byte, deleted bool) error {
-		state.Put(table, key, value, deleted)
+	err := w.opts.State.Read(t, e, &meta, func(table string, key, value []byte) error {
+		state.Put(table, key, value, false)
 		if n++; n%entriesPerTurn == 0 {
 			runtime.Gosched()
-			if s.gone() || w.ended.Load() {
+			if s.is(warmGone) || w.ended.Load() {
 				return errCold
 			}
 			if bytes := state.Bytes(); bytes > s.taken.Load() && !w.fits(t, s, bytes) {
@@ -319,6 +305,9 @@ func (w *Worker) fill(s *warmState, t determinant.TaskID, read func(put putEntry
 		}
 		return nil
 	})
+	if err == nil && meta.Incarnation != inc {
+		err = errCold
+	}
 	s.Lock()
 	if err == nil && s.phase == warmReading {
 		s.phase, s.state = warmReady, state
@@ -340,16 +329,10 @@ func (w *Worker) fill(s *warmState, t determinant.TaskID, read func(put putEntry
 	}
 }
 
-func (s *warmState) reading() bool {
+func (s *warmState) is(phase warmPhase) bool {
 	s.Lock()
 	defer s.Unlock()
-	return s.phase == warmReading
-}
-
-func (s *warmState) gone() bool {
-	s.Lock()
-	defer s.Unlock()
-	return s.phase == warmGone
+	return s.phase == phase
 }
 
 // apply takes a committed image, and says about how many bytes it changed. s is locked.

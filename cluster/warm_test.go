@@ -2,8 +2,6 @@ package cluster
 
 import (
 	"context"
-	"encoding/json"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -94,19 +92,7 @@ func warmRun(t *testing.T, memory int64, act func(l *Local, v *valve)) (Summary,
 		},
 	})
 	require.NoError(t, err)
-	seen := map[tally]int{}
-	parts, err := filepath.Glob(filepath.Join(out, "part-*"))
-	require.NoError(t, err)
-	for _, part := range parts {
-		text, err := os.ReadFile(part)
-		require.NoError(t, err)
-		for line := range strings.Lines(string(text)) {
-			var c tally
-			require.NoError(t, json.Unmarshal([]byte(line), &c))
-			seen[c]++
-		}
-	}
-	return sum, seen
+	return sum, seenRows[tally](t, out)
 }
 
 // A task that dies is taken over by a standby that has its large state in memory, and that goes for each further death: what it gives is
