@@ -107,16 +107,18 @@ func (c *Client) askAt(ctx context.Context, address string, q request, into any,
 	return nil
 }
 
-// Stop takes a checkpoint and then ends all processes of the cluster. The job goes on from there when they are started again.
-func (c *Client) Stop(ctx context.Context) error {
-	if err := c.ask(ctx, request{Stop: true}, nil); err != nil {
-		return err
+// Stop takes a checkpoint and then ends all processes of the cluster, and tells how it left the job: JobStopping, which goes on from there when
+// they are started again, JobFailed, which goes on from its last checkpoint, or JobFinished.
+func (c *Client) Stop(ctx context.Context) (JobState, error) {
+	var left JobState
+	if err := c.ask(ctx, request{Stop: true}, &left); err != nil {
+		return "", err
 	}
 	for _, address := range c.coordinators {
 		err := c.askAt(ctx, address, request{Exit: true}, nil, 0)
 		if err != nil && definite(err) {
-			return err // others are gone already, or go by themselves
+			return left, err // others are gone already, or go by themselves
 		}
 	}
-	return nil
+	return left, nil
 }

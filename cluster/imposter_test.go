@@ -189,7 +189,7 @@ func (c *cell) session() *session {
 	conn, _, err := c.security.Dial(context.Background(), server.Addr(), transport.Hello{Purpose: purposeControl})
 	require.NoError(c.t, err)
 	c.t.Cleanup(func() { _ = conn.Close(); require.NoError(c.t, server.Close()) })
-	return &session{conn: conn, out: newOutbox(conn), tasks: map[determinant.TaskID]TaskMetrics{}, before: map[determinant.TaskID]uint64{}}
+	return &session{conn: conn, out: newOutbox(conn), tasks: map[determinant.TaskID]TaskMetrics{}, before: map[determinant.TaskID]progress{}}
 }
 
 // answers decodes what a session is about to send.

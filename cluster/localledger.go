@@ -162,7 +162,7 @@ func (l *localLedger) read(job *Job) (bool, error) {
 		return false, fmt.Errorf("%w: state: %w", ErrLedgerCorrupt, err)
 	}
 	if l.state.Identity != identityOf(job) {
-		return false, fmt.Errorf("%w: %s", ErrWrongJob, otherGraph(l.dir, l.state.Shape, job.Plan.Shape))
+		return false, fmt.Errorf("%w: %s", ErrWrongJob, otherGraph(l.dir, l.state.Shape, "this process", job.Plan.Shape))
 	}
 	return true, l.replay(job, rest)
 }

@@ -196,7 +196,9 @@ func TestAClusterGoesOnInAnotherMode(t *testing.T) {
 	c.start()
 	c.valve.open(500)
 	c.await("output", written(500))
-	require.NoError(t, c.client.Stop(t.Context()))
+	left, err := c.client.Stop(t.Context())
+	require.NoError(t, err)
+	require.Equal(t, JobStopping, left)
 	c.stop()
 
 	c.mode = determinant.AtLeastOnce

@@ -42,7 +42,8 @@ type register struct {
 	Build    string
 	Job      string // identity of the job's graph
 	Shape    string // the graph in words
-	Settings map[string]uint64
+	Settings map[string]string
+	Again    bool // a former life of the process was let in
 }
 
 // joined says that the worker has built itself on the view that it was given, and what its directory holds.

@@ -49,11 +49,12 @@ func TestStrangersAreRefused(t *testing.T) {
 	secret := base
 	secret.Security.Secret = []byte("the secret of another cluster")
 	require.ErrorIs(t, c.runs(func(ctx context.Context) error { return RunWorker(ctx, plan, secret) }), transport.ErrSecret)
-	require.ErrorIs(t, NewClient("test", c.addrs, secret.Security).Stop(context.Background()), transport.ErrSecret)
+	_, err := NewClient("test", c.addrs, secret.Security).Stop(context.Background())
+	require.ErrorIs(t, err, transport.ErrSecret)
 
 	cluster := base
 	cluster.Cluster = "another"
-	err := c.runs(func(ctx context.Context) error { return RunWorker(ctx, plan, cluster) })
+	err = c.runs(func(ctx context.Context) error { return RunWorker(ctx, plan, cluster) })
 	require.ErrorIs(t, err, transport.ErrRefused)
 	require.ErrorContains(t, err, `it is "test", not "another"`)
 
@@ -63,13 +64,13 @@ func TestStrangersAreRefused(t *testing.T) {
 
 	err = c.runs(func(ctx context.Context) error { return RunWorker(ctx, otherPlan(t, 1), base) })
 	require.ErrorIs(t, err, ErrWrongJob)
-	require.ErrorContains(t, err, `the cluster has [job "drawn"] where this process has [job "other"]`)
+	require.ErrorContains(t, err, `the cluster has [job "drawn"] where this worker has [job "other"]`)
 
 	settings := base
 	settings.Settings = Settings{"--rate": "1000", "--output": "somewhere", "--window": ""}
 	err = c.runs(func(ctx context.Context) error { return RunWorker(ctx, plan, settings) })
 	require.ErrorIs(t, err, ErrWrongJob)
-	require.ErrorContains(t, err, "not given the same --output, --rate")
+	require.ErrorContains(t, err, "the coordinator at "+c.addrs[0]+" were not given the same --output, --rate")
 
 	require.ErrorContains(t, c.client.Drain(context.Background(), 99), "no such worker")
 
@@ -112,13 +113,13 @@ func TestDirectoriesOfOthersAreRefused(t *testing.T) {
 
 func TestWhereGraphsDiffer(t *testing.T) {
 	three, four := otherPlan(t, 3), otherPlan(t, 4)
-	require.Contains(t, otherGraph("it", three.Shape, four.Shape),
-		"it has [vertex 0, parallelism 3] where this process has [vertex 0, parallelism 4] (")
-	require.Contains(t, otherGraph("it", "a\nb\n", "a\n"), "it has [b] where this process has [nothing more] (")
+	require.Contains(t, otherGraph("it", three.Shape, "this", four.Shape), "it has [vertex 0 x3] where this has [vertex 0 x4] (")
+	require.Contains(t, otherGraph("it", "a\nb\n", "this", "a\n"), "it has [b] where this has [nothing more] (")
 }
 
 func TestWhichSettingsDiffer(t *testing.T) {
-	prints := func(s Settings) map[string]uint64 { return s.fingerprints() }
+	prints := func(s Settings) map[string]string { return s.fingerprints([]byte("a secret")) }
+	require.NotEqual(t, prints(Settings{"a": "1"}), Settings{"a": "1"}.fingerprints([]byte("another")))
 	mine := prints(Settings{"a": "1", "b": "2", "c": "", "d": "4"})
 	require.Empty(t, differing(mine, prints(Settings{"a": "1", "b": "2", "d": "4", "e": ""})))
 	require.Equal(t, []string{"a", "b", "e"}, differing(mine, prints(Settings{"b": "3", "d": "4", "e": "5"})))

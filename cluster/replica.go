@@ -83,7 +83,7 @@ func (r *replica) since(index uint64) ([]Entry, bool) {
 // install takes a state, unless it is that of another job, whose tasks and channels are not this one's.
 func (r *replica) install(s *ledgerState, feed []Entry) error {
 	if want := identityOf(r.job); s.Identity != want {
-		r.alien = fmt.Errorf("%w: %s", ErrWrongJob, otherGraph("its ledger", s.Shape, r.job.Plan.Shape))
+		r.alien = fmt.Errorf("%w: %s", ErrWrongJob, otherGraph("its ledger", s.Shape, "this process", r.job.Plan.Shape))
 		return r.alien
 	}
 	r.state, r.feed = *s, feed

@@ -153,7 +153,7 @@ func (n *coordinatorNode) stopped() func(time.Time) (reply, bool) {
 	told := false
 	return func(now time.Time) (reply, bool) {
 		if told {
-			return reply{}, len(n.sessions) == 0 || now.After(deadline)
+			return reply{Body: encode(n.leaves())}, len(n.sessions) == 0 || now.After(deadline)
 		}
 		deployed := n.rep.coord.decider.Task(0).Incarnation > 0
 		if _, ready := done(now); !ready && deployed && now.Before(deadline) {
@@ -167,8 +167,21 @@ func (n *coordinatorNode) stopped() func(time.Time) (reply, bool) {
 			s.out.finish()
 		}
 		told, deadline = true, now.Add(farewellTime)
-		return reply{}, len(n.sessions) == 0
+		return reply{Body: encode(n.leaves())}, len(n.sessions) == 0
 	}
+}
+
+// leaves is the state in which a stop leaves the job.
+func (n *coordinatorNode) leaves() *JobState {
+	left := JobStopping
+	switch f := n.rep.state.Finished; {
+	case f == nil:
+	case f.Err != "":
+		left = JobFailed
+	default:
+		left = JobFinished
+	}
+	return &left
 }
 
 func (n *coordinatorNode) cut(w determinant.WorkerID, answer func(reply)) {

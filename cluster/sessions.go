@@ -30,8 +30,13 @@ type session struct {
 	asked   time.Time            // when its admission was proposed last
 	metrics WorkerMetrics
 	tasks   map[determinant.TaskID]TaskMetrics
-	beaten  time.Time                     // when before was taken
-	before  map[determinant.TaskID]uint64 // records
+	before  map[determinant.TaskID]progress
+}
+
+// progress is how many records a task had taken at a time.
+type progress struct {
+	records uint64
+	at      time.Time
 }
 
 // handle decides about an incoming connection by its purpose. Any goroutine.
@@ -67,7 +72,7 @@ func (n *coordinatorNode) closed(err error) {
 
 // serveWorker reads what a worker says until its connection ends.
 func (n *coordinatorNode) serveWorker(c *transport.Conn) {
-	s := &session{conn: c, out: newOutbox(c), tasks: map[determinant.TaskID]TaskMetrics{}, before: map[determinant.TaskID]uint64{}}
+	s := &session{conn: c, out: newOutbox(c), tasks: map[determinant.TaskID]TaskMetrics{}, before: map[determinant.TaskID]progress{}}
 	n.serve.Go(s.out.run)
 	for {
 		_, body, err := c.Read()
@@ -129,13 +134,14 @@ func (n *coordinatorNode) register(s *session, r *register, confirmed bool) {
 	s.reg = *r
 	switch {
 	case r.Job != identityOf(n.job):
-		n.refuse(s, reasonOtherJob, otherGraph("the cluster", n.job.Plan.Shape, r.Shape))
+		n.refuse(s, reasonOtherJob, otherGraph("the cluster", n.job.Plan.Shape, "this worker", r.Shape))
 		return
 	case r.Build != n.opts.Build:
 		n.refuse(s, reasonOtherBuild, fmt.Sprintf("the coordinator is build %.12s, this worker %.12s", n.opts.Build, r.Build))
 		return
-	case r.Worker == 0 && len(n.unlike(r)) > 0: // whoever works on the job already goes on, whatever the next leader was given
-		n.refuse(s, reasonOtherJob, fmt.Sprintf("this worker and the coordinator were not given the same %s", strings.Join(n.unlike(r), ", ")))
+	case r.Worker == 0 && !r.Again && len(n.unlike(r)) > 0: // who has worked on the job goes on, whatever the next leader was given
+		n.refuse(s, reasonOtherJob, fmt.Sprintf("this worker and the coordinator at %s were not given the same %s",
+			n.opts.Coordinators[n.self], strings.Join(n.unlike(r), ", ")))
 		return
 	case n.refuseEnded(s):
 		return
@@ -176,7 +182,7 @@ func (n *coordinatorNode) register(s *session, r *register, confirmed bool) {
 
 // unlike lists the settings in which a worker differs from this coordinator.
 func (n *coordinatorNode) unlike(r *register) []string {
-	return differing(n.opts.Settings.fingerprints(), r.Settings)
+	return differing(n.opts.Settings.fingerprints(n.opts.Security.Secret), r.Settings)
 }
 
 // confirm makes sure that this coordinator leads before it takes a decision about a worker that knows more than it does. A
@@ -310,33 +316,26 @@ func (n *coordinatorNode) report(s *session, r *Report) {
 	n.rep.coord.Report(*r)
 }
 
-// beat takes in a heartbeat.
+// beat takes in a heartbeat. What a task replays was counted before, and is not what it does per second.
 func (n *coordinatorNode) beat(s *session, b *beat) {
 	s.metrics = b.Metrics
 	now := time.Now()
-	if s.beaten.IsZero() {
-		s.beaten = now
-	}
-	window := now.Sub(s.beaten)
 	for _, m := range b.Tasks {
-		old := s.tasks[m.Task]
-		m.PerSecond = old.PerSecond
-		if old.Incarnation != m.Incarnation || old.Replaying || m.Replaying {
-			s.before[m.Task] = m.Records // what is replayed was counted before
-		}
-		if window >= rateWindow {
-			m.PerSecond = float64(m.Records-min(m.Records, s.before[m.Task])) / window.Seconds()
+		old, before := s.tasks[m.Task], s.before[m.Task]
+		window := now.Sub(before.at)
+		switch {
+		case old.Incarnation != m.Incarnation || old.Replaying || m.Replaying:
+			s.before[m.Task] = progress{m.Records, now}
+		case window >= rateWindow:
+			m.PerSecond = float64(m.Records-min(m.Records, before.records)) / window.Seconds()
+			s.before[m.Task] = progress{m.Records, now}
+		default:
+			m.PerSecond = old.PerSecond
 		}
 		s.tasks[m.Task] = m
 		n.stats.measured(m)
 		if n.leading {
 			n.outside.note(n.opts.Logger, n.job, m)
-		}
-	}
-	if window >= rateWindow {
-		s.beaten = now
-		for t, m := range s.tasks { //lint:sorted each is copied by itself
-			s.before[t] = m.Records
 		}
 	}
 }

@@ -40,9 +40,11 @@ func TestProgressNeverGoesBack(t *testing.T) {
 func TestReplaysAreNoProgress(t *testing.T) {
 	n := newCoordinatorNode(diamondJob(t), CoordinatorNodeOptions{})
 	defer n.events.close()
-	s := &session{tasks: map[determinant.TaskID]TaskMetrics{}, before: map[determinant.TaskID]uint64{}}
+	s := &session{tasks: map[determinant.TaskID]TaskMetrics{}, before: map[determinant.TaskID]progress{}}
 	says := func(m TaskMetrics) float64 {
-		s.beaten = time.Now().Add(-time.Second)
+		if p, known := s.before[m.Task]; known {
+			s.before[m.Task] = progress{p.records, time.Now().Add(-time.Second)}
+		}
 		n.beat(s, &beat{Tasks: []TaskMetrics{m}})
 		return s.tasks[m.Task].PerSecond
 	}

@@ -28,6 +28,7 @@ type workerNode struct {
 	address string
 
 	metrics  *workerMetrics
+	letIn    bool                   // a former life was
 	instance atomic.Pointer[string] // of the present life, from before it registers
 	life     atomic.Pointer[life]
 }
@@ -147,6 +148,7 @@ func (n *workerNode) live(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	n.letIn = true
 	var running sync.WaitGroup
 	ctx, cancel := context.WithCancel(ctx)
 	running.Go(s.out.run)

@@ -176,7 +176,7 @@ func (p *Plan) shape(graphs []*vertexGraph) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "job %q\n", p.Name)
 	for _, g := range graphs {
-		fmt.Fprintf(&b, "vertex %d, parallelism %d\n", g.index, g.parallelism)
+		fmt.Fprintf(&b, "vertex %d x%d\n", g.index, g.parallelism)
 		for _, n := range g.nodes {
 			fmt.Fprintf(&b, "  %s%s %q\n", n.kind, n.detail, n.name)
 		}

@@ -17,7 +17,7 @@ const (
 // Vertices stand in topological order. It is the same in every process that builds the same job.
 type Plan struct {
 	Name     string
-	Shape    string // the graph in words, a line for each part: operators, their names and parallelism, partitions
+	Shape    string // the graph in words, a line for each part: operators, their names, how many tasks there are (x), partitions
 	Hash     uint64 // of Shape; a checkpoint belongs to one hash
 	Vertices []Vertex
 	Edges    []Edge

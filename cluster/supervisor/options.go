@@ -23,7 +23,7 @@ const (
 // Client asks a cluster. *cluster.Client is one.
 type Client interface {
 	Status(ctx context.Context) (cluster.Status, error)
-	Stop(ctx context.Context) error
+	Stop(ctx context.Context) (cluster.JobState, error)
 	CutLinks(ctx context.Context, w determinant.WorkerID) error
 }
 

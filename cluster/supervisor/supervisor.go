@@ -228,7 +228,7 @@ func (s *supervisor) interrupt(cause error) {
 	s.ask(func(ctx context.Context) func() {
 		ctx, cancel := context.WithTimeout(ctx, stopTimeout)
 		defer cancel()
-		err := s.client.Stop(ctx)
+		_, err := s.client.Stop(ctx)
 		return func() {
 			if err != nil {
 				s.opts.Logger.Warn("the cluster cannot be stopped with a checkpoint; it goes on from an earlier one", "error", err)

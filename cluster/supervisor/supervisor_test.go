@@ -107,11 +107,11 @@ func (f *far) Status(context.Context) (cluster.Status, error) {
 	return f.mu.status, nil
 }
 
-func (f *far) Stop(context.Context) error {
+func (f *far) Stop(context.Context) (cluster.JobState, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.mu.stops++
-	return f.mu.stopErr
+	return cluster.JobStopping, f.mu.stopErr
 }
 
 func (f *far) CutLinks(context.Context, determinant.WorkerID) error { return nil }

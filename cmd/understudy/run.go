@@ -9,6 +9,8 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -211,23 +213,44 @@ func (o *runOptions) options() *understudy.Options {
 	}
 }
 
-// settings are the flags of the job that all its processes must be given alike. Where files are counts, not how that is written.
+// settings are the flags of the job that all its processes must be given alike: what they say counts, not how that is written. A URL may have
+// parameters that are one process's own, such as the name of an ingest server or where a secret is.
 func (o *runOptions) settings() map[string]string {
 	e := &o.events
 	s := map[string]string{
-		"--source": o.ends.source, "--sink": o.ends.sink, "--rate": o.rateText, "--service": o.service, "--window": fmt.Sprint(o.window),
-		"--events": fmt.Sprint(e.events), "--endless": fmt.Sprint(e.endless), "--event-rate": fmt.Sprint(e.eventRate), "--group": fmt.Sprint(e.group),
-		"--pacing": e.pacing, "--final": fmt.Sprint(e.final), "--dead-letters": fmt.Sprint(o.deadLetters != ""),
+		"--source": shared(o.ends.source), "--sink": shared(o.ends.sink), "--service": o.service, "--window": fmt.Sprint(o.window),
+		"--rate": fmt.Sprint(o.rate, e.source.Rate), "--events": fmt.Sprint(e.events), "--endless": fmt.Sprint(e.endless),
+		"--event-rate": fmt.Sprint(e.eventRate), "--group": fmt.Sprint(e.group), "--pacing": e.pacing, "--final": fmt.Sprint(e.final),
+		"--dead-letters": fmt.Sprint(o.deadLetters != ""),
 	}
 	inputs := make([]string, len(o.inputs))
 	for i, in := range o.inputs {
 		inputs[i] = absolute(in)
 	}
+	slices.Sort(inputs)
 	s["--input"] = strings.Join(inputs, "\n")
 	if o.output != "" {
 		s["--output"] = absolute(o.output)
 	}
 	return s
+}
+
+// own finds the parameters of a URL that may differ from process to process.
+var own = regexp.MustCompile(`^(name|listen|dir|.*[-_](file|env|cert|ca|key)|ssl(cert|key|rootcert))$`)
+
+// shared is what a URL says that all processes must agree on.
+func shared(text string) string {
+	place := placeOf(text)
+	said := strings.TrimPrefix(text, place)
+	said = strings.NewReplacer("?", "", "#", "&").Replace(said)
+	var kept []string
+	for _, parameter := range strings.Split(said, "&") {
+		if name, _, _ := strings.Cut(parameter, "="); name != "" && !own.MatchString(name) {
+			kept = append(kept, parameter)
+		}
+	}
+	slices.Sort(kept)
+	return place + "?" + strings.Join(kept, "&")
 }
 
 // absolute is a path from the root; without a working directory, in which nothing will open it either, the path itself.

@@ -278,3 +278,28 @@ func TestHelp(t *testing.T) {
 		require.Contains(t, p.stdout.String(), want)
 	}
 }
+
+// Processes of a job are compared by what their flags say, and not by what is one process's own.
+func TestSettings(t *testing.T) {
+	of := func(o runOptions) map[string]string { return o.settings() }
+	wd, err := os.Getwd()
+	require.NoError(t, err)
+	require.Equal(t, of(runOptions{output: filepath.Join(wd, "out"), inputs: []string{"b", filepath.Join(wd, "a")}}),
+		of(runOptions{output: "out", inputs: []string{"a", "b"}}))
+	require.NotEqual(t, of(runOptions{output: "out"}), of(runOptions{output: "elsewhere"}))
+	require.NotEqual(t, of(runOptions{rate: 1 << 20}), of(runOptions{}))
+	for _, alike := range [][2]string{
+		{"http://a=h:1,b=h:2/?dir=/var/a&name=a", "http://a=h:1,b=h:2/?name=b&listen=0.0.0.0:1"},
+		{"postgres://me@host/db?table=t&key=id&password_file=x&sslrootcert=y", "postgres://me@host/db?key=id&table=t&password-file=z"},
+		{"https://host/hook?x=1#dir=a&token-env=T", "https://host/hook?x=1#token-file=f&dir=b"},
+	} {
+		require.Equal(t, shared(alike[0]), shared(alike[1]))
+	}
+	for _, other := range [][2]string{
+		{"postgres://me@host/db?table=t&key=id", "postgres://me@host/db?table=t&key=other"},
+		{"https://host/hook?x=1#dir=a", "https://host/hook?x=2#dir=a"},
+		{"nats://host/orders", "nats://host/counts"},
+	} {
+		require.NotEqual(t, shared(other[0]), shared(other[1]))
+	}
+}

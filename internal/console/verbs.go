@@ -162,17 +162,15 @@ func (a *asking) checkpoint() error {
 }
 
 func (a *asking) stop() error {
-	s, err := a.client.Status(a.ctx)
+	left, err := a.client.Stop(a.ctx)
 	if err != nil {
 		return err
 	}
-	if err := a.client.Stop(a.ctx); err != nil {
-		return err
+	answer := map[string]any{"stopped": true, "state": left}
+	if left == cluster.JobFinished {
+		return a.done(answer, "the cluster has stopped; the job has processed all its input\n")
 	}
-	if s.State == cluster.JobFinished {
-		return a.done(map[string]any{"stopped": true, "state": s.State}, "the cluster has stopped; the job had processed all its input\n")
-	}
-	return a.done(map[string]any{"stopped": true}, "the cluster has stopped; the job goes on when its processes are started again\n")
+	return a.done(answer, "the cluster has stopped; the job goes on when its processes are started again\n")
 }
 
 func (a *asking) drain() error {
