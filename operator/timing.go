@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math"
+	"slices"
 
 	"github.com/understudy-stream/understudy/timers"
 )
@@ -55,10 +56,11 @@ func (f *frozenTimers) Table() string { return f.id }
 
 // Entries implements Frozen.
 func (f *frozenTimers) Entries(yield func(key, value []byte, deleted bool) error) error {
-	timers.Sort(f.changes)
+	changes := slices.Clone(f.changes) // a later image may have them too, and be made at the same time
+	timers.Sort(changes)
 	var key, value []byte
-	for i := range f.changes {
-		c := &f.changes[i]
+	for i := range changes {
+		c := &changes[i]
 		key, value = appendTimer(key[:0], value[:0], &c.Timer)
 		if c.Removed {
 			value = value[:0]

@@ -189,9 +189,10 @@ func (q *Queue) Freeze() []Change {
 	return changes
 }
 
-// Sort brings changes in the order (time, key, tag), which is the same for the same changes, however they came.
+// Sort brings changes in the order (time, length of the key, key, tag), in which they are encoded, and which is the same for the same changes,
+// however they came.
 func Sort(changes []Change) {
 	slices.SortFunc(changes, func(a, b Change) int {
-		return cmp.Or(cmp.Compare(a.Time, b.Time), cmp.Compare(a.Key, b.Key), cmp.Compare(a.Tag, b.Tag))
+		return cmp.Or(cmp.Compare(a.Time, b.Time), cmp.Compare(len(a.Key), len(b.Key)), cmp.Compare(a.Key, b.Key), cmp.Compare(a.Tag, b.Tag))
 	})
 }

@@ -208,6 +208,22 @@ func TestHeldTimersCanBeDeleted(t *testing.T) {
 	}
 }
 
+// A timer of a checkpoint fires in its order even if timers of its time were held back before it came.
+func TestRestoredTimersAreNotHeldBack(t *testing.T) {
+	q := NewQueue()
+	q.Restore(Timer{Time: 1, Key: "first", Reg: 5})
+	bound := q.Mark()
+	q.Register(1, "second", "")
+	q.Pop(1, bound)
+	if timer, ok := q.Pop(1, bound); ok {
+		t.Fatalf("fired %+v", timer)
+	}
+	q.Restore(Timer{Time: 1, Key: "third", Reg: 2})
+	if timer, ok := q.Pop(1, bound); !ok || timer.Key != "third" {
+		t.Errorf("fired %+v %v", timer, ok)
+	}
+}
+
 func TestRestoringTwiceIsABug(t *testing.T) {
 	q := NewQueue()
 	q.Restore(Timer{Time: 1, Reg: 7})
@@ -230,16 +246,16 @@ func TestChurnTakesNoMemory(t *testing.T) {
 	}
 	q.Freeze()
 	churn := func() {
-		for i := range int64(100) {
+		for i := range int64(200) { // at times that others have, too, and at times that nobody has
 			q.Register(i, "k", "")
 		}
-		for i := range int64(100) {
+		for i := range int64(200) {
 			q.Delete(i, "k", "")
 		}
 	}
 	churn()
 	if n := testing.AllocsPerRun(1000, churn); n > 0.1 {
-		t.Errorf("%v allocations for 100 timers that come and go", n)
+		t.Errorf("%v allocations for 200 timers that come and go", n)
 	}
 	if changes := q.Freeze(); len(changes) != 0 {
 		t.Errorf("froze %v", changes)
