@@ -228,18 +228,20 @@ func OpenClient(stateDir string) (*Client, error) {
 
 func (o *Options) coordinator(n cluster.NodeOptions) cluster.CoordinatorNodeOptions {
 	return cluster.CoordinatorNodeOptions{
-		NodeOptions: o.timeouts(n), Mode: o.Mode, Depth: o.depth(), Auto: o.AutoDepth, Standbys: o.Standbys,
+		NodeOptions: o.node(n), Mode: o.Mode, Depth: o.depth(), Auto: o.AutoDepth, Standbys: o.Standbys,
 		CheckpointInterval: o.CheckpointInterval, PoisonTries: o.PoisonTries, SetAside: o.DeadLetter != nil,
 	}
 }
 
 func (o *Options) worker(n cluster.NodeOptions) cluster.WorkerNodeOptions {
 	return cluster.WorkerNodeOptions{
-		NodeOptions: o.timeouts(n), InflightMemory: o.InflightMemory, InflightDisk: o.InflightDisk, StandbyMemory: o.StandbyMemory, DeadLetter: o.DeadLetter,
+		NodeOptions: o.node(n), InflightMemory: o.InflightMemory, InflightDisk: o.InflightDisk, StandbyMemory: o.StandbyMemory, DeadLetter: o.DeadLetter,
 	}
 }
 
-func (o *Options) timeouts(n cluster.NodeOptions) cluster.NodeOptions {
+// node adds what all processes have to n.
+func (o *Options) node(n cluster.NodeOptions) cluster.NodeOptions {
+	n.Settings = o.Settings
 	if n.HeartbeatTimeout = o.HeartbeatTimeout; n.HeartbeatTimeout > 0 {
 		n.Heartbeat = min(cluster.DefaultHeartbeat, n.HeartbeatTimeout/4)
 	}

@@ -76,6 +76,9 @@ type Options struct {
 	Logger      *slog.Logger   // default: nothing is logged
 	Progress    func(Progress) // called a few times per second
 	Chaos       *Chaos
+	// Settings are what must be alike in all processes of a job beside the program and this job's graph, by name, such as a flag for where its
+	// output goes. A worker that was given others than the coordinator is refused by the name of what differs; no value leaves its process.
+	Settings map[string]string
 	// HeartbeatTimeout is how long a worker process may be silent before it is declared dead. Default 2 s. A process whose
 	// connection is closed is noticed at once.
 	HeartbeatTimeout time.Duration

@@ -288,6 +288,22 @@ func TestNoWorkerSubscribesToASink(t *testing.T) {
 	}
 }
 
+// Until it is committed that a failed job goes on, nobody is refused for its failure.
+func TestNobodyIsRefusedWhileAJobIsTakenUp(t *testing.T) {
+	c := newCell(t, 3, 0, 10)
+	n, s := minority(c), c.session()
+	n.events.call(func() {
+		n.rep.state.Finished = &Finish{Err: "failed"}
+		n.resuming = true
+		require.False(t, n.refuseEnded(s))
+		require.NoError(t, n.rep.apply(encode(&command{Resume: true})))
+		require.False(t, n.resuming)
+		n.rep.state.Finished = &Finish{Err: "failed again"}
+		require.True(t, n.refuseEnded(s))
+	})
+	require.Equal(t, "failed again", s.answers(t)[0].Refused.Text)
+}
+
 // A job whose end was committed while another coordinator led is not taken up again by the next leader: nobody has started it anew.
 func TestWhoFollowsResumesNothing(t *testing.T) {
 	c := newCell(t, 3, 0, 10)

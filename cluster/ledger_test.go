@@ -257,7 +257,7 @@ func TestTheDirectoryOfAnotherJobIsAnError(t *testing.T) {
 	other := diamondJobOf(t)
 	_, err := openLedger(context.Background(), fs, "dir", other, determinant.ExactlyOnce, determinant.Full)
 	require.ErrorIs(t, err, ErrWrongJob)
-	require.ErrorContains(t, err, "numbers-")
+	require.ErrorContains(t, err, `dir has [job "numbers"] where this process has [job "other"]`)
 	require.Equal(t, before, fileOf(t, fs))
 
 	wider := *job.Plan // the same name with another shape

@@ -39,6 +39,7 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 // ledgerState is all that the ledger says.
 type ledgerState struct {
 	Identity string // of the job's graph
+	Shape    string // the graph in words
 	Run      string // drawn when the job began: two runs of one program are two jobs to everyone outside
 	View     View
 	Recovery standby.State
@@ -109,7 +110,7 @@ func openLedger(ctx context.Context, fs checkpoint.FS, dir string, job *Job, mod
 	if l.lock, err = checkpoint.LockDir(fs, dir, lockName, ErrInUse); err != nil {
 		return nil, err
 	}
-	read, err := l.read(job, identityOf(job))
+	read, err := l.read(job)
 	switch {
 	case err != nil || read:
 	case fresh:
@@ -141,7 +142,7 @@ func listSplits(ctx context.Context, job *Job) ([][]string, error) {
 }
 
 // read reads the ledger file and applies its entries; false if there is none.
-func (l *localLedger) read(job *Job, identity string) (bool, error) {
+func (l *localLedger) read(job *Job) (bool, error) {
 	f, err := l.fs.Open(l.fs.PathJoin(l.dir, ledgerName))
 	if errors.Is(err, os.ErrNotExist) {
 		return false, nil
@@ -160,9 +161,8 @@ func (l *localLedger) read(job *Job, identity string) (bool, error) {
 	if err := msgpack.Unmarshal(first, &l.state); err != nil {
 		return false, fmt.Errorf("%w: state: %w", ErrLedgerCorrupt, err)
 	}
-	if l.state.Identity != identity {
-		return false, fmt.Errorf("%w: %s holds %s, this job is %s (a job's graph, names and parallelism must stay the same)",
-			ErrWrongJob, l.dir, l.state.Identity, identity)
+	if l.state.Identity != identityOf(job) {
+		return false, fmt.Errorf("%w: %s", ErrWrongJob, otherGraph(l.dir, l.state.Shape, job.Plan.Shape))
 	}
 	return true, l.replay(job, rest)
 }

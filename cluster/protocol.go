@@ -41,6 +41,8 @@ type register struct {
 	Process  int
 	Build    string
 	Job      string // identity of the job's graph
+	Shape    string // the graph in words
+	Settings map[string]uint64
 }
 
 // joined says that the worker has built itself on the view that it was given, and what its directory holds.

@@ -61,7 +61,15 @@ func TestStrangersAreRefused(t *testing.T) {
 	build.Build = "another"
 	require.ErrorIs(t, c.runs(func(ctx context.Context) error { return RunWorker(ctx, plan, build) }), ErrOtherBuild)
 
-	require.ErrorIs(t, c.runs(func(ctx context.Context) error { return RunWorker(ctx, otherPlan(t, 1), base) }), ErrWrongJob)
+	err = c.runs(func(ctx context.Context) error { return RunWorker(ctx, otherPlan(t, 1), base) })
+	require.ErrorIs(t, err, ErrWrongJob)
+	require.ErrorContains(t, err, `the cluster has [job "drawn"] where this process has [job "other"]`)
+
+	settings := base
+	settings.Settings = Settings{"--rate": "1000", "--output": "somewhere", "--window": ""}
+	err = c.runs(func(ctx context.Context) error { return RunWorker(ctx, plan, settings) })
+	require.ErrorIs(t, err, ErrWrongJob)
+	require.ErrorContains(t, err, "not given the same --output, --rate")
 
 	require.ErrorContains(t, c.client.Drain(context.Background(), 99), "no such worker")
 
@@ -100,6 +108,21 @@ func TestDirectoriesOfOthersAreRefused(t *testing.T) {
 	c.valve.open(c.valve.n)
 	c.finished()
 	requireExact(t, c.out, 200)
+}
+
+func TestWhereGraphsDiffer(t *testing.T) {
+	three, four := otherPlan(t, 3), otherPlan(t, 4)
+	require.Contains(t, otherGraph("it", three.Shape, four.Shape),
+		"it has [vertex 0, parallelism 3] where this process has [vertex 0, parallelism 4] (")
+	require.Contains(t, otherGraph("it", "a\nb\n", "a\n"), "it has [b] where this process has [nothing more] (")
+}
+
+func TestWhichSettingsDiffer(t *testing.T) {
+	prints := func(s Settings) map[string]uint64 { return s.fingerprints() }
+	mine := prints(Settings{"a": "1", "b": "2", "c": "", "d": "4"})
+	require.Empty(t, differing(mine, prints(Settings{"a": "1", "b": "2", "d": "4", "e": ""})))
+	require.Equal(t, []string{"a", "b", "e"}, differing(mine, prints(Settings{"b": "3", "d": "4", "e": "5"})))
+	require.Empty(t, differing(nil, prints(nil)))
 }
 
 // A replica does nothing with the ledger of another job, which may have more tasks or fewer, and above all it makes no snapshot of it.

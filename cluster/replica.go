@@ -83,8 +83,7 @@ func (r *replica) since(index uint64) ([]Entry, bool) {
 // install takes a state, unless it is that of another job, whose tasks and channels are not this one's.
 func (r *replica) install(s *ledgerState, feed []Entry) error {
 	if want := identityOf(r.job); s.Identity != want {
-		r.alien = fmt.Errorf("%w: it holds %s, this job is %s (a job's graph, names and parallelism must stay the same)",
-			ErrWrongJob, s.Identity, want)
+		r.alien = fmt.Errorf("%w: %s", ErrWrongJob, otherGraph("its ledger", s.Shape, r.job.Plan.Shape))
 		return r.alien
 	}
 	r.state, r.feed = *s, feed
@@ -146,7 +145,7 @@ func (r *replica) restore(body []byte) error {
 // newLedgerState is the state in which a job begins.
 func newLedgerState(job *Job, run string, splits [][]string, mode determinant.Mode, depth determinant.Depth) ledgerState {
 	return ledgerState{
-		Identity: identityOf(job), Run: run, View: NewView(job, splits, mode, depth),
+		Identity: identityOf(job), Shape: job.Plan.Shape, Run: run, View: NewView(job, splits, mode, depth),
 		Recovery: standby.State{Mode: mode, Depth: depth}, Points: checkpoint.NewState(len(job.Tasks), mode, depth),
 	}
 }

@@ -3,6 +3,7 @@ package cluster
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -128,10 +129,13 @@ func (n *coordinatorNode) register(s *session, r *register, confirmed bool) {
 	s.reg = *r
 	switch {
 	case r.Job != identityOf(n.job):
-		n.refuse(s, reasonOtherJob, fmt.Sprintf("the cluster runs job %s, this worker has %s", identityOf(n.job), r.Job))
+		n.refuse(s, reasonOtherJob, otherGraph("the cluster", n.job.Plan.Shape, r.Shape))
 		return
 	case r.Build != n.opts.Build:
 		n.refuse(s, reasonOtherBuild, fmt.Sprintf("the coordinator is build %.12s, this worker %.12s", n.opts.Build, r.Build))
+		return
+	case r.Worker == 0 && len(n.unlike(r)) > 0: // whoever works on the job already goes on, whatever the next leader was given
+		n.refuse(s, reasonOtherJob, fmt.Sprintf("this worker and the coordinator were not given the same %s", strings.Join(n.unlike(r), ", ")))
 		return
 	case n.refuseEnded(s):
 		return
@@ -168,6 +172,11 @@ func (n *coordinatorNode) register(s *session, r *register, confirmed bool) {
 			s.send(encode(&down{Entry: &missed[i]}))
 		}
 	}
+}
+
+// unlike lists the settings in which a worker differs from this coordinator.
+func (n *coordinatorNode) unlike(r *register) []string {
+	return differing(n.opts.Settings.fingerprints(), r.Settings)
 }
 
 // confirm makes sure that this coordinator leads before it takes a decision about a worker that knows more than it does. A
@@ -214,10 +223,10 @@ func (n *coordinatorNode) proposeAdmission(s *session) {
 
 // refuseEnded tells a worker that the job is over, if it is. Whoever knows that may say so: the end is committed, and those who
 // lead may change, on a busy machine more often than a worker asks, until the last coordinator is gone. Only the end of a
-// job that failed before this process started is for the leader to judge: it takes it back.
+// job that failed before this process started is for the leader to judge: it takes it back, and until that is committed nothing is refused.
 func (n *coordinatorNode) refuseEnded(s *session) bool {
 	switch f := n.rep.state.Finished; {
-	case f == nil || !n.leading && f.Err != "" && !n.settled:
+	case f == nil || f.Err != "" && (n.resuming || !n.leading && !n.settled):
 		return false
 	case f.Err != "":
 		n.refuse(s, reasonFailed, f.Err)
@@ -312,7 +321,10 @@ func (n *coordinatorNode) beat(s *session, b *beat) {
 	for _, m := range b.Tasks {
 		old := s.tasks[m.Task]
 		m.PerSecond = old.PerSecond
-		if window >= rateWindow && old.Incarnation == m.Incarnation {
+		if old.Incarnation != m.Incarnation || old.Replaying || m.Replaying {
+			s.before[m.Task] = m.Records // what is replayed was counted before
+		}
+		if window >= rateWindow {
 			m.PerSecond = float64(m.Records-min(m.Records, s.before[m.Task])) / window.Seconds()
 		}
 		s.tasks[m.Task] = m

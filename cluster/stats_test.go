@@ -36,6 +36,24 @@ func TestProgressNeverGoesBack(t *testing.T) {
 	}
 }
 
+// What a task replays was counted by its former life, and is no part of what it does per second.
+func TestReplaysAreNoProgress(t *testing.T) {
+	n := newCoordinatorNode(diamondJob(t), CoordinatorNodeOptions{})
+	defer n.events.close()
+	s := &session{tasks: map[determinant.TaskID]TaskMetrics{}, before: map[determinant.TaskID]uint64{}}
+	says := func(m TaskMetrics) float64 {
+		s.beaten = time.Now().Add(-time.Second)
+		n.beat(s, &beat{Tasks: []TaskMetrics{m}})
+		return s.tasks[m.Task].PerSecond
+	}
+	require.Zero(t, says(TaskMetrics{Incarnation: 1, Records: 5000}), "it may have replayed before it was first heard of")
+	require.InDelta(t, 100, says(TaskMetrics{Incarnation: 1, Records: 5100}), 5)
+	require.Zero(t, says(TaskMetrics{Incarnation: 2, Records: 9000, Replaying: true}))
+	require.Zero(t, says(TaskMetrics{Incarnation: 2, Records: 10000, Replaying: true}))
+	require.Zero(t, says(TaskMetrics{Incarnation: 2, Records: 11000}), "some of it was replayed")
+	require.InDelta(t, 200, says(TaskMetrics{Incarnation: 2, Records: 11200}), 10)
+}
+
 // A job whose end is committed still runs as long as its workers say how much they did, whether a tick has noted the end or not.
 func TestTheEndWaitsForTheLastWords(t *testing.T) {
 	n := newCoordinatorNode(diamondJob(t), CoordinatorNodeOptions{})

@@ -24,7 +24,7 @@ type Chain interface {
 	Idle(idle bool) error
 	// NextTimer is the time of the earliest processing-time timer.
 	NextTimer() (t int64, ok bool)
-	// ProcessingTime fires every processing-time timer due at or before now, operator by operator, each in (time, key,
+	// ProcessingTime fires every processing-time timer due at or before now, operator by operator, each in (time,
 	// registration) order. A timer registered meanwhile waits for a later call.
 	ProcessingTime(now int64) error
 	// AsyncDone hands the k-th outstanding external call its result. The call is no longer outstanding afterwards.

@@ -54,7 +54,8 @@ func (j *Job) Plan(parallelism int) (*Plan, error) {
 	for _, g := range graphs {
 		p.Vertices = append(p.Vertices, g.vertex())
 	}
-	p.Hash = p.shape(graphs)
+	p.Shape = p.shape(graphs)
+	p.Hash = xxhash.Sum64String(p.Shape)
 	return p, nil
 }
 
@@ -170,12 +171,12 @@ func (g *vertexGraph) sinkOf(n *node, v *Vertex) {
 	}
 }
 
-// shape hashes what a checkpoint depends on: operators and their kinds, parallelism, edges and partitions.
-func (p *Plan) shape(graphs []*vertexGraph) uint64 {
+// shape lists what a checkpoint depends on: operators and their kinds, parallelism, edges and partitions.
+func (p *Plan) shape(graphs []*vertexGraph) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "job %q\n", p.Name)
 	for _, g := range graphs {
-		fmt.Fprintf(&b, "vertex %d x%d\n", g.index, g.parallelism)
+		fmt.Fprintf(&b, "vertex %d, parallelism %d\n", g.index, g.parallelism)
 		for _, n := range g.nodes {
 			fmt.Fprintf(&b, "  %s%s %q\n", n.kind, n.detail, n.name)
 		}
@@ -183,7 +184,7 @@ func (p *Plan) shape(graphs []*vertexGraph) uint64 {
 	for _, e := range p.Edges {
 		fmt.Fprintf(&b, "edge %d to %d input %d %s\n", e.From, e.To, e.Input, e.Partition)
 	}
-	return xxhash.Sum64String(b.String())
+	return b.String()
 }
 
 // String gives the partition's name.

@@ -17,7 +17,8 @@ const (
 // Vertices stand in topological order. It is the same in every process that builds the same job.
 type Plan struct {
 	Name     string
-	Hash     uint64 // of the graph's shape, names, parallelism and partitions; a checkpoint belongs to one hash
+	Shape    string // the graph in words, a line for each part: operators, their names and parallelism, partitions
+	Hash     uint64 // of Shape; a checkpoint belongs to one hash
 	Vertices []Vertex
 	Edges    []Edge
 }

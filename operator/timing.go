@@ -9,7 +9,7 @@ import (
 )
 
 // timerTable is a queue of timers as a Table. A key is time, encoded key and tag; a value is the registration number, which
-// orders timers of the same time and key.
+// orders timers of the same time.
 type timerTable struct {
 	id    string
 	queue *timers.Queue
@@ -55,6 +55,7 @@ func (f *frozenTimers) Table() string { return f.id }
 
 // Entries implements Frozen.
 func (f *frozenTimers) Entries(yield func(key, value []byte, deleted bool) error) error {
+	timers.Sort(f.changes)
 	var key, value []byte
 	for i := range f.changes {
 		c := &f.changes[i]

@@ -86,11 +86,11 @@ func TestConflictingTail(t *testing.T) {
 func TestHeartbeatsQueue(t *testing.T) {
 	n := newNetwork(&Options{Cluster: "test", ID: "a", Peers: []Peer{{ID: "a"}, {ID: "b"}}}, newFault())
 	tr := &transport{raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
-		Stream: n, MaxPool: 1, Timeout: time.Second, Logger: newLogger(slog.New(slog.DiscardHandler))})}
+		Stream: n, MaxPool: 1, Timeout: time.Second, Logger: newLogger(slog.New(slog.DiscardHandler), false)})}
 	tr.SetHeartbeatHandler(func(raft.RPC) { t.Error("a heartbeat came beside the main goroutine") })
 	far := newNetwork(&Options{Cluster: "test", ID: "b", Peers: n.peers}, newFault())
 	other := &transport{raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
-		Stream: far, MaxPool: 1, Timeout: time.Second, Logger: newLogger(slog.New(slog.DiscardHandler))})}
+		Stream: far, MaxPool: 1, Timeout: time.Second, Logger: newLogger(slog.New(slog.DiscardHandler), false)})}
 	far.dial = func(context.Context, Peer) (net.Conn, error) {
 		near, end := net.Pipe()
 		go func() { _ = n.serve(end) }()
@@ -160,7 +160,7 @@ func TestLogger(t *testing.T) {
 				return slog.Attr{}
 			}
 			return a
-		}})))
+		}})), false)
 	log.Trace("t")
 	log.Debug("d")
 	log.Info("i", "number", 1, "format", hclog.Fmt("%d/%d", 1, 2))
@@ -177,7 +177,7 @@ level=INFO msg=line
 	require.True(t, log.IsInfo() && log.IsWarn() && log.IsError())
 	require.False(t, log.IsTrace() || log.IsDebug())
 	require.Equal(t, hclog.Info, log.GetLevel())
-	require.Equal(t, hclog.Off, newLogger(slog.New(slog.DiscardHandler)).GetLevel())
+	require.Equal(t, hclog.Off, newLogger(slog.New(slog.DiscardHandler), false).GetLevel())
 	require.Equal(t, "x.y", log.Named("x").Named("y").Name())
 	require.Equal(t, []any{"a", 1, "b", 2}, log.With("a", 1).With("b", 2).ImpliedArgs())
 }
@@ -206,11 +206,14 @@ func TestRepeatsAreLeftOut(t *testing.T) {
 	require.LessOrEqual(t, len(r.mu.shown), maxRepeats)
 
 	var out strings.Builder
-	log := newLogger(slog.New(slog.NewTextHandler(&out, nil)))
+	log := newLogger(slog.New(slog.NewTextHandler(&out, nil)), false)
 	for range 10 {
 		log.Named("x").With("y", 1).Error("no vote")
 		log.Info("progress")
 	}
 	require.Equal(t, 1, strings.Count(out.String(), "no vote"))
+	log.Warn(missedHeartbeat)
+	newLogger(slog.New(slog.NewTextHandler(&out, nil)), true).Named("x").With("y", 1).Warn(missedHeartbeat)
+	require.Equal(t, 1, strings.Count(out.String(), missedHeartbeat), "a node alone has no leader to miss")
 	require.Equal(t, 10, strings.Count(out.String(), "progress"))
 }

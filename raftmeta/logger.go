@@ -21,9 +21,15 @@ type logger struct {
 	name    string
 	implied []any
 	repeats *repeats // shared by all that were made from one
+	alone   bool     // the node has no peers
 }
 
-func newLogger(to *slog.Logger) hclog.Logger { return &logger{to: to, repeats: &repeats{}} }
+func newLogger(to *slog.Logger, alone bool) hclog.Logger {
+	return &logger{to: to, repeats: &repeats{}, alone: alone}
+}
+
+// missedHeartbeat is how the library warns of a silent leader. A node alone begins each time by missing one, and leads.
+const missedHeartbeat = "heartbeat timeout reached, starting election"
 
 func levelOf(l hclog.Level) slog.Level {
 	switch l {
@@ -44,6 +50,9 @@ func (l *logger) Log(level hclog.Level, msg string, args ...any) {
 		return
 	}
 	args = readable(args)
+	if l.alone && msg == missedHeartbeat {
+		level = hclog.Debug
+	}
 	if level >= hclog.Warn {
 		show, leftOut := l.repeats.first(msg, args, time.Now())
 		if !show {
@@ -95,7 +104,7 @@ func (l *logger) ImpliedArgs() []any { return l.implied }
 
 func (l *logger) With(args ...any) hclog.Logger {
 	args = readable(args)
-	return &logger{to: l.to.With(args...), name: l.name, repeats: l.repeats, implied: append(l.implied[:len(l.implied):len(l.implied)], args...)}
+	return &logger{to: l.to.With(args...), name: l.name, repeats: l.repeats, alone: l.alone, implied: append(l.implied[:len(l.implied):len(l.implied)], args...)}
 }
 
 func (l *logger) Name() string { return l.name }
@@ -108,7 +117,7 @@ func (l *logger) Named(name string) hclog.Logger {
 }
 
 func (l *logger) ResetNamed(name string) hclog.Logger {
-	return &logger{to: l.to, name: name, repeats: l.repeats, implied: l.implied}
+	return &logger{to: l.to, name: name, repeats: l.repeats, alone: l.alone, implied: l.implied}
 }
 
 // SetLevel does nothing: the slog.Logger decides.

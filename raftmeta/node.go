@@ -73,7 +73,7 @@ func Open(o Options, m Machine) (*Node, error) {
 	n.close = sync.OnceValue(n.store.close)
 	n.applier = &applier{machine: m, fault: n.fault}
 	n.network = newNetwork(&o, n.fault)
-	logs := newLogger(o.Logger)
+	logs := newLogger(o.Logger, len(o.Peers) == 1)
 	n.transport = &transport{raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
 		Stream: n.network, MaxPool: maxConns, Timeout: rpcTimeout, Logger: logs,
 	})}
@@ -90,7 +90,7 @@ func Open(o Options, m Machine) (*Node, error) {
 func (n *Node) config() *raft.Config {
 	c := raft.DefaultConfig()
 	c.LocalID = raft.ServerID(n.options.ID)
-	c.Logger = newLogger(n.options.Logger)
+	c.Logger = newLogger(n.options.Logger, len(n.options.Peers) == 1)
 	c.HeartbeatTimeout = n.options.Heartbeat
 	c.ElectionTimeout = n.options.Election
 	c.LeaderLeaseTimeout = n.options.Lease

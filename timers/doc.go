@@ -6,7 +6,7 @@
 // so that a replayed task fires the same timers in the same order.
 //
 // Invariants:
-//   - Timers fire in the order (time, key, registration), whatever the order in which they were set or restored.
+//   - Timers fire in the order (time, registration), in whatever order they were restored.
 //   - A timer is kept once for each (time, key, tag).
 //   - A timer registered during a firing does not fire within it (Pop's bound), even if it is due.
 //   - Memory is bounded by the most timers that were ever set at once, plus those of the last Freeze that are gone since:

@@ -22,8 +22,8 @@ func ExampleQueue() {
 	}
 	fmt.Println(q.Next())
 	// Output:
-	// 1000 ann
 	// 1000 bob
+	// 1000 ann
 	// 1500 true
 }
 
@@ -34,7 +34,9 @@ func ExampleQueue_Freeze() {
 	q.Register(2000, "cid", "")
 	q.Delete(2000, "cid", "")
 	q.Delete(1000, "ann", "")
-	for _, c := range q.Freeze() {
+	changes := q.Freeze()
+	timers.Sort(changes)
+	for _, c := range changes {
 		fmt.Println(c.Time, c.Key, c.Reg, c.Removed)
 	}
 	// Output:

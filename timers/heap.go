@@ -1,37 +1,24 @@
 package timers
 
-import "strings"
-
-// heap is a binary heap of slots in firing order, in which each entry knows its position, so that any of them can be
-// removed.
+// heap is a binary heap of bunches by their times, in which each bunch knows its position, so that any of them can be removed. No two
+// bunches in a heap have the same time.
 type heap struct{ order []int32 }
 
-// less is the firing order. Registration numbers are unique, so it is total.
-func less(a, b *entry) bool {
-	if a.Time != b.Time {
-		return a.Time < b.Time
-	}
-	if c := strings.Compare(a.Key, b.Key); c != 0 {
-		return c < 0
-	}
-	return a.Reg < b.Reg
-}
-
-func (h *heap) min() (slot int32, ok bool) {
+func (h *heap) min() (bunch int32, ok bool) {
 	if len(h.order) == 0 {
 		return 0, false
 	}
 	return h.order[0], true
 }
 
-func (h *heap) push(slots []entry, slot int32) {
-	h.order = append(h.order, slot)
-	slots[slot].heap = h
-	h.up(slots, len(h.order)-1)
+func (h *heap) push(bunches []bunch, b int32) {
+	h.order = append(h.order, b)
+	bunches[b].heap = h
+	h.up(bunches, len(h.order)-1)
 }
 
-// remove takes out the entry at position pos.
-func (h *heap) remove(slots []entry, pos int32) {
+// remove takes out the bunch at position pos.
+func (h *heap) remove(bunches []bunch, pos int32) {
 	last := len(h.order) - 1
 	moved := h.order[last]
 	h.order = h.order[:last]
@@ -39,47 +26,47 @@ func (h *heap) remove(slots []entry, pos int32) {
 		return
 	}
 	h.order[pos] = moved
-	if h.down(slots, int(pos)) == int(pos) {
-		h.up(slots, int(pos))
+	if h.down(bunches, int(pos)) == int(pos) {
+		h.up(bunches, int(pos))
 	}
 }
 
-// up moves the entry at position i towards the front until it is in order.
-func (h *heap) up(slots []entry, i int) {
-	slot := h.order[i]
+// up moves the bunch at position i towards the front until it is in order.
+func (h *heap) up(bunches []bunch, i int) {
+	b := h.order[i]
 	for i > 0 {
 		parent := (i - 1) / 2
-		if !less(&slots[slot], &slots[h.order[parent]]) {
+		if bunches[b].time >= bunches[h.order[parent]].time {
 			break
 		}
-		h.put(slots, i, h.order[parent])
+		h.put(bunches, i, h.order[parent])
 		i = parent
 	}
-	h.put(slots, i, slot)
+	h.put(bunches, i, b)
 }
 
-// down moves the entry at position i towards the back until it is in order and returns where it came to rest.
-func (h *heap) down(slots []entry, i int) int {
-	slot := h.order[i]
+// down moves the bunch at position i towards the back until it is in order and returns where it came to rest.
+func (h *heap) down(bunches []bunch, i int) int {
+	b := h.order[i]
 	for {
 		child := 2*i + 1
 		if child >= len(h.order) {
 			break
 		}
-		if right := child + 1; right < len(h.order) && less(&slots[h.order[right]], &slots[h.order[child]]) {
+		if right := child + 1; right < len(h.order) && bunches[h.order[right]].time < bunches[h.order[child]].time {
 			child = right
 		}
-		if !less(&slots[h.order[child]], &slots[slot]) {
+		if bunches[h.order[child]].time >= bunches[b].time {
 			break
 		}
-		h.put(slots, i, h.order[child])
+		h.put(bunches, i, h.order[child])
 		i = child
 	}
-	h.put(slots, i, slot)
+	h.put(bunches, i, b)
 	return i
 }
 
-func (h *heap) put(slots []entry, i int, slot int32) {
-	h.order[i] = slot
-	slots[slot].pos = int32(i)
+func (h *heap) put(bunches []bunch, i int, b int32) {
+	h.order[i] = b
+	bunches[b].pos = int32(i)
 }

@@ -31,8 +31,8 @@ func (t *Timer) identity() identity { return identity{t.Time, t.Key, t.Tag} }
 // entry is a timer in its slot.
 type entry struct {
 	Timer
-	heap *heap // the one it is in
-	pos  int32 // its position there
+	bunch         int32 // the one it is in
+	ahead, behind int32 // its neighbours there
 	// Invariant: fresh >= 0 exactly if the last Freeze did not have this timer; then it is the position in Queue.fresh.
 	fresh int32
 }
@@ -43,7 +43,11 @@ type Queue struct {
 	free  []int32
 	index map[identity]int32 // slot of each timer that is set
 
-	// Invariant: each timer that is set is in exactly one of the two heaps; those in held have Reg >= before.
+	at      map[int64]int32 // bunch of each time that has one
+	bunches []bunch
+	spare   []int32
+
+	// Invariant: each bunch is in exactly one of the two heaps; the timers of those in held have Reg >= before.
 	ready  heap
 	held   heap
 	before uint64 // the bound of the Pops since held was empty
@@ -55,7 +59,7 @@ type Queue struct {
 
 // NewQueue returns an empty queue.
 func NewQueue() *Queue {
-	return &Queue{index: make(map[identity]int32)}
+	return &Queue{index: make(map[identity]int32), at: make(map[int64]int32)}
 }
 
 // Register sets a timer. It returns false, changing nothing, if the same (t, key, tag) is set already.
@@ -77,22 +81,17 @@ func (q *Queue) Restore(t Timer) {
 	if _, ok := q.index[t.identity()]; ok {
 		panic(fmt.Sprintf("timers: assertion: restored twice: %+v", t))
 	}
+	q.release()
 	slot := q.insert(t)
 	q.slots[slot].fresh = -1
 	q.next = max(q.next, t.Reg+1)
 }
 
 func (q *Queue) insert(t Timer) int32 {
-	var slot int32
-	if n := len(q.free); n > 0 {
-		slot, q.free = q.free[n-1], q.free[:n-1]
-	} else {
-		slot = int32(len(q.slots))
-		q.slots = append(q.slots, entry{})
-	}
+	slot := take(&q.slots, &q.free)
 	q.slots[slot].Timer = t
 	q.index[t.identity()] = slot
-	q.ready.push(q.slots, slot)
+	q.join(slot)
 	return slot
 }
 
@@ -109,7 +108,7 @@ func (q *Queue) Delete(t int64, key, tag string) bool {
 func (q *Queue) remove(slot int32) Timer {
 	e := &q.slots[slot]
 	t := e.Timer
-	e.heap.remove(q.slots, e.pos)
+	q.leave(slot)
 	delete(q.index, t.identity())
 	if e.fresh < 0 {
 		q.removed = append(q.removed, t)
@@ -127,16 +126,16 @@ func (q *Queue) remove(slot int32) Timer {
 
 // Next returns the time of the first timer in firing order, whenever it was registered.
 func (q *Queue) Next() (t int64, ok bool) {
-	if slot, some := q.ready.min(); some {
-		t, ok = q.slots[slot].Time, true
+	if b, some := q.ready.min(); some {
+		t, ok = q.bunches[b].time, true
 	}
-	if slot, some := q.held.min(); some && (!ok || q.slots[slot].Time < t) {
-		t, ok = q.slots[slot].Time, true
+	if b, some := q.held.min(); some && (!ok || q.bunches[b].time < t) {
+		t, ok = q.bunches[b].time, true
 	}
 	return t, ok
 }
 
-// Pop removes and returns the first timer, in the order (time, key, registration), that is due at until and whose
+// Pop removes and returns the first timer, in the order (time, registration), that is due at until and whose
 // registration number is below the bound. With the bound that Mark gave when a firing began, timers registered during the
 // firing wait for a later one.
 func (q *Queue) Pop(until int64, before uint64) (Timer, bool) {
@@ -145,22 +144,22 @@ func (q *Queue) Pop(until int64, before uint64) (Timer, bool) {
 		q.before = before
 	}
 	for {
-		slot, ok := q.ready.min()
-		if !ok || q.slots[slot].Time > until {
+		b, ok := q.ready.min()
+		if !ok || q.bunches[b].time > until {
 			return Timer{}, false
 		}
-		if q.slots[slot].Reg < before {
-			return q.remove(slot), true
+		if first := q.inOrder(b).first; q.slots[first].Reg < before {
+			return q.remove(first), true
 		}
-		q.ready.remove(q.slots, 0)
-		q.held.push(q.slots, slot)
+		q.ready.remove(q.bunches, 0)
+		q.held.push(q.bunches, b)
 	}
 }
 
 // release puts the timers that a former bound held back where they can fire.
 func (q *Queue) release() {
-	for _, slot := range q.held.order {
-		q.ready.push(q.slots, slot)
+	for _, b := range q.held.order {
+		q.ready.push(q.bunches, b)
 	}
 	q.held.order = q.held.order[:0]
 }
@@ -171,9 +170,8 @@ func (q *Queue) Mark() uint64 { return q.next }
 // Len returns how many timers are set.
 func (q *Queue) Len() int { return len(q.index) }
 
-// Freeze returns what changed since the last Freeze (or since the queue was made and restored), in the order (time, key,
-// tag), and starts anew. A timer that came and went in between is not mentioned. It takes time for the changes only. The
-// caller owns the result.
+// Freeze returns what changed since the last Freeze (or since the queue was made and restored), in no order, and starts anew. A timer that
+// came and went in between is not mentioned. It takes time for the changes only. The caller owns the result.
 func (q *Queue) Freeze() []Change {
 	changes := make([]Change, 0, len(q.fresh)+len(q.removed))
 	for _, slot := range q.fresh {
@@ -188,8 +186,12 @@ func (q *Queue) Freeze() []Change {
 		}
 	}
 	q.fresh, q.removed = nil, nil // a burst's memory is not kept
+	return changes
+}
+
+// Sort brings changes in the order (time, key, tag), which is the same for the same changes, however they came.
+func Sort(changes []Change) {
 	slices.SortFunc(changes, func(a, b Change) int {
 		return cmp.Or(cmp.Compare(a.Time, b.Time), cmp.Compare(a.Key, b.Key), cmp.Compare(a.Tag, b.Tag))
 	})
-	return changes
 }

@@ -25,7 +25,7 @@ func find(set []Timer, t Timer) int {
 }
 
 func firingOrder(a, b Timer) int {
-	return cmp.Or(cmp.Compare(a.Time, b.Time), cmp.Compare(a.Key, b.Key), cmp.Compare(a.Reg, b.Reg))
+	return cmp.Or(cmp.Compare(a.Time, b.Time), cmp.Compare(a.Reg, b.Reg))
 }
 
 func (m *model) register(t Timer) bool {
@@ -69,9 +69,7 @@ func (m *model) freeze() []Change {
 			changes = append(changes, Change{Timer: t, Removed: true})
 		}
 	}
-	slices.SortFunc(changes, func(a, b Change) int {
-		return cmp.Or(cmp.Compare(a.Time, b.Time), cmp.Compare(a.Key, b.Key), cmp.Compare(a.Tag, b.Tag))
-	})
+	Sort(changes)
 	m.frozen = slices.Clone(m.set)
 	return changes
 }
@@ -128,6 +126,7 @@ func TestQueueIsLikeTheModel(t *testing.T) {
 			"pop2": pop,
 			"freeze": func(t *rapid.T) {
 				got, want := q.Freeze(), m.freeze()
+				Sort(got)
 				if !slices.Equal(got, want) {
 					t.Fatalf("froze %+v, want %+v", got, want)
 				}
@@ -261,9 +260,32 @@ func TestFreezeTakesTimeForChangesOnly(t *testing.T) {
 	if n := testing.AllocsPerRun(1, func() { changes = append(changes, q.Freeze()...) }); n > 4 {
 		t.Errorf("%v allocations", n)
 	}
+	Sort(changes)
 	want := []Change{{Timer{5, "k", "", 5}, true}, {Timer{5, "l", "", 100_000}, false}}
 	if !slices.Equal(changes, want) {
 		t.Errorf("froze %v, want %v", changes, want)
+	}
+}
+
+// Timers of one time, as windows of many keys set them: each is registered, frozen, and fires.
+func BenchmarkTogether(b *testing.B) {
+	keys := make([]string, 50_000)
+	for i := range keys {
+		keys[i] = fmt.Sprintf("key%05d", i*7919%len(keys))
+	}
+	b.ReportAllocs()
+	q := NewQueue()
+	for at := int64(1); b.Loop(); at++ {
+		for _, key := range keys {
+			q.Register(at, key, "")
+		}
+		q.Freeze()
+		for range keys {
+			if _, ok := q.Pop(at, q.Mark()); !ok {
+				b.Fatal("empty")
+			}
+		}
+		q.Freeze()
 	}
 }
 

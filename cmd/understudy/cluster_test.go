@@ -303,7 +303,9 @@ func TestClusterErrors(t *testing.T) {
 		{h.node("coordinator", "fourth"), 1, "is not among the coordinators"},
 		{h.node("worker", "worker-0"), 1, "in use"},
 		{h.node("worker", "uninspected", "--inspect", nobody.Addr().String()), 1, "in use by another process"},
-		{h.node("worker", "fifth", "--parallelism", "3"), 1, "job"},
+		{h.node("worker", "fifth", "--parallelism", "3"), 1, "where this process has [vertex 0, parallelism 3]"},
+		{h.node("worker", "seventh", "--rate", "1MiB"), 1, "not given the same --rate"},
+		{h.node("worker", "eighth", "--output", h.path("elsewhere")), 1, "not given the same --output"},
 		{h.node("worker", "sixth", "--window", "1s"), 2, "--window has no effect"},
 	} {
 		p := start(t, c.args...)

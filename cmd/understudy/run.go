@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -206,8 +207,35 @@ func (o *runOptions) options() *understudy.Options {
 	e := &o.engine
 	return &understudy.Options{
 		Parallelism: e.Parallelism, Workers: o.workers, Mode: e.Mode, CheckpointInterval: e.Interval, StateDir: o.state,
-		Standbys: e.StandbysOption(), SharingDepth: e.Depth, AutoDepth: e.AutoDepth, HeartbeatTimeout: e.HeartbeatTimeout,
+		Standbys: e.StandbysOption(), SharingDepth: e.Depth, AutoDepth: e.AutoDepth, HeartbeatTimeout: e.HeartbeatTimeout, Settings: o.settings(),
 	}
+}
+
+// settings are the flags of the job that all its processes must be given alike. Where files are counts, not how that is written.
+func (o *runOptions) settings() map[string]string {
+	e := &o.events
+	s := map[string]string{
+		"--source": o.ends.source, "--sink": o.ends.sink, "--rate": o.rateText, "--service": o.service, "--window": fmt.Sprint(o.window),
+		"--events": fmt.Sprint(e.events), "--endless": fmt.Sprint(e.endless), "--event-rate": fmt.Sprint(e.eventRate), "--group": fmt.Sprint(e.group),
+		"--pacing": e.pacing, "--final": fmt.Sprint(e.final), "--dead-letters": fmt.Sprint(o.deadLetters != ""),
+	}
+	inputs := make([]string, len(o.inputs))
+	for i, in := range o.inputs {
+		inputs[i] = absolute(in)
+	}
+	s["--input"] = strings.Join(inputs, "\n")
+	if o.output != "" {
+		s["--output"] = absolute(o.output)
+	}
+	return s
+}
+
+// absolute is a path from the root; without a working directory, in which nothing will open it either, the path itself.
+func absolute(path string) string {
+	if abs, err := filepath.Abs(path); err == nil {
+		return abs
+	}
+	return path
 }
 
 func (o *runOptions) validate(job *jobSpec) (*understudy.Options, error) {

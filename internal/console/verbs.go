@@ -162,8 +162,15 @@ func (a *asking) checkpoint() error {
 }
 
 func (a *asking) stop() error {
+	s, err := a.client.Status(a.ctx)
+	if err != nil {
+		return err
+	}
 	if err := a.client.Stop(a.ctx); err != nil {
 		return err
+	}
+	if s.State == cluster.JobFinished {
+		return a.done(map[string]any{"stopped": true, "state": s.State}, "the cluster has stopped; the job had processed all its input\n")
 	}
 	return a.done(map[string]any{"stopped": true}, "the cluster has stopped; the job goes on when its processes are started again\n")
 }
