@@ -46,9 +46,10 @@ type Coordinator struct {
 
 	standbys   [][]determinant.WorkerID
 	recovering []bool
+	handed     []bool
 	broken     bool // the checkpoint under way failed somewhere
-	inTheWay   bool // the checkpoint under way may hold up tasks that live: the barrier of one that died is missing
-	overtaken  bool // a death came behind what is proposed, and may come before it in the ledger
+	inTheWay   bool // the checkpoint under way may hold up tasks that live: the barrier of one that recovers is missing
+	overtaken  bool // a recovery began behind what is proposed, and may come before it in the ledger
 	deaths     deaths
 	owed       bool                      // the newest checkpoint was abandoned for that, and no other was started since
 	acks       [][]Ack                   // of the checkpoint under way, per task, sorted by worker
@@ -64,7 +65,7 @@ func NewCoordinator(c Config, s State) *Coordinator {
 	n := len(s.Incarnations)
 	co := &Coordinator{
 		config: c, state: s.Clone(),
-		standbys: make([][]determinant.WorkerID, n), recovering: make([]bool, n),
+		standbys: make([][]determinant.WorkerID, n), recovering: make([]bool, n), handed: make([]bool, n),
 		acks: make([][]Ack, n), passed: make([]determinant.Epoch, len(c.Sources)),
 	}
 	co.state.Mutations = c.Mutations
@@ -145,11 +146,14 @@ func (c *Coordinator) place(p Placed) []Effect {
 	for t, standbys := range p.Standbys {
 		c.standbys[t] = slices.Clone(standbys)
 	}
-	recovering := c.anyRecovering()
+	recovering, moved := c.anyRecovering(), c.onlyMoves()
 	copy(c.recovering, p.Recovering)
+	copy(c.handed, p.Handed)
 	if recovering && !c.anyRecovering() {
-		c.deaths.over(c.now)
-		c.inTheWay = false
+		if !moved {
+			c.deaths.over(c.now)
+		}
+		c.inTheWay, c.overtaken = false, false
 	}
 	reborn, died := false, false
 	for t, inc := range c.state.Incarnations {
@@ -173,7 +177,11 @@ func (c *Coordinator) place(p Placed) []Effect {
 		return nil
 	}
 	if died {
-		c.died(recovering)
+		c.deaths.came(c.now, recovering, c.config.Interval)
+	}
+	if died || c.onlyMoves() {
+		c.overtaken = c.proposed != nil
+		c.inTheWay = c.inTheWay || c.mayHoldUp()
 	}
 	c.progress = c.now
 	return c.triggers(nil)
@@ -322,22 +330,16 @@ func (c *Coordinator) conclude() Command {
 	return nil
 }
 
-// died takes note of a death, while others recovered or not.
-func (c *Coordinator) died(recovering bool) {
-	c.deaths.came(c.now, recovering, c.config.Interval)
-	c.overtaken = c.proposed != nil
-	c.inTheWay = c.inTheWay || c.mayHoldUp()
-}
-
-// mayHoldUp tells, when a task has died, whether the checkpoint under way may hold up tasks that live: its barrier comes to them from all
+// mayHoldUp tells, when a task has died or was handed over, whether the checkpoint under way may hold up tasks that live: its barrier comes to them from all
 // inputs but that one's, and they would stand still until it has been replayed up to there. Who has acknowledged does not; who has not may only
 // be slow to store its image. One checkpoint is abandoned for that, after a death that stands alone, and the next is waited for: otherwise the
-// barrier that is replayed up to would move away from the last complete checkpoint as fast as tasks die.
+// barrier that is replayed up to would move away from the last complete checkpoint as fast as tasks die. For one that is handed over it is the first since the
+// last complete checkpoint, too, and never a second.
 func (c *Coordinator) mayHoldUp() bool {
 	s := &c.state
 	mode, depth := s.Recovery()
 	switch {
-	case !c.leader, !s.Open, len(s.Since) > 1, !c.deaths.alone:
+	case !c.leader, !s.Open, len(s.Since) > 1, !c.onlyMoves() && !c.deaths.alone:
 		return false
 	case mode != determinant.ExactlyOnce: // in other modes it is void anyway
 		return false
@@ -368,10 +370,11 @@ func (c *Coordinator) next() Command {
 }
 
 // due tells whether a checkpoint should start now. While a task recovers its regular time waits: every task behind it would get the
-// barrier from all others and then stand still until the one that recovers has got there. One that makes up for another that was in the way
+// barrier from all others and then stand still until the one that recovers has got there. One that was asked for waits, no longer than that, for a task
+// that is handed over, and for no other; without regular times until that is done or has failed. One that makes up for another that was in the way
 // starts as soon as none does and sources have caught up.
 func (c *Coordinator) due() bool {
-	if c.requested {
+	if c.requested && !c.onlyMoves() {
 		return true
 	}
 	late := 0.0
@@ -385,6 +388,16 @@ func (c *Coordinator) due() bool {
 	}
 	interval := float64(c.config.Interval)
 	return interval > 0 && c.timed && float64(c.now-c.lastStart) >= interval+late*interval
+}
+
+// onlyMoves tells whether a task recovers because it was handed over, and none for another reason.
+func (c *Coordinator) onlyMoves() bool {
+	for t, recovering := range c.recovering {
+		if recovering && !c.handed[t] {
+			return false
+		}
+	}
+	return c.anyRecovering()
 }
 
 func (c *Coordinator) anyRecovering() bool { return slices.Contains(c.recovering, true) }

@@ -8,6 +8,9 @@ const (
 	lateElse  = 0.5
 )
 
+// atOnce is how long after a death others count as one with it, in milliseconds: processes that die together are noticed one after the other.
+const atOnce = 100
+
 // apart is how many times as long as a recovery takes the time between two deaths must be, an interval aside, for the second to stand alone.
 // Whoever dies then has the time to replay up to a barrier that was put off for the first.
 const apart = 3
@@ -17,15 +20,18 @@ const mostCatchingUp = 4
 
 // deaths is what a leader has seen of tasks that die.
 type deaths struct {
-	since    int   // the last complete checkpoint; those at the same time count as one
+	since    int   // the last complete checkpoint; those at once count as one
 	alone    bool  // the last stands alone
-	last     int64 // when that was, or the reign began, in milliseconds
+	last     int64 // when that was, the first of those at once, or the reign began, in milliseconds
 	recovery int64 // how long the last recovery took, or an interval, in milliseconds
 	ended    int64 // when that was over
 }
 
 // came notes that tasks have died, while others recovered or not.
 func (d *deaths) came(now int64, recovering bool, interval int64) {
+	if d.since > 0 && now-d.last < atOnce {
+		return
+	}
 	d.alone = !recovering && now-d.last >= apart*d.recovery+interval
 	d.last = now
 	d.since++

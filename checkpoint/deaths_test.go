@@ -55,6 +55,22 @@ func TestANewLeaderAbandonsNothingForAnOldDeath(t *testing.T) {
 	require.Empty(t, proposes(c.Step(Tick{Now: 19000})))
 }
 
+// Workers that die together are noticed one after the other. They count as one death, which stands alone; one that comes later does not.
+func TestDeathsAtOnceAreOne(t *testing.T) {
+	another := dies
+	another.Incarnations, another.Recovering = []determinant.Incarnation{1, 2, 2}, []bool{false, true, true}
+	started := func(after int64) bool {
+		c, _ := underWay(Start{Epoch: 1, Mode: determinant.ExactlyOnce, Depth: 2})
+		require.Equal(t, []Command{Abandon{Epoch: 1}}, proposes(c.Step(dies)))
+		c.Step(Committed{Command: Abandon{Epoch: 1}})
+		require.Empty(t, proposes(c.Step(Tick{Now: 10000 + after})))
+		require.Empty(t, proposes(c.Step(another)))
+		return len(proposes(c.Step(Tick{Now: 9500 + 1500}))) > 0
+	}
+	require.False(t, started(atOnce-1), "it waits for the recovery, as it does after one death")
+	require.True(t, started(atOnce))
+}
+
 // After a short recovery a checkpoint waits until sources have caught up, for as long again; one that somebody asks for does not wait, nor does
 // any after a long one.
 func TestCheckpointsWaitForSourcesToCatchUp(t *testing.T) {
