@@ -350,7 +350,6 @@ func TestStandbysCountOnlyWhenTheyHoldTheCommittedState(t *testing.T) {
 
 	o.c.Report(Report{Holding: &standby.Holding{Worker: standby2, Task: 2, Epoch: 2}})
 	o.c.Report(Report{Checkpoint: true})
-	o.c.Tick(9000)
 	o.commit()
 	for id, place := range o.c.view.Places {
 		for _, w := range append([]determinant.WorkerID{place.Worker}, place.Standbys...) {
