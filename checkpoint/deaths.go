@@ -8,8 +8,8 @@ const (
 	lateElse  = 0.5
 )
 
-// atOnce is how long after a death others count as one with it, in milliseconds: processes that die together are noticed one after the other.
-const atOnce = 100
+// AtOnce is how long after a death others count as one with it, in milliseconds: processes that die together are noticed one after the other.
+const AtOnce = 100
 
 // apart is how many times as long as a recovery takes the time between two deaths must be, an interval aside, for the second to stand alone.
 // Whoever dies then has the time to replay up to a barrier that was put off for the first.
@@ -29,7 +29,7 @@ type deaths struct {
 
 // came notes that tasks have died, while others recovered or not.
 func (d *deaths) came(now int64, recovering bool, interval int64) {
-	if d.since > 0 && now-d.last < atOnce {
+	if d.since > 0 && now-d.last < AtOnce {
 		return
 	}
 	d.alone = !recovering && now-d.last >= apart*d.recovery+interval

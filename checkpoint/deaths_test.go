@@ -67,8 +67,8 @@ func TestDeathsAtOnceAreOne(t *testing.T) {
 		require.Empty(t, proposes(c.Step(another)))
 		return len(proposes(c.Step(Tick{Now: 9500 + 1500}))) > 0
 	}
-	require.False(t, started(atOnce-1), "it waits for the recovery, as it does after one death")
-	require.True(t, started(atOnce))
+	require.False(t, started(AtOnce-1), "it waits for the recovery, as it does after one death")
+	require.True(t, started(AtOnce))
 }
 
 // After a short recovery a checkpoint waits until sources have caught up, for as long again; one that somebody asks for does not wait, nor does

@@ -349,7 +349,10 @@ func TestStandbysCountOnlyWhenTheyHoldTheCommittedState(t *testing.T) {
 	require.Equal(t, determinant.Epoch(2), o.c.view.committed(), "nobody waits for worker %d, which holds nothing", standby2)
 
 	o.c.Report(Report{Holding: &standby.Holding{Worker: standby2, Task: 2, Epoch: 2}})
+	o.commit()
+	o.catchUp() // a task has moved for balance
 	o.c.Report(Report{Checkpoint: true})
+	o.c.Tick(9000)
 	o.commit()
 	for id, place := range o.c.view.Places {
 		for _, w := range append([]determinant.WorkerID{place.Worker}, place.Standbys...) {

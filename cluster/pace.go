@@ -1,6 +1,10 @@
 package cluster
 
-import "math"
+import (
+	"math"
+
+	"github.com/understudy-stream/understudy/checkpoint"
+)
 
 // pace shortens the checkpoint interval while failures are frequent. A task replays what came since the last checkpoint, and
 // a checkpoint completes only when every task has passed its barrier in its present life: with failures closer together
@@ -30,9 +34,13 @@ const (
 	mostCost        = 1000
 )
 
+// failed notes a failure; those at once are one.
 func (p *pace) failed(now int64) {
+	if p.failures > 0 && now-p.lastFail < checkpoint.AtOnce {
+		return
+	}
 	if p.failures++; p.failures > 1 {
-		gap := float64(max(1, now-p.lastFail))
+		gap := float64(now-p.lastFail)
 		if p.failures == enoughFailures {
 			p.gap = gap
 		}

@@ -4,6 +4,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/understudy-stream/understudy/checkpoint"
 )
 
 func TestPaceFollowsFailures(t *testing.T) {
@@ -20,6 +22,18 @@ func TestPaceFollowsFailures(t *testing.T) {
 	require.True(t, p.due(2050, false))
 	require.False(t, p.due(2000+forgetAfterGaps*200, false), "failures that are long ago are forgotten")
 	require.False(t, p.due(2080, false), "and stay so until there are new ones")
+}
+
+// Workers that die together are one failure: nothing says that the next is near.
+func TestFailuresAtOnceAreOne(t *testing.T) {
+	var p pace
+	for _, now := range []int64{1000, 1005, 1050, 1000 + checkpoint.AtOnce - 1} {
+		p.failed(now)
+	}
+	require.False(t, p.due(1200, false))
+	p.failed(1000 + checkpoint.AtOnce)
+	require.True(t, p.due(1400, false))
+	require.InDelta(t, checkpoint.AtOnce, p.gap, 0.1)
 }
 
 // A checkpoint that begins while a task recovers holds up the tasks behind it. A recovery gets a part of the time between failures for itself.
