@@ -23,8 +23,8 @@ const (
 	stopTimeout    = 10 * time.Second // how long a stop waits for its checkpoint
 	formTimeout    = time.Second      // how long a new leader waits for workers of a cluster that died as a whole
 	probeTimeout   = time.Second
-	probeTries     = 3
-	probePause     = 50 * time.Millisecond
+	probeTries     = 8
+	probePause     = time.Millisecond // before the second try, and twice as long before each further one
 	settleTime     = 2 * time.Second // how long another must lead until the past is that one's to take up
 	maxReason      = 64 << 10        // bytes of the reason for a job's end, if all of it is too much for the ledger
 )

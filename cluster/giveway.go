@@ -10,9 +10,9 @@ import (
 // other partitions get meanwhile costs computing that the replay needs. So for a short time sources give less of it: they do not stand
 // still, they are some tenths of a second late when it is over, and then they go as fast as they can.
 const (
-	giveWayShare  = 0.1 // of what the source gave before, at first
+	giveWayShare  = 0.2 // of what the source gave before, at first
 	givingAtFirst = 80  // milliseconds; most replays are nearly over then, and nobody has missed much
-	giveWayLater  = 0.4 // the share from then on
+	giveWayLater  = 0.5 // the share from then on
 	giveWayMillis = 400 // since the worker has heard of the loss; a recovery that takes longer waits for something else
 	giveWayRate   = 10  // records per millisecond of the source below which it makes no difference
 	ratePeriod    = 200 // milliseconds over which a rate is measured

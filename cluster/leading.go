@@ -167,9 +167,9 @@ func (n *coordinatorNode) probe(m Admit) {
 }
 
 // evidence says how it is known that a worker's process is gone; empty: it is not known. A connection that breaks off says
-// nothing: a process that dies closes some before others, and one that lives has turned this one away. Another attempt tells.
+// nothing: a process that dies closes its connections before it stops to listen, and one that lives has turned this one away. Another attempt tells.
 func (n *coordinatorNode) evidence(m Admit) string {
-	for range probeTries {
+	for try := range probeTries {
 		ctx, cancel := context.WithTimeout(n.ctx, probeTimeout)
 		conn, hello, err := n.opts.Security.Dial(ctx, m.Address, transport.Hello{Purpose: purposeProbe, Cluster: n.opts.Cluster})
 		cancel()
@@ -183,7 +183,7 @@ func (n *coordinatorNode) evidence(m Admit) string {
 		case connectionRefused(err):
 			return err.Error()
 		}
-		pause := time.NewTimer(probePause)
+		pause := time.NewTimer(probePause << try)
 		select {
 		case <-pause.C:
 		case <-n.ctx.Done():
