@@ -25,8 +25,8 @@ const (
 	probeTimeout   = time.Second
 	probeTries     = 8
 	probePause     = time.Millisecond // before the second try, and twice as long before each further one
-	settleTime     = 2 * time.Second // how long another must lead until the past is that one's to take up
-	maxReason      = 64 << 10        // bytes of the reason for a job's end, if all of it is too much for the ledger
+	settleTime     = 2 * time.Second  // how long another must lead until the past is that one's to take up
+	maxReason      = 64 << 10         // bytes of the reason for a job's end, if all of it is too much for the ledger
 )
 
 // coordinatorNode is a coordinator process: a copy of the metadata, and, while it leads, the coordinator of the job.

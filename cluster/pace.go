@@ -40,7 +40,7 @@ func (p *pace) failed(now int64) {
 		return
 	}
 	if p.failures++; p.failures > 1 {
-		gap := float64(now-p.lastFail)
+		gap := float64(now - p.lastFail)
 		if p.failures == enoughFailures {
 			p.gap = gap
 		}
