@@ -50,6 +50,7 @@ type Coordinator struct {
 	broken     bool // the checkpoint under way failed somewhere
 	inTheWay   bool // the checkpoint under way may hold up tasks that live: the barrier of one that recovers is missing
 	overtaken  bool // a recovery began behind what is proposed, and may come before it in the ledger
+	mourned    bool // somebody has died since nobody recovered
 	deaths     deaths
 	owed       bool                      // the newest checkpoint was abandoned for that, and no other was started since
 	acks       [][]Ack                   // of the checkpoint under way, per task, sorted by worker
@@ -146,14 +147,14 @@ func (c *Coordinator) place(p Placed) []Effect {
 	for t, standbys := range p.Standbys {
 		c.standbys[t] = slices.Clone(standbys)
 	}
-	recovering, moved := c.anyRecovering(), c.onlyMoves()
+	recovering := c.anyRecovering()
 	copy(c.recovering, p.Recovering)
 	copy(c.handed, p.Handed)
 	if recovering && !c.anyRecovering() {
-		if !moved {
+		if c.mourned {
 			c.deaths.over(c.now)
 		}
-		c.inTheWay, c.overtaken = false, false
+		c.inTheWay, c.overtaken, c.mourned = false, false, false
 	}
 	reborn, died := false, false
 	for t, inc := range c.state.Incarnations {
@@ -178,6 +179,7 @@ func (c *Coordinator) place(p Placed) []Effect {
 	}
 	if died {
 		c.deaths.came(c.now, recovering, c.config.Interval)
+		c.mourned = true
 	}
 	if died || c.onlyMoves() {
 		c.overtaken = c.proposed != nil

@@ -29,7 +29,7 @@ type deaths struct {
 
 // came notes that tasks have died, while others recovered or not.
 func (d *deaths) came(now int64, recovering bool, interval int64) {
-	if d.since > 0 && now-d.last < AtOnce {
+	if d.since > 0 && now >= d.last && now-d.last < AtOnce {
 		return
 	}
 	d.alone = !recovering && now-d.last >= apart*d.recovery+interval

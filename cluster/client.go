@@ -107,8 +107,8 @@ func (c *Client) askAt(ctx context.Context, address string, q request, into any,
 	return nil
 }
 
-// Stop takes a checkpoint and then ends all processes of the cluster, and tells how it left the job: JobStopping, which goes on from there when
-// they are started again, JobFailed, which goes on from its last checkpoint, or JobFinished.
+// Stop takes a checkpoint and then ends all processes of the cluster, and tells how it left the job: JobStopping, which goes on when
+// they are started again, from there if the checkpoint was complete in time, JobFailed, which goes on from its last checkpoint, or JobFinished.
 func (c *Client) Stop(ctx context.Context) (JobState, error) {
 	var left JobState
 	if err := c.ask(ctx, request{Stop: true}, &left); err != nil {

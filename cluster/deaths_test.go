@@ -18,6 +18,7 @@ type mortal struct {
 	gap      int64   // between deaths, more or less
 	speed    float64 // of a replay, in times real time
 	restore  int64   // before a replay begins
+	chance   bool    // the time between deaths is distributed exponentially
 
 	points     *checkpoint.Coordinator
 	pace       pace
@@ -95,6 +96,9 @@ func (m *mortal) run(seed uint64) {
 		}
 		if m.now >= death {
 			death = m.now + m.gap*3/4 + random.Int64N(m.gap/2)
+			if m.chance {
+				death = m.now + int64(float64(m.gap)*random.ExpFloat64())
+			}
 			m.life, m.recovering, m.at, m.restored = m.life+1, true, m.base, m.now+m.restore
 			m.pace.failed(m.now)
 			m.place()
@@ -120,6 +124,21 @@ func (m *mortal) replay(step float64) {
 	}
 	if !m.recovering {
 		m.at = float64(m.now)
+	}
+}
+
+// The same where deaths are so frequent that many of them count as one.
+func TestCheckpointsCompleteWhereDeathsAreFrequent(t *testing.T) {
+	for _, gap := range []int64{50, 100, 200} {
+		for _, interval := range []int64{100, 200, 1000} {
+			t.Run(fmt.Sprintf("gap=%d,interval=%d", gap, interval), func(t *testing.T) {
+				for seed := range uint64(5) {
+					m := mortal{interval: interval, gap: gap, speed: 8, restore: 10, chance: true}
+					m.run(seed)
+					require.Less(t, m.longest, 2*interval+10*gap, "seed %d", seed)
+				}
+			})
+		}
 	}
 }
 

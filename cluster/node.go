@@ -44,7 +44,7 @@ type NodeOptions struct {
 	Inspecting   func(address string) // called once, with where they are served
 	Build        string               // names the build of the program; all processes must have the same. Empty: BuildID()
 	Instance     string               // names this start of the process. Empty: drawn at random
-	Settings     Settings             // a worker that was given others than the leader is not let in
+	Settings     Settings             // a new worker that was given others than the leader is not let in
 
 	Heartbeat        time.Duration // how often a worker says that it lives
 	HeartbeatTimeout time.Duration // after this silence it is declared dead

@@ -15,7 +15,9 @@ import (
 // and that is a part of the time that it takes: state is encoded and stored beside the records.
 type pace struct {
 	failures  int
-	lastFail  int64   // milliseconds
+	lastFail  int64   // milliseconds; those at once after it do not count
+	newest    int64   // when the last came, counted or not
+	burst     int     // how many came with the last that counted, itself included
 	gap       float64 // smoothed time between failures, milliseconds
 	started   int64   // when the checkpoint under way began; 0: none
 	lastStart int64
@@ -34,26 +36,28 @@ const (
 	mostCost        = 1000
 )
 
-// failed notes a failure; those at once are one.
+// failed notes a failure. Those at once are one, which says nothing of when the next will be; if it comes, the time until then is shared among them.
 func (p *pace) failed(now int64) {
-	if p.failures > 0 && now-p.lastFail < checkpoint.AtOnce {
+	p.newest = now
+	if p.failures > 0 && now >= p.lastFail && now-p.lastFail < checkpoint.AtOnce {
+		p.burst++
 		return
 	}
 	if p.failures++; p.failures > 1 {
-		gap := float64(now - p.lastFail)
+		gap := float64(max(1, now-p.lastFail)) / float64(p.burst)
 		if p.failures == enoughFailures {
 			p.gap = gap
 		}
 		p.gap += smoothing * (gap - p.gap)
 	}
-	p.lastFail = now
+	p.lastFail, p.burst = now, 1
 }
 
 func (p *pace) start(now int64) { p.started, p.lastStart = now, now }
 
 // complete measures a checkpoint that no failure has prolonged.
 func (p *pace) complete(now int64) {
-	if p.started > p.lastFail {
+	if p.started > p.newest {
 		cost := min(mostCost, float64(now-p.started))
 		if p.cost == 0 {
 			p.cost = cost

@@ -31,9 +31,20 @@ func TestFailuresAtOnceAreOne(t *testing.T) {
 		p.failed(now)
 	}
 	require.False(t, p.due(1200, false))
-	p.failed(1000 + checkpoint.AtOnce)
-	require.True(t, p.due(1400, false))
-	require.InDelta(t, checkpoint.AtOnce, p.gap, 0.1)
+	p.failed(2000)
+	require.True(t, p.due(2400, false))
+	require.InDelta(t, 1000/4, p.gap, 0.1, "four came in a second")
+
+	var frequent pace // those that go on are no burst
+	for now := int64(1000); now < 11_000; now += 30 {
+		frequent.failed(now)
+	}
+	require.InDelta(t, 30, frequent.gap, 1)
+	frequent.start(11_000)
+	frequent.failed(11_010)
+	frequent.failed(11_050)
+	frequent.complete(12_000)
+	require.Zero(t, frequent.cost, "failures have prolonged it, whether they count or not")
 }
 
 // A checkpoint that begins while a task recovers holds up the tasks behind it. A recovery gets a part of the time between failures for itself.

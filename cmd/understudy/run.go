@@ -213,12 +213,12 @@ func (o *runOptions) options() *understudy.Options {
 	}
 }
 
-// settings are the flags of the job that all its processes must be given alike: what they say counts, not how that is written. A URL may have
+// settings are the flags of the job that all its processes must be given alike. Where files are counts, and not how that is written. A URL may have
 // parameters that are one process's own, such as the name of an ingest server or where a secret is.
 func (o *runOptions) settings() map[string]string {
 	e := &o.events
 	s := map[string]string{
-		"--source": shared(o.ends.source), "--sink": shared(o.ends.sink), "--service": o.service, "--window": fmt.Sprint(o.window),
+		"--source": shared(o.ends.source, true), "--sink": shared(o.ends.sink, false), "--service": o.service, "--window": fmt.Sprint(o.window),
 		"--rate": fmt.Sprint(o.rate, e.source.Rate), "--events": fmt.Sprint(e.events), "--endless": fmt.Sprint(e.endless),
 		"--event-rate": fmt.Sprint(e.eventRate), "--group": fmt.Sprint(e.group), "--pacing": e.pacing, "--final": fmt.Sprint(e.final),
 		"--dead-letters": fmt.Sprint(o.deadLetters != ""),
@@ -235,17 +235,26 @@ func (o *runOptions) settings() map[string]string {
 	return s
 }
 
-// own finds the parameters of a URL that may differ from process to process.
-var own = regexp.MustCompile(`^(name|listen|dir|.*[-_](file|env|cert|ca|key)|ssl(cert|key|rootcert))$`)
+// own finds the parameters of a URL that may differ from process to process: where secrets are. ownIngest are those of an ingest server.
+var (
+	own       = regexp.MustCompile(`^(.*[-_](file|env|cert|ca|key)|ssl(cert|key|rootcert)|creds|nkey|passfile)$`)
+	ownIngest = regexp.MustCompile(`^(name|listen|dir)$`)
+)
 
-// shared is what a URL says that all processes must agree on.
-func shared(text string) string {
-	place := placeOf(text)
-	said := strings.TrimPrefix(text, place)
-	said = strings.NewReplacer("?", "", "#", "&").Replace(said)
+// shared is what the URL of a source or sink says that all processes must agree on. What a webhook's has before the # is the receiver's affair.
+func shared(text string, source bool) string {
+	place, said, receiver := strings.Cut(text, "#")
+	if !receiver {
+		place, said, _ = strings.Cut(text, "?")
+	}
+	if path, is := strings.CutPrefix(place, "file:"); is && !strings.HasPrefix(path, "//") {
+		place = "file:" + absolute(path)
+	}
+	ingest := source && strings.HasPrefix(place, "http")
 	var kept []string
-	for _, parameter := range strings.Split(said, "&") {
-		if name, _, _ := strings.Cut(parameter, "="); name != "" && !own.MatchString(name) {
+	for parameter := range strings.SplitSeq(said, "&") {
+		name, _, _ := strings.Cut(parameter, "=")
+		if name != "" && !own.MatchString(name) && !(ingest && ownIngest.MatchString(name)) {
 			kept = append(kept, parameter)
 		}
 	}

@@ -288,18 +288,22 @@ func TestSettings(t *testing.T) {
 		of(runOptions{output: "out", inputs: []string{"a", "b"}}))
 	require.NotEqual(t, of(runOptions{output: "out"}), of(runOptions{output: "elsewhere"}))
 	require.NotEqual(t, of(runOptions{rate: 1 << 20}), of(runOptions{}))
-	for _, alike := range [][2]string{
-		{"http://a=h:1,b=h:2/?dir=/var/a&name=a", "http://a=h:1,b=h:2/?name=b&listen=0.0.0.0:1"},
-		{"postgres://me@host/db?table=t&key=id&password_file=x&sslrootcert=y", "postgres://me@host/db?key=id&table=t&password-file=z"},
-		{"https://host/hook?x=1#dir=a&token-env=T", "https://host/hook?x=1#token-file=f&dir=b"},
+	for _, c := range []struct {
+		a, b   string
+		source bool
+		alike  bool
+	}{
+		{"http://a=h:1,b=h:2/?dir=/var/a&name=a", "http://a=h:1,b=h:2/?name=b&listen=0.0.0.0:1", true, true},
+		{"https://host/hook?x=1#dir=a&token-env=T", "https://host/hook?x=1#token-file=f&dir=a", false, true},
+		{"https://host/hook?x=1#dir=a", "https://host/hook?x=1#dir=b", false, false},
+		{"https://host/hook?name=1#dir=a", "https://host/hook?name=2#dir=a", false, false},
+		{"postgres://me@host/db?table=t&key=id&password_file=x&sslrootcert=y", "postgres://me@host/db?key=id&table=t&password-file=z", true, true},
+		{"postgres://me@host/db?table=t&key=id", "postgres://me@host/db?table=t&key=other", true, false},
+		{"nats://host/orders?creds=a", "nats://host/orders?nkey=b", true, true},
+		{"nats://host/orders", "nats://host/counts", true, false},
+		{"file:in/*?comma=;", "file:" + filepath.Join(wd, "in/*") + "?comma=;", true, true},
+		{"file:///in/*", "file:///in/*?comma=;", true, false},
 	} {
-		require.Equal(t, shared(alike[0]), shared(alike[1]))
-	}
-	for _, other := range [][2]string{
-		{"postgres://me@host/db?table=t&key=id", "postgres://me@host/db?table=t&key=other"},
-		{"https://host/hook?x=1#dir=a", "https://host/hook?x=2#dir=a"},
-		{"nats://host/orders", "nats://host/counts"},
-	} {
-		require.NotEqual(t, shared(other[0]), shared(other[1]))
+		require.Equal(t, c.alike, shared(c.a, c.source) == shared(c.b, c.source), "%s, %s", c.a, c.b)
 	}
 }
