@@ -11,6 +11,9 @@ const (
 // AtOnce is how long after a death others count as one with it, in milliseconds: processes that die together are noticed one after the other.
 const AtOnce = 100
 
+// Together tells whether a death counts as one with the first, which came before. A clock that has stepped back tells nothing.
+func Together(first, now int64) bool { return now >= first && now-first < AtOnce }
+
 // apart is how many times as long as a recovery takes the time between two deaths must be, an interval aside, for the second to stand alone.
 // Whoever dies then has the time to replay up to a barrier that was put off for the first.
 const apart = 3
@@ -29,7 +32,7 @@ type deaths struct {
 
 // came notes that tasks have died, while others recovered or not.
 func (d *deaths) came(now int64, recovering bool, interval int64) {
-	if d.since > 0 && now >= d.last && now-d.last < AtOnce {
+	if d.since > 0 && Together(d.last, now) {
 		return
 	}
 	d.alone = !recovering && now-d.last >= apart*d.recovery+interval

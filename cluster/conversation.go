@@ -37,7 +37,7 @@ func (l *life) register(ctx context.Context, r register, former string) (*leader
 		host = "" // it is for people only
 	}
 	r.Instance, r.Address, r.Host, r.Process = l.instance, n.address, host, os.Getpid()
-	r.Build, r.Job, r.Shape, r.Settings = n.opts.Build, identityOf(n.job), n.job.Plan.Shape, n.opts.Settings.fingerprints(n.opts.Security.Secret)
+	r.Build, r.Shape, r.Settings = n.opts.Build, n.job.Plan.Shape, n.opts.Settings.fingerprints(n.opts.Security.Secret)
 	r.Again = n.letIn
 	var nobody leaderless
 	var doubt doubts

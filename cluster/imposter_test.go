@@ -212,7 +212,7 @@ func TestAFormerLeaderDeclaresNobodyDead(t *testing.T) {
 		s := c.session()
 		n.events.call(func() {
 			n.said(s, &up{Register: &register{
-				Worker: worker, Applied: 100, Instance: "one", Address: "127.0.0.1:1", Build: "test", Job: identityOf(n.job),
+				Worker: worker, Applied: 100, Instance: "one", Address: "127.0.0.1:1", Build: "test", Shape: n.job.Plan.Shape,
 			}})
 		})
 		require.Eventually(t, func() bool { return len(s.answers(t)) > 0 }, 10*time.Second, time.Millisecond)

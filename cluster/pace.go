@@ -39,7 +39,7 @@ const (
 // failed notes a failure. Those at once are one, which says nothing of when the next will be; if it comes, the time until then is shared among them.
 func (p *pace) failed(now int64) {
 	p.newest = now
-	if p.failures > 0 && now >= p.lastFail && now-p.lastFail < checkpoint.AtOnce {
+	if p.failures > 0 && checkpoint.Together(p.lastFail, now) {
 		p.burst++
 		return
 	}

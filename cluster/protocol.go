@@ -40,8 +40,7 @@ type register struct {
 	Host     string
 	Process  int
 	Build    string
-	Job      string // identity of the job's graph
-	Shape    string // the graph in words
+	Shape    string // the job's graph in words
 	Settings map[string]string
 	Again    bool // a former life of the process was let in
 }

@@ -133,7 +133,7 @@ func (n *coordinatorNode) said(s *session, u *up) {
 func (n *coordinatorNode) register(s *session, r *register, confirmed bool) {
 	s.reg = *r
 	switch {
-	case r.Job != identityOf(n.job):
+	case r.Shape != n.job.Plan.Shape:
 		n.refuse(s, reasonOtherJob, otherGraph("the cluster", n.job.Plan.Shape, "this worker", r.Shape))
 		return
 	case r.Build != n.opts.Build:
