@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"slices"
 	"sort"
-	"strings"
 )
 
 // panes is the state of tumbling and sliding windows as a Table: the accumulators of each key, by the start of the pane. It has them by
@@ -275,28 +274,25 @@ func (f *frozenPanes[A]) Table() string { return f.id }
 
 // Entries implements Frozen; a key is length, key and start of the pane, a value is the order in the pane and the accumulator.
 func (f *frozenPanes[A]) Entries(yield func(key, value []byte, deleted bool) error) error {
-	order := make([]int32, len(f.parts))
-	for i := range order {
-		order[i] = int32(i)
+	keys := keysOf(len(f.parts))
+	for i := range f.parts {
+		keys.all = f.parts[i].appendTo(keys.all)
+		keys.end()
 	}
-	slices.SortStableFunc(order, func(a, b int32) int {
-		x, y := &f.parts[a], &f.parts[b]
-		return cmp.Or(cmp.Compare(len(x.key), len(y.key)), strings.Compare(x.key, y.key), cmp.Compare(x.start, y.start))
-	})
-	var key, value []byte
-	for n, i := range order {
-		t := &f.parts[i]
-		if n+1 < len(order) && f.parts[order[n+1]].partName == t.partName {
+	var value []byte
+	order := keys.order()
+	for n, r := range order {
+		t := &f.parts[r.at]
+		if n+1 < len(order) && f.parts[order[n+1].at].partName == t.partName {
 			continue // it was deleted and came again
 		}
-		key, value = t.appendTo(key[:0]), value[:0]
-		if !t.deleted {
+		if value = value[:0]; !t.deleted {
 			var err error
 			if value, err = f.codec.Append(binary.AppendUvarint(value, t.order), t.acc); err != nil {
-				return fmt.Errorf("operator: table %q: encoding key %q: %w", f.id, key, err)
+				return fmt.Errorf("operator: table %q: encoding key %q: %w", f.id, keys.key(r.at), err)
 			}
 		}
-		if err := yield(key, value, t.deleted); err != nil {
+		if err := yield(keys.key(r.at), value, t.deleted); err != nil {
 			return err
 		}
 	}

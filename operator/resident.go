@@ -139,14 +139,15 @@ func (r *Resident) Entries(table string, yield func(key, value []byte) error) er
 
 func (t *residentTable) eachSorted(yield func(key, value []byte) error) error {
 	list := make([]*residentEntry, 0, t.count)
+	keys := keysOf(t.count)
 	for e := range t.all() {
-		list = append(list, e)
+		list, keys.all = append(list, e), append(keys.all, e.key...)
+		keys.end()
 	}
-	slices.SortFunc(list, func(a, b *residentEntry) int { return strings.Compare(a.key, b.key) })
-	var key, value []byte
-	for _, e := range list {
-		key, value = append(key[:0], e.key...), append(value[:0], e.value...)
-		if err := yield(key, value); err != nil {
+	var value []byte
+	for _, r := range keys.order() {
+		value = append(value[:0], list[r.at].value...)
+		if err := yield(keys.key(r.at), value); err != nil {
 			return err
 		}
 	}

@@ -1,7 +1,6 @@
 package operator
 
 import (
-	"cmp"
 	"fmt"
 	"iter"
 	"slices"
@@ -228,11 +227,14 @@ func (f *frozenTable[T]) Table() string { return f.id }
 
 // Entries implements Frozen; entries come in the order of their keys.
 func (f *frozenTable[T]) Entries(yield func(key, value []byte, deleted bool) error) error {
-	cells := slices.Clone(f.cells)
-	slices.SortFunc(cells, func(a, b *cell[T]) int { return cmp.Compare(a.key, b.key) })
-	var key, value []byte
-	for _, c := range cells {
-		key = append(key[:0], c.key...)
+	keys := keysOf(len(f.cells))
+	for _, c := range f.cells {
+		keys.all = append(keys.all, c.key...)
+		keys.end()
+	}
+	var value []byte
+	for _, r := range keys.order() {
+		c := f.cells[r.at]
 		value = value[:0]
 		if c.live {
 			var err error
@@ -240,7 +242,7 @@ func (f *frozenTable[T]) Entries(yield func(key, value []byte, deleted bool) err
 				return fmt.Errorf("operator: table %q: encoding key %q: %w", f.id, c.key, err)
 			}
 		}
-		if err := yield(key, value, !c.live); err != nil {
+		if err := yield(keys.key(r.at), value, !c.live); err != nil {
 			return err
 		}
 	}

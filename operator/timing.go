@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math"
-	"slices"
 
 	"github.com/understudy-stream/understudy/timers"
 )
@@ -56,16 +55,18 @@ func (f *frozenTimers) Table() string { return f.id }
 
 // Entries implements Frozen.
 func (f *frozenTimers) Entries(yield func(key, value []byte, deleted bool) error) error {
-	changes := slices.Clone(f.changes) // a later image may have them too, and be made at the same time
-	timers.Sort(changes)
-	var key, value []byte
-	for i := range changes {
-		c := &changes[i]
-		key, value = appendTimer(key[:0], value[:0], &c.Timer)
-		if c.Removed {
-			value = value[:0]
+	keys := keysOf(len(f.changes))
+	for i := range f.changes {
+		keys.all = appendTimer(keys.all, &f.changes[i].Timer)
+		keys.end()
+	}
+	var value []byte
+	for _, r := range keys.order() {
+		c := &f.changes[r.at]
+		if value = value[:0]; !c.Removed {
+			value = binary.AppendUvarint(value, c.Reg)
 		}
-		if err := yield(key, value, c.Removed); err != nil {
+		if err := yield(keys.key(r.at), value, c.Removed); err != nil {
 			return err
 		}
 	}
@@ -75,11 +76,10 @@ func (f *frozenTimers) Entries(yield func(key, value []byte, deleted bool) error
 // signBit makes signed numbers sort as unsigned big-endian bytes.
 const signBit = 1 << 63
 
-func appendTimer(key, value []byte, t *timers.Timer) (k, v []byte) {
+func appendTimer(key []byte, t *timers.Timer) []byte {
 	key = binary.BigEndian.AppendUint64(key, uint64(t.Time)^signBit)
 	key = binary.AppendUvarint(key, uint64(len(t.Key)))
-	key = append(append(key, t.Key...), t.Tag...)
-	return key, binary.AppendUvarint(value, t.Reg)
+	return append(append(key, t.Key...), t.Tag...)
 }
 
 func readTimer(key, value []byte) (timers.Timer, error) {

@@ -1,7 +1,9 @@
 package timers_test
 
 import (
+	"cmp"
 	"fmt"
+	"slices"
 
 	"github.com/understudy-stream/understudy/timers"
 )
@@ -35,7 +37,7 @@ func ExampleQueue_Freeze() {
 	q.Delete(2000, "cid", "")
 	q.Delete(1000, "ann", "")
 	changes := q.Freeze()
-	timers.Sort(changes)
+	slices.SortFunc(changes, func(a, b timers.Change) int { return cmp.Compare(a.Time, b.Time) })
 	for _, c := range changes {
 		fmt.Println(c.Time, c.Key, c.Reg, c.Removed)
 	}

@@ -1,10 +1,6 @@
 package timers
 
-import (
-	"cmp"
-	"fmt"
-	"slices"
-)
+import "fmt"
 
 // Timer is one timer that is set.
 type Timer struct {
@@ -20,28 +16,28 @@ type Change struct {
 	Removed bool // the timer fired or was deleted; otherwise it was registered
 }
 
-// identity is what a timer is kept once for.
-type identity struct {
-	time     int64
-	key, tag string
-}
-
-func (t *Timer) identity() identity { return identity{t.Time, t.Key, t.Tag} }
-
 // entry is a timer in its slot.
 type entry struct {
 	Timer
-	bunch         int32 // the one it is in
-	ahead, behind int32 // its neighbours there
+	hash          uint64 // see index
+	chained       int32  // the next in its list there
+	bunch         int32  // the one it is in
+	ahead, behind int32  // its neighbours there
 	// Invariant: fresh >= 0 exactly if the last Freeze did not have this timer; then it is the position in Queue.fresh.
 	fresh int32
+}
+
+// gone is a timer that is not set any more.
+type gone struct {
+	Timer
+	hash uint64
 }
 
 // Queue is a set of timers in firing order. Use NewQueue.
 type Queue struct {
 	slots []entry
 	free  []int32
-	index map[identity]int32 // slot of each timer that is set
+	index index // of those in use
 
 	at      map[int64]int32 // bunch of each time that has one
 	bunches []bunch
@@ -53,22 +49,22 @@ type Queue struct {
 	before uint64 // the bound of the Pops since held was empty
 
 	fresh   []int32 // slots of the timers set since the last Freeze
-	removed []Timer // timers that the last Freeze had and that are gone
+	removed []gone  // timers that the last Freeze had and that are gone
 	next    uint64  // the next registration number
 }
 
 // NewQueue returns an empty queue.
 func NewQueue() *Queue {
-	return &Queue{index: make(map[identity]int32), at: make(map[int64]int32)}
+	return &Queue{at: make(map[int64]int32)}
 }
 
 // Register sets a timer. It returns false, changing nothing, if the same (t, key, tag) is set already.
 func (q *Queue) Register(t int64, key, tag string) bool {
-	id := identity{t, key, tag}
-	if _, ok := q.index[id]; ok {
+	h := hash(t, key, tag)
+	if _, ok := q.index.find(q.slots, h, t, key, tag); ok {
 		return false
 	}
-	slot := q.insert(Timer{Time: t, Key: key, Tag: tag, Reg: q.next})
+	slot := q.insert(Timer{Time: t, Key: key, Tag: tag, Reg: q.next}, h)
 	q.slots[slot].fresh = int32(len(q.fresh))
 	q.fresh = append(q.fresh, slot)
 	q.next++
@@ -78,26 +74,28 @@ func (q *Queue) Register(t int64, key, tag string) bool {
 // Restore sets a timer from a checkpoint: it keeps its registration number, later registrations get higher ones, and the
 // next Freeze does not report it. Restoring a timer that is set already is a bug of the caller: Restore panics.
 func (q *Queue) Restore(t Timer) {
-	if _, ok := q.index[t.identity()]; ok {
+	h := hash(t.Time, t.Key, t.Tag)
+	if _, ok := q.index.find(q.slots, h, t.Time, t.Key, t.Tag); ok {
 		panic(fmt.Sprintf("timers: assertion: restored twice: %+v", t))
 	}
 	q.release()
-	slot := q.insert(t)
+	slot := q.insert(t, h)
 	q.slots[slot].fresh = -1
 	q.next = max(q.next, t.Reg+1)
 }
 
-func (q *Queue) insert(t Timer) int32 {
+func (q *Queue) insert(t Timer, h uint64) int32 {
 	slot := take(&q.slots, &q.free)
-	q.slots[slot].Timer = t
-	q.index[t.identity()] = slot
+	e := &q.slots[slot]
+	e.Timer, e.hash = t, h
+	q.index.put(q.slots, slot)
 	q.join(slot)
 	return slot
 }
 
 // Delete removes a timer. It returns false if it is not set.
 func (q *Queue) Delete(t int64, key, tag string) bool {
-	slot, ok := q.index[identity{t, key, tag}]
+	slot, ok := q.index.find(q.slots, hash(t, key, tag), t, key, tag)
 	if ok {
 		q.remove(slot)
 	}
@@ -109,9 +107,9 @@ func (q *Queue) remove(slot int32) Timer {
 	e := &q.slots[slot]
 	t := e.Timer
 	q.leave(slot)
-	delete(q.index, t.identity())
+	q.index.remove(q.slots, slot)
 	if e.fresh < 0 {
-		q.removed = append(q.removed, t)
+		q.removed = append(q.removed, gone{t, e.hash})
 	} else {
 		last := len(q.fresh) - 1
 		moved := q.fresh[last]
@@ -168,7 +166,7 @@ func (q *Queue) release() {
 func (q *Queue) Mark() uint64 { return q.next }
 
 // Len returns how many timers are set.
-func (q *Queue) Len() int { return len(q.index) }
+func (q *Queue) Len() int { return q.index.count }
 
 // Freeze returns what changed since the last Freeze (or since the queue was made and restored), in no order, and starts anew. A timer that
 // came and went in between is not mentioned. It takes time for the changes only. The caller owns the result.
@@ -181,18 +179,10 @@ func (q *Queue) Freeze() []Change {
 	}
 	for i := range q.removed {
 		t := &q.removed[i]
-		if _, again := q.index[t.identity()]; !again {
-			changes = append(changes, Change{Timer: *t, Removed: true})
+		if _, again := q.index.find(q.slots, t.hash, t.Time, t.Key, t.Tag); !again {
+			changes = append(changes, Change{Timer: t.Timer, Removed: true})
 		}
 	}
 	q.fresh, q.removed = nil, nil // a burst's memory is not kept
 	return changes
-}
-
-// Sort brings changes in the order (time, length of the key, key, tag), in which they are encoded, and which is the same for the same changes,
-// however they came.
-func Sort(changes []Change) {
-	slices.SortFunc(changes, func(a, b Change) int {
-		return cmp.Or(cmp.Compare(a.Time, b.Time), cmp.Compare(len(a.Key), len(b.Key)), cmp.Compare(a.Key, b.Key), cmp.Compare(a.Tag, b.Tag))
-	})
 }
