@@ -65,6 +65,7 @@ func RunWorker(ctx context.Context, plan *operator.Plan, o WorkerNodeOptions) er
 	if err := o.Validate(); err != nil {
 		return err
 	}
+	defer collectLess()()
 	n := &workerNode{job: job, opts: o}
 	n.metrics = newWorkerMetrics(n)
 	n.server, err = transport.Listen(o.Listen, transport.ServerOptions{Security: o.Security, Handle: n.handle})

@@ -181,6 +181,9 @@ func writeRecovery(w io.Writer, r *bench.Recovery, format string) error {
 	fmt.Fprintf(&b, "latency from due to visible          before: median %s; in the 100 s after the first kill: median %s, p99 %s\n",
 		milliText(r.LatencyBefore), milliText(r.LatencyP50), milliText(r.LatencyP99))
 	fmt.Fprintf(&b, "back to normal                       %s\n  (%s)\n", milliText(r.BackToNormal), bench.Definition)
+	if r.Stolen >= 0 {
+		fmt.Fprintf(&b, "processors                           %.0f%% busy, %.1f%% taken by the machine's host\n", r.Busy, r.Stolen)
+	}
 	fmt.Fprintf(&b, "lost %d, duplicates %d\n", r.Lost, r.Duplicates)
 	_, err := io.WriteString(w, b.String())
 	return err

@@ -153,7 +153,7 @@ func TestBenchCheckpoint(t *testing.T) {
 func TestBenchRecoveryText(t *testing.T) {
 	r := &bench.Recovery{
 		Experiment: bench.Single, Kills: 2, Records: 1000, Rate: 10, FullRate: 20, Unsettled: 1, NoticedP50: 1.25, NoticedP90: 2.5,
-		BackToNormal: -1, LatencyP99: 230.4,
+		BackToNormal: -1, LatencyP99: 230.4, Busy: 61.2, Stolen: 2.53,
 		Phases: bench.Phases{CaughtUp: 100}, PhasesP90: bench.Phases{CaughtUp: 200.5},
 		PerKill: []bench.KillTime{
 			{At: 12.5, Processes: []string{"worker-1"}, Settled: true, TasksLost: 5, Partitions: []string{"a", "b"}, FirstOutput: []float64{150, 161.7},
@@ -168,6 +168,7 @@ func TestBenchRecoveryText(t *testing.T) {
 		"2 kills, 1000 records at 10/s (without pacing: 20/s)", "1 kills came before the job had settled",
 		"12.5 s worker-1 5 2 12.3 ms 150, 162 ms", "24.0 s worker-2 0 0 no others none died (not settled: 1 tasks recover)",
 		"task noticed 1.2 2.5", "task caught up 100.0 200.5", "p99 230.4 ms", "back to normal not within the run",
+		"61% busy, 2.5% taken by the machine's host",
 	} {
 		require.Contains(t, text, want)
 	}

@@ -52,3 +52,38 @@ func field(text, name string) string {
 	}
 	return ""
 }
+
+// processorTime is how the time of all processors has gone since the system started, in ticks (Linux, proc(5), /proc/stat).
+type processorTime struct {
+	all, idle float64
+	stolen    float64 // that the host of a virtual machine took for others
+}
+
+// processors reads it where Linux shows it; the zero value elsewhere.
+func processors() (t processorTime) {
+	line, _, _ := strings.Cut(shown("/proc/stat"), "\n")
+	for i, text := range strings.Fields(line) {
+		ticks, err := strconv.ParseFloat(text, 64)
+		if i == 0 || i > 8 || err != nil {
+			continue // its name; what is counted twice
+		}
+		t.all += ticks
+		switch i {
+		case 4, 5: // waiting for a disk, too
+			t.idle += ticks
+		case 8:
+			t.stolen += ticks
+		}
+	}
+	return t
+}
+
+// since is how much of the time since before the processors were busy, and how much was stolen, in percent; -1 if nobody knows.
+func (t processorTime) since(before processorTime) (busy, stolen float64) {
+	all := t.all - before.all
+	if all <= 0 {
+		return -1, -1
+	}
+	stolen = 100 * (t.stolen - before.stolen) / all
+	return 100 - 100*(t.idle-before.idle)/all - stolen, stolen
+}

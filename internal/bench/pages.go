@@ -144,6 +144,7 @@ func (r *Recovery) Page() report.Page {
 			report.Fact{Name: "Latency before", Value: milliText(r.LatencyBefore) + " in the median"},
 			report.Fact{Name: "Latency in the 100 s after", Value: milliText(r.LatencyP50) + " in the median, " + milliText(r.LatencyP99) + " p99"},
 			report.Fact{Name: "Back to normal after", Value: milliText(r.BackToNormal)},
+			report.Fact{Name: "Processors", Value: r.processorText()},
 		),
 	}
 	p50, p99 := report.Curve{Name: "median"}, report.Curve{Name: "p99"}
@@ -169,6 +170,13 @@ func (r *Recovery) Page() report.Page {
 		"ms", []report.Curve{p50, p99}, marks)}
 	p.Tables = []report.Table{table}
 	return p
+}
+
+func (r *Recovery) processorText() string {
+	if r.Stolen < 0 {
+		return "unknown"
+	}
+	return fmt.Sprintf("%.0f%% busy, %.1f%% taken by the machine's host", r.Busy, r.Stolen)
 }
 
 // FirstOutputs lists the times of FirstOutput.

@@ -73,8 +73,12 @@ type Recovery struct {
 	StateMB         int        `json:"state_mb"`
 	CheckpointBytes int64      `json:"checkpoint_bytes"`
 	Unsettled       int        `json:"kills_unsettled"` // of a job that had not settled in time
-	PerKill         []KillTime `json:"per_kill"`
-	Machine         Machine    `json:"machine"`
+	// Busy and Stolen are how much of the processors' time this machine used while it was measured, and how much its host took for others;
+	// -1 if the system does not tell.
+	Busy    float64    `json:"processors_busy_percent"`
+	Stolen  float64    `json:"processors_stolen_percent"`
+	PerKill []KillTime `json:"per_kill"`
+	Machine Machine    `json:"machine"`
 
 	curve []instant
 }
@@ -166,11 +170,11 @@ func Recover(ctx context.Context, o RecoveryOptions) (Recovery, error) {
 	}
 	run.spec.Records = history + uint64(run.longest().Seconds()*float64(r.Rate)*slack)
 	o.Log("%d records per second, %d records before the pace begins, %d kills, each when the job has settled", r.Rate, history, o.kills())
-	err := run.run(ctx)
-	if err != nil {
+	if err := run.run(ctx); err != nil {
 		return r, err
 	}
 	r.Records, r.CheckpointBytes = run.sent, run.checkpointBytes
+	r.Busy, r.Stolen = run.busy, run.stolen
 	r.measure(&run)
 	return r, nil
 }
@@ -199,6 +203,7 @@ type pacedRun struct {
 	w               *watcher
 	kills           []kill
 	checkpointBytes int64
+	busy, stolen    float64 // percent
 }
 
 // patience is how long after the start the job must have caught up with its pace.
@@ -234,11 +239,13 @@ func (p *pacedRun) run(ctx context.Context) error {
 		}
 	}()
 	p.w = watch(s)
+	before := processors()
 	var err error
 	p.sum, err = s.Run(ctx, understudy.Processes{Kill: target, Event: l.event, Status: func(st understudy.Status) {
 		p.checkpointBytes = max(p.checkpointBytes, st.Checkpoint.Bytes)
 		l.look(time.Now(), &st)
 	}})
+	p.busy, p.stolen = processors().since(before)
 	stop()
 	<-done
 	if p.kills = k.done; len(p.kills) < p.o.kills() && err == nil {
