@@ -54,7 +54,9 @@ func inputOf[T any](s Stream[T]) input {
 		from: s.node, port: s.port, partition: s.partition,
 		border: s.codec.check(),
 		decode: func(at *site, next any) recordInput {
-			return &decoder[T]{site: at, codec: s.codec.codec, next: next.(collector[T])}
+			d := &decoder[T]{site: at, codec: s.codec.codec, next: next.(collector[T])}
+			d.ahead, _ = next.(foreseer[T])
+			return d
 		},
 		tail: func(at *site, targets []target) any { return newTail(at, s.codec.codec, targets) },
 	}
@@ -71,13 +73,22 @@ func keyedInputOf[K comparable, T any](ks KeyedStream[K, T], codec codecRef[K]) 
 
 // decoder is the receiving end of an edge.
 type decoder[T any] struct {
-	site  *site
-	codec Codec[T]
-	next  collector[T]
+	site    *site
+	codec   Codec[T]
+	next    collector[T]
+	ahead   foreseer[T] // next, if it is one
+	decoded decoded[T]
 }
 
 func (d *decoder[T]) recordBytes(payload []byte, ts int64, hasTime bool) error {
 	d.site.enter()
+	if i, v, ok := d.decoded.take(payload); ok {
+		d.ahead.comes(i)
+		return d.next.record(v, ts, hasTime)
+	}
+	if len(d.decoded.values) > 0 {
+		d.ahead.comes(-1)
+	}
 	v, err := d.codec.Decode(payload)
 	if err != nil {
 		return d.site.failed("decoding its input", err)

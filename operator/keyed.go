@@ -16,6 +16,7 @@ type keyScope[K comparable] struct {
 	keyBytes
 	codec Codec[K]
 	key   K
+	ahead foreseenKeys[K]
 }
 
 func (k *keyScope[K]) enterKey(key K) (err error) {
@@ -88,7 +89,7 @@ type runningFold[K comparable, I, A any] struct {
 
 func (r *runningFold[K, I, A]) record(v I, ts int64, hasTime bool) error {
 	r.begin(ts, hasTime)
-	if err := r.scope.enterKey(r.key(v)); err != nil {
+	if err := enterKeyOf(&r.scope, r.key, v); err != nil {
 		return r.failed("encoding a key", err)
 	}
 	acc, known := r.values.get(&r.scope.keyBytes)
@@ -99,3 +100,12 @@ func (r *runningFold[K, I, A]) record(v I, ts int64, hasTime bool) error {
 	r.values.set(&r.scope.keyBytes, acc)
 	return r.out.record(acc, ts, hasTime)
 }
+
+// worthwhile and foresee implement foreseer.
+func (r *runningFold[K, I, A]) worthwhile() bool { return r.values.held() >= worthForesight }
+
+func (r *runningFold[K, I, A]) foresee(values []I) {
+	r.values.look(foreseeKeys(&r.scope, r.key, values))
+}
+
+func (r *runningFold[K, I, A]) comes(i int) { r.scope.comes(i) }

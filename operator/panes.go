@@ -22,6 +22,7 @@ type panes[K comparable, A any] struct {
 	index keyIndex[keyPanes[K, A], *keyPanes[K, A]]
 	panes []*pane[K, A] // by start
 	next  uint64        // order of the next part
+	seen  uint64        // what look read, so that it is read
 
 	// Invariant: dirty has each part that has changed since the last Freeze once, at the part's dirty.
 	dirty   []partRef[K, A]

@@ -100,13 +100,26 @@ func (k *keyed[K, O]) open(at *site, codec Codec[K], out collector[O], open func
 	return append(k.states.tables, k.clocks.tables()...), nil
 }
 
-// enterRecord begins the work on a record of a key.
-func (k *keyed[K, O]) enterRecord(key K, ts int64, hasTime bool) error {
+// begun begins the work on a record whose key was entered, or could not be.
+func (k *keyed[K, O]) begun(entering error, ts int64, hasTime bool) error {
 	k.begin(ts, hasTime)
-	if err := k.scope.enterKey(key); err != nil {
-		return k.failed("encoding a key", err)
+	if entering != nil {
+		return k.failed("encoding a key", entering)
 	}
 	return nil
+}
+
+// worthwhile is foreseer's.
+func (k *keyed[K, O]) worthwhile() bool { return anyWorthwhile(k.states.foreseeable) }
+
+// comes is foreseer's.
+func (k *keyed[K, O]) comes(i int) { k.scope.comes(i) }
+
+// look looks at the state of the keys that were foreseen.
+func (k *keyed[K, O]) look(keys []keyBytes) {
+	for _, t := range k.states.foreseeable {
+		t.look(keys)
+	}
 }
 
 func (k *keyed[K, O]) fire(t timers.Timer, event bool) error {
@@ -157,11 +170,14 @@ type process[K comparable, I, O any] struct {
 
 func (p *process[K, I, O]) record(v I, ts int64, hasTime bool) error {
 	p.enter()
-	if err := p.enterRecord(p.key(v), ts, hasTime); err != nil {
+	if err := p.begun(enterKeyOf(&p.scope, p.key, v), ts, hasTime); err != nil {
 		return err
 	}
 	return p.emitter.done(p.processor.Process(p.ctx, v, p.emitter.emit))
 }
+
+// foresee implements foreseer.
+func (p *process[K, I, O]) foresee(values []I) { p.look(foreseeKeys(&p.scope, p.key, values)) }
 
 // keyedContext implements KeyedContext.
 type keyedContext[K comparable] struct {
@@ -236,7 +252,7 @@ type leftInput[K comparable, A, B, O any] struct{ *coProcess[K, A, B, O] }
 
 func (p leftInput[K, A, B, O]) record(v A, ts int64, hasTime bool) error {
 	p.enter()
-	if err := p.enterRecord(p.left(v), ts, hasTime); err != nil {
+	if err := p.begun(enterKeyOf(&p.scope, p.left, v), ts, hasTime); err != nil {
 		return err
 	}
 	return p.emitter.done(p.processor.Left(p.ctx, v, p.emitter.emit))
@@ -246,8 +262,14 @@ type rightInput[K comparable, A, B, O any] struct{ *coProcess[K, A, B, O] }
 
 func (p rightInput[K, A, B, O]) record(v B, ts int64, hasTime bool) error {
 	p.enter()
-	if err := p.enterRecord(p.right(v), ts, hasTime); err != nil {
+	if err := p.begun(enterKeyOf(&p.scope, p.right, v), ts, hasTime); err != nil {
 		return err
 	}
 	return p.emitter.done(p.processor.Right(p.ctx, v, p.emitter.emit))
 }
+
+// foresee implements foreseer.
+func (p leftInput[K, A, B, O]) foresee(values []A) { p.look(foreseeKeys(&p.scope, p.left, values)) }
+
+// foresee implements foreseer.
+func (p rightInput[K, A, B, O]) foresee(values []B) { p.look(foreseeKeys(&p.scope, p.right, values)) }

@@ -14,12 +14,13 @@ import (
 // State lives in memory as typed values. A value is replaced and never changed in place, except by way of Ref: what Get returned, and what
 // was given to Set, must not be modified afterwards, not even what it points to, because a checkpoint may be encoding it.
 type States struct {
-	operator string
-	scope    *keyBytes
-	names    []string
-	tables   []Table
-	restore  []restorer
-	err      error
+	operator    string
+	scope       *keyBytes
+	names       []string
+	tables      []Table
+	foreseeable []foreseeable
+	restore     []restorer
+	err         error
 }
 
 // declare checks a name and finds the codec for a piece of state.
@@ -63,7 +64,7 @@ type Value[T any] struct {
 func NewValue[T any](s *States, name string, codec ...Codec[T]) *Value[T] {
 	id, c := declare(s, "Value", name, codec)
 	v := &Value[T]{table: newTable(id, c), scope: s.scope}
-	s.tables = append(s.tables, v.table)
+	s.tables, s.foreseeable = append(s.tables, v.table), append(s.foreseeable, v.table)
 	return v
 }
 
@@ -98,7 +99,7 @@ type List[T any] struct {
 func NewList[T any](s *States, name string, codec ...Codec[T]) *List[T] {
 	id, c := declare(s, "List", name, codec)
 	l := &List[T]{table: newTable(id, Codec[[]T](listCodec[T]{c})), scope: s.scope}
-	s.tables = append(s.tables, l.table)
+	s.tables, s.foreseeable = append(s.tables, l.table), append(s.foreseeable, l.table)
 	return l
 }
 

@@ -23,6 +23,7 @@ type table[T any] struct {
 	deleted    int // how many cells are not live
 	generation uint64
 	buf        []byte // of copy, and of thaw
+	seen       uint64 // what look read, so that it is read
 }
 
 type cell[T any] struct {

@@ -185,7 +185,7 @@ func (w *window[K, I, A, O]) enterRecord(v I, ts int64, hasTime bool) (at int64,
 	case !hasTime:
 		return 0, w.failed("assigning a window", errNoTimestamp)
 	}
-	if err := w.scope.enterKey(w.key(v)); err != nil {
+	if err := enterKeyOf(&w.scope, w.key, v); err != nil {
 		return 0, w.failed("encoding a key", err)
 	}
 	return at, nil

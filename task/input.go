@@ -156,8 +156,15 @@ func (t *Task) takeInput(in *input, limit uint64) (ran uint64, err error) {
 		return 0, nil
 	}
 	defer func() { t.records.Store(t.taken) }()
+	ahead := uint64(t.chain.Foresight(in.logical, t.cfg.Probe != nil)) // what is checked runs by way of it, however little state it has
+	if ahead > 0 {
+		defer t.forget(in)
+	}
 	var e inflightlog.Element
-	for ran < limit && in.left > 0 && !t.sealed {
+	for looked := uint64(0); ran < limit && in.left > 0 && !t.sealed; {
+		if ahead > 0 && looked == ran {
+			looked += t.foresee(in, min(ahead, limit-ran, in.left))
+		}
 		if in.blocked && !t.cfg.Mutations.Has(mutation.InputAcrossBarrier) {
 			return ran, t.assertion("channel %d gives an element after its barrier of epoch %d", in.channel, t.epoch)
 		}
@@ -184,6 +191,29 @@ func (t *Task) takeInput(in *input, limit uint64) (ran uint64, err error) {
 		}
 	}
 	return ran, nil
+}
+
+// foresee tells the chain which records are among the next n elements of an input. It returns how many elements it has looked at, at least
+// one: up to what is no record. Whatever is wrong with them is found when they are taken.
+func (t *Task) foresee(in *input, n uint64) (looked uint64) {
+	t.foreseen = t.foreseen[:0]
+	var e inflightlog.Element
+	for pos := in.pos; looked < n; looked++ {
+		size, err := inflightlog.Decode(in.batch.Payload[pos:], &e)
+		if err != nil || e.Kind != inflightlog.Record {
+			break
+		}
+		t.foreseen = append(t.foreseen, e.Payload)
+		pos += size
+	}
+	t.chain.Foresee(in.logical, t.foreseen)
+	return max(1, looked)
+}
+
+// forget takes back what the chain was told of the next elements of an input.
+func (t *Task) forget(in *input) {
+	clear(t.foreseen)
+	t.chain.Foresee(in.logical, nil)
 }
 
 // element runs one element through the chain.

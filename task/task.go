@@ -123,10 +123,11 @@ type Task struct {
 	splits atomic.Pointer[Splits] // of a source. What it points to does not change
 	tables []operator.Table
 
-	in      []*input
-	outs    []*inflightlog.Log // channels of all edges in order, then the external one
-	outputs []*output
-	ext     *output
+	in       []*input
+	foreseen [][]byte           // payloads of the records that the chain knows of
+	outs     []*inflightlog.Log // channels of all edges in order, then the external one
+	outputs  []*output
+	ext      *output
 
 	recorder causal.Choices   // nil while replaying. Invariant: a causal.Recorder in an epoch that logs, else a causal.Unlogged
 	replayer *causal.Replayer // nil when recording. Invariant: nil in an epoch that does not log
