@@ -15,7 +15,7 @@ type Codec[T any] interface {
 	// Append appends the encoding of v to dst and returns it. It must not keep dst, nor change v.
 	Append(dst []byte, v T) ([]byte, error)
 	// Decode reads back all of src. The value must not alias src. It must return an error, and not panic, for bytes that Append
-	// did not write.
+	// did not write. It may be called for a record before those in front of it have run.
 	Decode(src []byte) (T, error)
 }
 

@@ -44,6 +44,10 @@ func (c *instance) Foresee(in int, payloads [][]byte) {
 	if !ok || !a.worthwhile(true) {
 		return
 	}
+	if last := c.foreseen; last != nil && last != a {
+		last.foresee(nil) // inputs of one operator share its keys
+	}
+	c.foreseen = a
 	defer func() {
 		if recover() != nil { // of a user's codec or function, which will do so again when it is the record's turn
 			a.foresee(nil)
@@ -112,6 +116,7 @@ func (k *keyScope[K]) comes(i int) { k.ahead.next = i + 1 }
 func foreseeKeys[K comparable, T any](k *keyScope[K], key func(T) K, values []T) []keyBytes {
 	f := &k.ahead
 	f.n, f.next = 0, 0
+	clear(f.named)
 	if short := len(values) - len(f.keys); short > 0 {
 		f.keys, f.named = slices.Grow(f.keys, short)[:len(values)], slices.Grow(f.named, short)[:len(values)]
 	}

@@ -123,18 +123,26 @@ func TestForesightChangesNothing(t *testing.T) {
 					inputs = 2
 				}
 				payload := rapid.SliceOfN(rapid.ByteRange(0, 13), 0, 1)
+				before, beforeIn := [][]byte{{1}}, 0 // what was said before
 				for range rapid.IntRange(1, 8).Draw(t, "groups") {
 					in := rapid.IntRange(0, inputs-1).Draw(t, "input")
 					next := rapid.SliceOfN(payload, 1, foresight).Draw(t, "records")
 					require.Equal(t, foresight, told.chain.Foresight(in, true))
 					told.chain.Foresee(in, next)
 					for i, p := range next {
-						if rapid.IntRange(0, 3).Draw(t, "other") == 0 {
+						to := in
+						switch rapid.IntRange(0, 5).Draw(t, "other") {
+						case 0:
 							p = payload.Draw(t, "it is") // another record than was said
+						case 1:
+							to = rapid.IntRange(0, inputs-1).Draw(t, "to") // the one that was said, on another input
+						case 2:
+							p, to = rapid.SampledFrom(before).Draw(t, "old"), beforeIn
 						}
 						hasTime := rapid.IntRange(0, 3).Draw(t, "time") > 0
-						requireSame(t, told, untold, func(h *harness) error { return h.chain.Record(in, p, int64(i), hasTime) })
+						requireSame(t, told, untold, func(h *harness) error { return h.chain.Record(to, p, int64(i), hasTime) })
 					}
+					before, beforeIn = next, in
 					if rapid.Bool().Draw(t, "forget") {
 						told.chain.Foresee(in, nil)
 					}
@@ -160,6 +168,45 @@ func requireSame(t *rapid.T, a, b *harness, do func(*harness) error) {
 	}
 	require.Equal(t, ended[1], ended[0])
 	require.Equal(t, b.take(), a.take())
+}
+
+// counted counts what it decodes and encodes.
+type counted struct {
+	moody
+	decoded, encoded *int
+}
+
+func (c counted) Append(dst []byte, v uint64) ([]byte, error) {
+	*c.encoded++
+	return c.moody.Append(dst, v)
+}
+
+func (c counted) Decode(src []byte) (uint64, error) {
+	*c.decoded++
+	return c.moody.Decode(src)
+}
+
+// What was foreseen is neither decoded again, nor is its key worked out again.
+func TestForesightIsUsed(t *testing.T) {
+	var values, keys counted
+	for _, c := range []*counted{&values, &keys} {
+		c.decoded, c.encoded = new(int), new(int)
+	}
+	j := NewJob("job")
+	s := KeyBy(From[uint64](j, "a", nothing{}, WithCodec[uint64](values)), moodyKey, WithCodec[uint64](keys))
+	To(Reduce(s, "op", func(a, v uint64) (uint64, error) { return (a + v) % 10, nil }), "out", nowhere{})
+	h := newHarness(t, j, "op", 2)
+	next := [][]byte{{1}, {2}, {3}, {1}}
+	h.chain.Foresee(0, next)
+	require.Equal(t, []int{4, 4}, []int{*values.decoded, *keys.encoded})
+	for _, p := range next[:3] {
+		require.NoError(t, h.chain.Record(0, p, 0, false))
+	}
+	require.Equal(t, []int{4, 4}, []int{*values.decoded, *keys.encoded})
+	h.chain.Foresee(0, nil)
+	require.NoError(t, h.chain.Record(0, next[3], 0, false))
+	require.Equal(t, []int{5, 5}, []int{*values.decoded, *keys.encoded}, "what was taken back is decoded when it comes")
+	require.Zero(t, h.chain.Foresight(0, false), "so little state is in the caches anyway")
 }
 
 // BenchmarkForesight is a record of a Processor with one piece of state and random keys, one record after the other, and known beforehand as a task makes

@@ -1,6 +1,7 @@
 package operator
 
-// KeyBy sends records of equal key to the same task. key must be a function of its argument alone.
+// KeyBy sends records of equal key to the same task. key must be a function of its argument alone; it may be called for a record before
+// those in front of it have run.
 func KeyBy[K comparable, T any](s Stream[T], key func(T) K, o ...Option) KeyedStream[K, T] {
 	j, opts := jobOf(s, "KeyBy", ""), collect(o)
 	j.require(key != nil, "KeyBy after", s.node.name, "its function")

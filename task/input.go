@@ -156,12 +156,13 @@ func (t *Task) takeInput(in *input, limit uint64) (ran uint64, err error) {
 		return 0, nil
 	}
 	defer func() { t.records.Store(t.taken) }()
-	ahead := uint64(t.chain.Foresight(in.logical, t.cfg.Probe != nil)) // what is checked runs by way of it, however little state it has
+	var looked uint64
+	ahead := t.foresight(in.logical)
 	if ahead > 0 {
-		defer t.forget(in)
+		defer func() { t.forget(in, looked-ran) }()
 	}
 	var e inflightlog.Element
-	for looked := uint64(0); ran < limit && in.left > 0 && !t.sealed; {
+	for ran < limit && in.left > 0 && !t.sealed {
 		if ahead > 0 && looked == ran {
 			looked += t.foresee(in, min(ahead, limit-ran, in.left))
 		}
@@ -193,6 +194,20 @@ func (t *Task) takeInput(in *input, limit uint64) (ran uint64, err error) {
 	return ran, nil
 }
 
+// foresight is of how many records the chain is told before they run; 0: of none. When a full output ends a step's turn, what was foreseen behind it was
+// for nothing: then it is as many as ran, and twice as many each time that all did.
+func (t *Task) foresight(logical int) uint64 {
+	most := uint64(t.chain.Foresight(logical, t.cfg.Probe != nil)) // what is checked runs by way of it, however little state it has
+	if n := min(most, t.usable); n > 1 {
+		return n
+	}
+	t.usable = min(2, most)
+	return 0
+}
+
+// mostUsable bounds what doubling comes to; no chain asks for more.
+const mostUsable = 64
+
 // foresee tells the chain which records are among the next n elements of an input. It returns how many elements it has looked at, at least
 // one: up to what is no record. Whatever is wrong with them is found when they are taken.
 func (t *Task) foresee(in *input, n uint64) (looked uint64) {
@@ -206,13 +221,20 @@ func (t *Task) foresee(in *input, n uint64) (looked uint64) {
 		t.foreseen = append(t.foreseen, e.Payload)
 		pos += size
 	}
-	t.chain.Foresee(in.logical, t.foreseen)
+	if len(t.foreseen) > 1 {
+		t.chain.Foresee(in.logical, t.foreseen)
+	}
 	return max(1, looked)
 }
 
-// forget takes back what the chain was told of the next elements of an input.
-func (t *Task) forget(in *input) {
-	clear(t.foreseen)
+// forget takes back what the chain was told of the next elements of an input, of which so many did not run.
+func (t *Task) forget(in *input, wasted uint64) {
+	if wasted > 0 {
+		t.usable = max(1, uint64(len(t.foreseen))-min(wasted, uint64(len(t.foreseen))))
+	} else {
+		t.usable = min(2*t.usable, mostUsable)
+	}
+	clear(t.foreseen[:cap(t.foreseen)]) // they keep received memory
 	t.chain.Foresee(in.logical, nil)
 }
 

@@ -125,6 +125,7 @@ type Task struct {
 
 	in       []*input
 	foreseen [][]byte           // payloads of the records that the chain knows of
+	usable   uint64             // how many records it is worth to foresee; see foresight
 	outs     []*inflightlog.Log // channels of all edges in order, then the external one
 	outputs  []*output
 	ext      *output

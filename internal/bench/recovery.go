@@ -73,8 +73,8 @@ type Recovery struct {
 	StateMB         int        `json:"state_mb"`
 	CheckpointBytes int64      `json:"checkpoint_bytes"`
 	Unsettled       int        `json:"kills_unsettled"` // of a job that had not settled in time
-	// Busy and Stolen are how much of the processors' time this machine used while it was measured, and how much its host took for others;
-	// -1 if the system does not tell.
+	// Busy and Stolen are how much of the processors' time this machine used while the paced job ran, from the start of its processes to their end, and
+	// how much its host took for others; -1 if the system does not tell.
 	Busy    float64    `json:"processors_busy_percent"`
 	Stolen  float64    `json:"processors_stolen_percent"`
 	PerKill []KillTime `json:"per_kill"`
