@@ -5,8 +5,8 @@
 // # Place on a record's way
 //
 // The step loop takes an element from a channel and hands its bytes to Chain.Record. The chain decodes them once
-// (or some before their turn, see foresight), passes the
-// typed value from operator to operator by plain calls, and encodes it once at the end into an [Output]. A source vertex
+// (some before their turn: see foresight), passes the typed value from operator to operator by plain calls, and encodes it once at the end
+// into an [Output]. A source vertex
 // starts at its [SourceHead] instead; a vertex that ends in a sink, causal or transactional, writes to Runtime.External.
 //
 // # Invariants
