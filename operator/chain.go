@@ -21,7 +21,7 @@ type Chain interface {
 	// Foresight is how many records the chain would like to know before they run on logical input in; 0: it makes no difference, or,
 	// unless always, not enough.
 	Foresight(in int, always bool) int
-	// Foresee says which records will run next, on logical input in, no more than Foresight. What it said before, of any input, holds no more.
+	// Foresee says which records will run next, on logical input in, no more than Foresight. What it said of that input before holds no more.
 	// The payloads stay as they are until the records have run, or until Foresee is called with none, which says that they may not come.
 	// Nothing that it does can be seen, except in how fast they run.
 	Foresee(in int, payloads [][]byte)

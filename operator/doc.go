@@ -6,8 +6,8 @@
 //
 // The step loop takes an element from a channel and hands its bytes to Chain.Record. The chain decodes them once
 // (some before their turn: see foresight), passes the typed value from operator to operator by plain calls, and encodes it once at the end
-// into an [Output]. A source vertex
-// starts at its [SourceHead] instead; a vertex that ends in a sink, causal or transactional, writes to Runtime.External.
+// into an [Output]. A source vertex starts at its [SourceHead] instead; a vertex that ends in a sink, causal or transactional, writes to
+// Runtime.External.
 //
 // # Invariants
 //

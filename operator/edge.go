@@ -55,7 +55,9 @@ func inputOf[T any](s Stream[T]) input {
 		border: s.codec.check(),
 		decode: func(at *site, next any) recordInput {
 			d := &decoder[T]{site: at, codec: s.codec.codec, next: next.(collector[T])}
-			d.ahead, _ = next.(foreseer[T])
+			if f, ok := next.(withForesight[T]); ok {
+				d.ahead = f.foresight()
+			}
 			return d
 		},
 		tail: func(at *site, targets []target) any { return newTail(at, s.codec.codec, targets) },
@@ -76,7 +78,7 @@ type decoder[T any] struct {
 	site    *site
 	codec   Codec[T]
 	next    collector[T]
-	ahead   foreseer[T] // next, if it is one
+	ahead   foreseer[T] // next's; nil if it has none
 	decoded decoded[T]
 }
 
@@ -86,7 +88,7 @@ func (d *decoder[T]) recordBytes(payload []byte, ts int64, hasTime bool) error {
 		d.ahead.comes(i)
 		return d.next.record(v, ts, hasTime)
 	}
-	if len(d.decoded.values) > 0 {
+	if d.ahead != nil {
 		d.ahead.comes(-1)
 	}
 	v, err := d.codec.Decode(payload)

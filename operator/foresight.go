@@ -14,15 +14,18 @@ const foresight = 16
 // worthForesight is from how many entries of state on it pays: less is in the caches anyway.
 const worthForesight = 2048
 
-// foreseer is a collector of records whose state is by their keys.
+// foreseer foresees the records of an input by their keys; keysAhead is one.
 type foreseer[T any] interface {
 	// worthwhile tells whether there is so much state.
 	worthwhile() bool
-	// foresee is told of the records that come next; none: those that it was told of may not come.
+	// foresee is told of the records that come next, no more than foresight; none: those that it was told of may not come.
 	foresee(values []T)
 	// comes says that the next record is the i-th of them, or, with -1, none of them.
 	comes(i int)
 }
+
+// withForesight is a collector of records whose state is by their keys.
+type withForesight[T any] interface{ foresight() foreseer[T] }
 
 // aheadInput is a recordInput that may be told of records before they come.
 type aheadInput interface {
@@ -41,13 +44,9 @@ func (c *instance) Foresight(in int, always bool) int {
 // Foresee implements Chain.
 func (c *instance) Foresee(in int, payloads [][]byte) {
 	a, ok := c.inputs[in].(aheadInput)
-	if !ok || !a.worthwhile(true) {
+	if !ok {
 		return
 	}
-	if last := c.foreseen; last != nil && last != a {
-		last.foresee(nil) // inputs of one operator share its keys
-	}
-	c.foreseen = a
 	defer func() {
 		if recover() != nil { // of a user's codec or function, which will do so again when it is the record's turn
 			a.foresee(nil)
@@ -83,10 +82,13 @@ func (d *decoder[T]) worthwhile(always bool) bool {
 }
 
 func (d *decoder[T]) foresee(payloads [][]byte) {
+	if d.ahead == nil {
+		return
+	}
 	d.decoded.forget()
 	d.ahead.foresee(nil) // user code may keep it from the call below
 	d.site.enter()
-	for _, payload := range payloads {
+	for _, payload := range payloads[:min(len(payloads), foresight)] {
 		if len(payload) == 0 {
 			break // it cannot be told from others
 		}
@@ -101,65 +103,61 @@ func (d *decoder[T]) foresee(payloads [][]byte) {
 	}
 }
 
-// foreseenKeys are the keys of records that come next.
-type foreseenKeys[K comparable] struct {
-	keys  []keyBytes // at least n
-	named []K
-	n     int
-	next  int // one more than the number of the record that comes; 0: it was not foreseen
+// foreseeable is state by keys that can be looked at beforehand.
+type foreseeable interface {
+	look(keys []keyBytes) // foresight of them at most
+	held() int            // entries that are looked for in the index
 }
 
-// comes implements foreseer.
-func (k *keyScope[K]) comes(i int) { k.ahead.next = i + 1 }
+// keysAhead has the keys of records that come next on one input of an operator.
+type keysAhead[K comparable, T any] struct {
+	scope *keyScope[K]
+	key   func(T) K
+	state []foreseeable
+	keys  [foresight]keyBytes // the first n
+	named [foresight]K
+	n     int
+}
 
-// foreseeKeys works out the keys of values, as far as they can be.
-func foreseeKeys[K comparable, T any](k *keyScope[K], key func(T) K, values []T) []keyBytes {
-	f := &k.ahead
-	f.n, f.next = 0, 0
-	clear(f.named)
-	if short := len(values) - len(f.keys); short > 0 {
-		f.keys, f.named = slices.Grow(f.keys, short)[:len(values)], slices.Grow(f.named, short)[:len(values)]
-	}
+// worthwhile implements foreseer.
+func (a *keysAhead[K, T]) worthwhile() bool {
+	return slices.ContainsFunc(a.state, func(s foreseeable) bool { return s.held() >= worthForesight })
+}
+
+// foresee implements foreseer: keys are worked out as far as they can be.
+func (a *keysAhead[K, T]) foresee(values []T) {
+	a.n = 0
+	clear(a.named[:])
 	for i, v := range values {
-		f.named[i] = key(v)
-		of := &f.keys[i]
+		a.named[i] = a.key(v)
+		of := &a.keys[i]
 		var err error
-		if of.bytes, err = k.codec.Append(of.bytes[:0], f.named[i]); err != nil {
+		if of.bytes, err = a.scope.codec.Append(of.bytes[:0], a.named[i]); err != nil {
 			break
 		}
 		of.sum()
-		f.n++
+		a.n++
 	}
-	return f.keys[:f.n]
+	for _, s := range a.state {
+		s.look(a.keys[:a.n])
+	}
 }
 
-// enterKeyOf goes to the key of a record.
+// comes implements foreseer.
+func (a *keysAhead[K, T]) comes(i int) {
+	if a.scope.entered = i >= 0 && i < a.n; a.scope.entered {
+		a.scope.keyBytes, a.keys[i] = a.keys[i], a.scope.keyBytes // each keeps a buffer
+		a.scope.key = a.named[i]
+	}
+}
+
+// enterKeyOf goes to the key of a record, unless that was foreseen.
 func enterKeyOf[K comparable, T any](k *keyScope[K], key func(T) K, v T) error {
-	f := &k.ahead
-	i := f.next - 1
-	f.next = 0
-	if i < 0 || i >= f.n {
-		return k.enterKey(key(v))
+	if k.entered {
+		k.entered = false
+		return nil
 	}
-	k.keyBytes, f.keys[i] = f.keys[i], k.keyBytes // each keeps a buffer
-	k.key = f.named[i]
-	return nil
-}
-
-// foreseeable is state by keys that can be looked at beforehand.
-type foreseeable interface {
-	look(keys []keyBytes)
-	held() int // entries that are looked for in the index
-}
-
-// anyWorthwhile tells whether one of them is worth it.
-func anyWorthwhile(tables []foreseeable) bool {
-	for _, t := range tables {
-		if t.held() >= worthForesight {
-			return true
-		}
-	}
-	return false
+	return k.enterKey(key(v))
 }
 
 // look reads the slots where the keys' own should be.
@@ -179,7 +177,7 @@ func (t *table[T]) look(keys []keyBytes) {
 	sum := t.cells.look(keys)
 	var cells [foresight]*cell[T]
 	n := 0
-	for i := range keys[:min(len(keys), foresight)] {
+	for i := range keys {
 		if c := t.cells.find(&keys[i]); c != nil {
 			cells[n] = c
 			n++

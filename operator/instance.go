@@ -7,20 +7,19 @@ import (
 
 // instance is the Chain of one task.
 type instance struct {
-	sites    []*site // head first
-	current  int     // index of the operator whose user code ran last
-	inputs   []recordInput
-	head     control
-	source   SourceHead
-	foreseen aheadInput // the input that was last told what comes
-	async    asyncHead
-	timed    []timed
-	steps    []stepEnder
-	rewinds  []rewinder
-	element  uint64 // counts the records that went into the chain
-	restore  []restorer
-	tables   []Table
-	last     progress
+	sites   []*site // head first
+	current int     // index of the operator whose user code ran last
+	inputs  []recordInput
+	head    control
+	source  SourceHead
+	async   asyncHead
+	timed   []timed
+	steps   []stepEnder
+	rewinds []rewinder
+	element uint64 // counts the records that went into the chain
+	restore []restorer
+	tables  []Table
+	last    progress
 }
 
 // What an operator may have besides its collector.

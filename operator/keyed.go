@@ -17,7 +17,8 @@ type keyScope[K comparable] struct {
 	keyBytes
 	codec Codec[K]
 	key   K
-	ahead foreseenKeys[K]
+	// entered: the next record was foreseen, and this is its key.
+	entered bool
 }
 
 func (k *keyScope[K]) enterKey(key K) (err error) {
@@ -102,11 +103,6 @@ func (r *runningFold[K, I, A]) record(v I, ts int64, hasTime bool) error {
 	return r.out.record(acc, ts, hasTime)
 }
 
-// worthwhile and foresee implement foreseer.
-func (r *runningFold[K, I, A]) worthwhile() bool { return r.values.held() >= worthForesight }
-
-func (r *runningFold[K, I, A]) foresee(values []I) {
-	r.values.look(foreseeKeys(&r.scope, r.key, values))
+func (r *runningFold[K, I, A]) foresight() foreseer[I] {
+	return &keysAhead[K, I]{scope: &r.scope, key: r.key, state: []foreseeable{r.values}}
 }
-
-func (r *runningFold[K, I, A]) comes(i int) { r.scope.comes(i) }

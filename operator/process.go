@@ -100,26 +100,13 @@ func (k *keyed[K, O]) open(at *site, codec Codec[K], out collector[O], open func
 	return append(k.states.tables, k.clocks.tables()...), nil
 }
 
-// begun begins the work on a record whose key was entered, or could not be.
-func (k *keyed[K, O]) begun(entering error, ts int64, hasTime bool) error {
+// enterRecord begins the work on a record.
+func enterRecord[K comparable, T, O any](k *keyed[K, O], key func(T) K, v T, ts int64, hasTime bool) error {
 	k.begin(ts, hasTime)
-	if entering != nil {
-		return k.failed("encoding a key", entering)
+	if err := enterKeyOf(&k.scope, key, v); err != nil {
+		return k.failed("encoding a key", err)
 	}
 	return nil
-}
-
-// worthwhile is foreseer's.
-func (k *keyed[K, O]) worthwhile() bool { return anyWorthwhile(k.states.foreseeable) }
-
-// comes is foreseer's.
-func (k *keyed[K, O]) comes(i int) { k.scope.comes(i) }
-
-// look looks at the state of the keys that were foreseen.
-func (k *keyed[K, O]) look(keys []keyBytes) {
-	for _, t := range k.states.foreseeable {
-		t.look(keys)
-	}
 }
 
 func (k *keyed[K, O]) fire(t timers.Timer, event bool) error {
@@ -170,14 +157,15 @@ type process[K comparable, I, O any] struct {
 
 func (p *process[K, I, O]) record(v I, ts int64, hasTime bool) error {
 	p.enter()
-	if err := p.begun(enterKeyOf(&p.scope, p.key, v), ts, hasTime); err != nil {
+	if err := enterRecord(&p.keyed, p.key, v, ts, hasTime); err != nil {
 		return err
 	}
 	return p.emitter.done(p.processor.Process(p.ctx, v, p.emitter.emit))
 }
 
-// foresee implements foreseer.
-func (p *process[K, I, O]) foresee(values []I) { p.look(foreseeKeys(&p.scope, p.key, values)) }
+func (p *process[K, I, O]) foresight() foreseer[I] {
+	return &keysAhead[K, I]{scope: &p.scope, key: p.key, state: p.states.foreseeable}
+}
 
 // keyedContext implements KeyedContext.
 type keyedContext[K comparable] struct {
@@ -252,7 +240,7 @@ type leftInput[K comparable, A, B, O any] struct{ *coProcess[K, A, B, O] }
 
 func (p leftInput[K, A, B, O]) record(v A, ts int64, hasTime bool) error {
 	p.enter()
-	if err := p.begun(enterKeyOf(&p.scope, p.left, v), ts, hasTime); err != nil {
+	if err := enterRecord(&p.keyed, p.left, v, ts, hasTime); err != nil {
 		return err
 	}
 	return p.emitter.done(p.processor.Left(p.ctx, v, p.emitter.emit))
@@ -262,14 +250,16 @@ type rightInput[K comparable, A, B, O any] struct{ *coProcess[K, A, B, O] }
 
 func (p rightInput[K, A, B, O]) record(v B, ts int64, hasTime bool) error {
 	p.enter()
-	if err := p.begun(enterKeyOf(&p.scope, p.right, v), ts, hasTime); err != nil {
+	if err := enterRecord(&p.keyed, p.right, v, ts, hasTime); err != nil {
 		return err
 	}
 	return p.emitter.done(p.processor.Right(p.ctx, v, p.emitter.emit))
 }
 
-// foresee implements foreseer.
-func (p leftInput[K, A, B, O]) foresee(values []A) { p.look(foreseeKeys(&p.scope, p.left, values)) }
+func (p leftInput[K, A, B, O]) foresight() foreseer[A] {
+	return &keysAhead[K, A]{scope: &p.scope, key: p.left, state: p.states.foreseeable}
+}
 
-// foresee implements foreseer.
-func (p rightInput[K, A, B, O]) foresee(values []B) { p.look(foreseeKeys(&p.scope, p.right, values)) }
+func (p rightInput[K, A, B, O]) foresight() foreseer[B] {
+	return &keysAhead[K, B]{scope: &p.scope, key: p.right, state: p.states.foreseeable}
+}

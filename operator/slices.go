@@ -78,14 +78,9 @@ func (p *place) move(at int64) bool {
 	return true
 }
 
-// worthwhile and foresee implement foreseer.
-func (w *fixedWindow[K, I, A, O]) worthwhile() bool { return w.panes.held() >= worthForesight }
-
-func (w *fixedWindow[K, I, A, O]) foresee(values []I) {
-	w.panes.look(foreseeKeys(&w.scope, w.key, values))
+func (w *fixedWindow[K, I, A, O]) foresight() foreseer[I] {
+	return &keysAhead[K, I]{scope: &w.scope, key: w.key, state: []foreseeable{w.panes}}
 }
-
-func (w *fixedWindow[K, I, A, O]) comes(i int) { w.scope.comes(i) }
 
 func (w *fixedWindow[K, I, A, O]) record(v I, ts int64, hasTime bool) error {
 	at, err := w.enterRecord(v, ts, hasTime)

@@ -230,7 +230,7 @@ func (t *Task) foresee(in *input, n uint64) (looked uint64) {
 // forget takes back what the chain was told of the next elements of an input, of which so many did not run.
 func (t *Task) forget(in *input, wasted uint64) {
 	if wasted > 0 {
-		t.usable = max(1, uint64(len(t.foreseen))-min(wasted, uint64(len(t.foreseen))))
+		t.usable = uint64(max(1, len(t.foreseen)-int(wasted)))
 	} else {
 		t.usable = min(2*t.usable, mostUsable)
 	}

@@ -182,7 +182,7 @@ func writeRecovery(w io.Writer, r *bench.Recovery, format string) error {
 		milliText(r.LatencyBefore), milliText(r.LatencyP50), milliText(r.LatencyP99))
 	fmt.Fprintf(&b, "back to normal                       %s\n  (%s)\n", milliText(r.BackToNormal), bench.Definition)
 	if r.Stolen >= 0 {
-		fmt.Fprintf(&b, "processors                           %.0f%% busy, %.1f%% taken by the machine's host\n", r.Busy, r.Stolen)
+		fmt.Fprintf(&b, "processors                           %s\n", r.ProcessorText())
 	}
 	fmt.Fprintf(&b, "lost %d, duplicates %d\n", r.Lost, r.Duplicates)
 	_, err := io.WriteString(w, b.String())

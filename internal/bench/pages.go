@@ -144,7 +144,7 @@ func (r *Recovery) Page() report.Page {
 			report.Fact{Name: "Latency before", Value: milliText(r.LatencyBefore) + " in the median"},
 			report.Fact{Name: "Latency in the 100 s after", Value: milliText(r.LatencyP50) + " in the median, " + milliText(r.LatencyP99) + " p99"},
 			report.Fact{Name: "Back to normal after", Value: milliText(r.BackToNormal)},
-			report.Fact{Name: "Processors", Value: r.processorText()},
+			report.Fact{Name: "Processors", Value: r.ProcessorText()},
 		),
 	}
 	p50, p99 := report.Curve{Name: "median"}, report.Curve{Name: "p99"}
@@ -172,7 +172,8 @@ func (r *Recovery) Page() report.Page {
 	return p
 }
 
-func (r *Recovery) processorText() string {
+// ProcessorText says how busy they were.
+func (r *Recovery) ProcessorText() string {
 	if r.Stolen < 0 {
 		return "unknown"
 	}
