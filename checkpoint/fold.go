@@ -33,7 +33,7 @@ func (s *Store) Commit(e determinant.Epoch, lives []Life) error {
 	if err := f.finish(removed); err != nil {
 		return errors.Join(failed, err)
 	}
-	return errors.Join(failed, s.mergeSome(f.bytes), s.sweep(1+sweepRate*len(f.parts), func(part) bool { return true }))
+	return errors.Join(failed, s.mergeSome(f.bytes), s.sweepSome(1+sweepRate*len(f.parts)))
 }
 
 // Import takes a full image, which Export made at another worker, as the committed state of its task. The error has
@@ -73,9 +73,11 @@ func (s *Store) importPart(p part, image []byte) error {
 	s.mu.Lock()
 	temp := s.tempLocked()
 	s.mu.Unlock()
-	if err := s.writeFile(s.path(temp), image); err != nil {
+	room, err := s.writeImage(temp, image)
+	if err != nil {
 		return err
 	}
+	p.room = room
 	if err := s.fs.Rename(s.path(temp), s.path(p.name())); err != nil {
 		return errors.Join(fmt.Errorf("checkpoint: import: %w", err), s.removeIfThere(temp))
 	}
@@ -133,7 +135,7 @@ func (s *Store) Drop(t determinant.TaskID) error {
 	s.mu.Lock()
 	delete(s.mu.chains, t)
 	delete(s.mu.changed, t)
-	s.mu.garbage = append(s.mu.garbage, chain[1:]...)
+	s.discardLocked(false, chain[1:]...)
 	s.mu.Unlock()
 	return s.sweepTask(t)
 }
@@ -194,7 +196,7 @@ func (f *folder) add(id imageID, inc determinant.Incarnation) error {
 	if err := s.sweepBeyond(id.task); err != nil {
 		return err
 	}
-	p := part{task: id.task, from: held.Epoch, epoch: id.epoch, inc: inc, bytes: im.bytes}
+	p := part{task: id.task, from: held.Epoch, epoch: id.epoch, inc: inc, bytes: im.bytes, room: im.room}
 	if im.full {
 		p.from = 0
 	}

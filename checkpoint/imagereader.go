@@ -26,7 +26,8 @@ type imageReader struct {
 // openImage checks the header and reads the Meta. An error has ErrCorrupt in its chain.
 func openImage(image []byte) (*imageReader, error) { return readImage(sections{src: image}) }
 
-// openImageFile is openImage for an image in a file of that size, in bytes, of which little is in memory at a time.
+// openImageFile is openImage for an image in a file of that size, in bytes, of which little is in memory at a time. The file may be longer
+// than the image.
 func openImageFile(f io.Reader, size uint64) (*imageReader, error) {
 	return readImage(sections{file: f, left: size})
 }
@@ -111,7 +112,7 @@ func (d *imageReader) nextSection() (more bool, err error) {
 		return true, nil
 	case sectionEnd:
 		tables, entries := r.uvarint(), r.uvarint()
-		if r.err != nil || len(r.src) > 0 || d.s.rest() > 0 || tables != d.tables || entries != d.count {
+		if r.err != nil || len(r.src) > 0 || d.s.file == nil && d.s.rest() > 0 || tables != d.tables || entries != d.count {
 			return false, fmt.Errorf("%w: image end: %d sections of tables and %d entries, want %d and %d, %d bytes left over",
 				ErrCorrupt, d.tables, d.count, tables, entries, uint64(len(r.src))+d.s.rest())
 		}

@@ -11,7 +11,7 @@ import (
 
 // A committed image is written once and then left alone; only when as much has been committed as the whole state has bytes, the two are read
 // and written as one. So each byte that changed is written twice in all, in the long run, however small a part of the state changes between two
-// checkpoints, and a store has no more than about three and a half times the state. Many small parts are merged with each other before.
+// checkpoints, and a store has no more than about three and a half times the state, and spares. Many small parts are merged with each other before.
 //
 // A merge is done in portions, in the wake of commits, of some times as much as was committed. So it takes about the same time in every
 // commit, ends before much more has come, and needs neither a goroutine nor a clock.
@@ -133,17 +133,19 @@ func (s *Store) beginMerge() (found bool, err error) {
 		into: part{task: last.task, from: parts[0].from, epoch: last.epoch, inc: last.inc},
 	}
 	s.merge = m
-	out, err := s.fs.Create(s.path(temp), vfs.WriteCategoryUnspecified)
+	out, room, err := s.create(temp, parts[0].bytes)
 	if err != nil {
 		return false, fmt.Errorf("checkpoint: merge: %w", err)
 	}
+	m.into.room = room
 	m.out = vfs.NewSyncingFile(out, vfs.SyncingFileOptions{NoSyncOnClose: true, BytesPerSync: syncEvery})
 	m.b = newBuilder(&source.meta, m.into.from == 0)
 	m.b.sink = func(bytes []byte) error {
 		n, err := m.out.Write(bytes)
 		m.into.bytes += uint64(n)
+		m.into.room = max(m.into.room, m.into.bytes)
 		s.mu.Lock()
-		s.mu.merging = m.into.bytes
+		s.mu.merging = m.into.room
 		s.mu.Unlock()
 		return err
 	}
@@ -194,7 +196,7 @@ func (s *Store) endMerge() error {
 	}
 	if err := s.sync(); err != nil {
 		s.mu.Lock()
-		s.mu.garbage = append(s.mu.garbage, m.into)
+		s.discardLocked(false, m.into)
 		s.mu.Unlock()
 		return err
 	}
@@ -214,7 +216,7 @@ func (s *Store) replace(parts []part, by part) {
 	}
 	next := append(slices.Clone(chain[:i]), by)
 	s.mu.chains[by.task] = append(next, chain[i+len(parts):]...)
-	s.mu.garbage = append(s.mu.garbage, parts...)
+	s.discardLocked(true, parts...)
 	s.usedLocked(by)
 }
 

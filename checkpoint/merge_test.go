@@ -35,7 +35,7 @@ func files(t require.TestingT, fs vfs.FS) []string {
 }
 
 func openMerging(t require.TestingT, fs vfs.FS, mergeBytes int) *Store {
-	s, err := OpenStore("w/store", StoreOptions{FS: fs, Identity: "job", MergeBytes: mergeBytes})
+	s, err := OpenStore("w/store", StoreOptions{FS: fs, Identity: "job", MergeBytes: mergeBytes, SpareFiles: -1})
 	require.NoError(t, err)
 	return s
 }

@@ -25,6 +25,8 @@ type StoreOptions struct {
 	// MergeBytes is how much must have been committed on top of a task's state, and be as much as the state, before the two are written
 	// as one; default 1 MiB.
 	MergeBytes int
+	// SpareFiles is how many files that are not needed any more are kept to be written anew, each of 2 MiB at most; default 64, negative: none.
+	SpareFiles int
 	// Mutations switches rules off, in tests.
 	Mutations mutation.Set
 }
@@ -36,6 +38,9 @@ func (o *StoreOptions) EnsureDefaults() {
 	}
 	if o.MergeBytes <= 0 {
 		o.MergeBytes = 1 << 20
+	}
+	if o.SpareFiles == 0 {
+		o.SpareFiles = spareFiles
 	}
 }
 
@@ -52,6 +57,7 @@ type Store struct {
 	dir        string // of the image files
 	lock       io.Closer
 	mergeBytes uint64
+	spares     int
 	mutations  mutation.Set
 
 	// Lock order: life, fold, mu.
@@ -80,7 +86,8 @@ type Store struct {
 		changed map[determinant.TaskID]uint64
 		// garbage has the parts that are not needed any more and still are there, in the order in which they are to be removed. Invariant:
 		// when its task's chain grows, none reaches beyond the chain: it might fit onto it one day.
-		garbage []part
+		garbage []leftover
+		reading map[string]int           // how many readers a part that is or was in a chain has, by name
 		images  map[imageID]*pending     // Invariant: of the highest incarnation that was put
 		putting map[string]chan struct{} // by image name; closed when the call that puts it has ended
 		temp    uint64                   // number of the next temporary file
@@ -112,10 +119,11 @@ const identityName = "job"
 // if it belongs to another job; then nothing in it was changed.
 func OpenStore(dir string, o StoreOptions) (*Store, error) {
 	o.EnsureDefaults()
-	s := &Store{fs: o.FS, dir: o.FS.PathJoin(dir, "images"), mergeBytes: uint64(o.MergeBytes), mutations: o.Mutations}
+	s := &Store{fs: o.FS, dir: o.FS.PathJoin(dir, "images"), mergeBytes: uint64(o.MergeBytes), spares: o.SpareFiles, mutations: o.Mutations}
 	s.mu.chains = make(map[determinant.TaskID][]part)
 	s.mu.changed = make(map[determinant.TaskID]uint64)
 	s.mu.images = make(map[imageID]*pending)
+	s.mu.reading = make(map[string]int)
 	s.mu.putting = make(map[string]chan struct{})
 	if err := makeDirs(o.FS, dir, s.dir); err != nil {
 		return nil, fmt.Errorf("checkpoint: make %s: %w", dir, err)
@@ -139,8 +147,12 @@ func (s *Store) identify(dir, identity string) error {
 	f, err := s.fs.Open(name)
 	if errors.Is(err, os.ErrNotExist) {
 		temp := name + tempSuffix
-		if err := s.writeFile(temp, append([]byte{storeVersion}, identity...)); err != nil {
-			return err
+		f, err := s.fs.Create(temp, vfs.WriteCategoryUnspecified)
+		if err == nil {
+			err = s.writeFile(temp, f, append([]byte{storeVersion}, identity...))
+		}
+		if err != nil {
+			return fmt.Errorf("checkpoint: write identity of %s: %w", dir, err)
 		}
 		if err := errors.Join(s.fs.Rename(temp, name), syncDir(s.fs, dir)); err != nil {
 			return fmt.Errorf("checkpoint: write identity of %s: %w", dir, err)
@@ -237,14 +249,14 @@ func (s *Store) DiskBytes() uint64 {
 	n := s.mu.merging
 	for _, chain := range s.mu.chains {
 		for _, p := range chain {
-			n += p.bytes
+			n += p.room
 		}
 	}
 	for _, p := range s.mu.garbage {
-		n += p.bytes
+		n += p.room
 	}
 	for _, p := range s.mu.images {
-		n += p.bytes
+		n += p.room
 	}
 	return n
 }

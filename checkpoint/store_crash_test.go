@@ -209,6 +209,7 @@ type crashFS struct {
 	mu    sync.Mutex
 	mem   *vfs.MemFS
 	left  int
+	spare int // files that were written anew
 	rng   *rand.Rand
 	clone *vfs.MemFS
 }
@@ -218,6 +219,9 @@ func (c *crashFS) String() string { return "crash" }
 func (c *crashFS) MaybeError(op errorfs.Op) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if op.Kind == errorfs.OpReuseForWrite {
+		c.spare++
+	}
 	if op.Kind.ReadOrWrite() == errorfs.OpIsWrite {
 		if c.left--; c.left == 0 {
 			// All or nothing of what is not synced: a rename is one change to a file system, and the clone would make two of it.
@@ -247,6 +251,7 @@ func TestStoreCrashes(t *testing.T) {
 	}
 	t.Logf("%d crashes, calls %v", crashes, calls)
 	require.Greater(t, calls["merged"], seeds, "stores whose parts were merged")
+	require.Greater(t, calls["spare"], seeds, "files that were written anew")
 	require.Greater(t, crashes, seeds)
 }
 
@@ -271,6 +276,7 @@ func crashRun(t *testing.T, seed uint64, calls map[string]int) (crashes int) {
 		for clone := c.crashed(); clone != nil; clone = c.crashed() {
 			crashes++
 			require.NoError(t, s.Close())
+			calls["spare"] += c.spare
 			mem = clone
 			s, c = open()
 			for task := range determinant.TaskID(crashTasks) {

@@ -6,6 +6,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 
@@ -21,7 +22,8 @@ type imageID struct {
 // pending is an image that is not committed.
 type pending struct {
 	inc     determinant.Incarnation
-	bytes   uint64
+	bytes   uint64            // of the image, or room if that is not known any more
+	room    uint64            // that its file takes, at least bytes
 	checked bool              // what follows is known, and the file was verified, or made of bytes that were
 	base    determinant.Epoch // that the entries are relative to
 	full    bool
@@ -79,7 +81,7 @@ func parseImageName(name string) (id imageID, inc determinant.Incarnation, ok bo
 }
 
 // load finds the files and removes what a crash left behind: temporary files, images of lower incarnations, images that are committed
-// already, parts that were merged.
+// already. Parts that were merged are garbage.
 func (s *Store) load() error {
 	names, err := s.fs.List(s.dir)
 	if err != nil {
@@ -89,9 +91,10 @@ func (s *Store) load() error {
 	found := make(map[determinant.TaskID][]part)
 	for _, name := range names {
 		if p, ok := parsePartName(name); ok {
-			if p.bytes, err = s.size(name); err != nil {
+			if p.room, err = s.size(name); err != nil {
 				return err
 			}
+			p.bytes = p.room
 			found[p.task] = append(found[p.task], p)
 		}
 	}
@@ -100,9 +103,7 @@ func (s *Store) load() error {
 		if len(chain) > 0 {
 			s.mu.chains[t] = chain
 		}
-		for _, p := range rest {
-			useless = append(useless, p.name())
-		}
+		s.discardLocked(true, rest...)
 	}
 	for _, name := range names {
 		id, inc, ok := parseImageName(name)
@@ -120,7 +121,7 @@ func (s *Store) load() error {
 			if err != nil {
 				return err
 			}
-			s.mu.images[id] = &pending{inc: inc, bytes: bytes}
+			s.mu.images[id] = &pending{inc: inc, bytes: bytes, room: bytes}
 		}
 	}
 	for _, name := range useless {
@@ -176,10 +177,11 @@ func (s *Store) put(image []byte, meta *Meta, full bool) error {
 		return err
 	}
 	defer s.endPut(meta)
-	if err := s.writeFile(s.path(temp), image); err != nil {
+	room, err := s.writeImage(temp, image)
+	if err != nil {
 		return err
 	}
-	p := &pending{inc: meta.Incarnation, bytes: uint64(len(image)), checked: true, base: meta.Base, full: full}
+	p := &pending{inc: meta.Incarnation, bytes: uint64(len(image)), room: room, checked: true, base: meta.Base, full: full}
 	if err := s.install(temp, meta, p); err != nil {
 		return errors.Join(err, s.removeIfThere(temp))
 	}
@@ -240,17 +242,23 @@ func (s *Store) admitLocked(m *Meta, full bool) (have bool, err error) {
 	return false, nil
 }
 
-// writeFile writes the file at that path and does not return nil until its bytes are durable.
-func (s *Store) writeFile(path string, bytes []byte) error {
-	f, err := s.fs.Create(path, vfs.WriteCategoryUnspecified)
+// writeImage writes an image to a temporary file and does not return nil until its bytes are durable. It tells how long the file is.
+func (s *Store) writeImage(temp string, image []byte) (room uint64, err error) {
+	f, room, err := s.create(temp, uint64(len(image)))
 	if err != nil {
-		return fmt.Errorf("checkpoint: create %s: %w", path, err)
+		return 0, err
 	}
+	return max(room, uint64(len(image))), s.writeFile(s.path(temp), f, image)
+}
+
+// writeFile writes the file at that path, which is open, and does not return nil until its bytes are durable.
+func (s *Store) writeFile(path string, f vfs.File, bytes []byte) (err error) {
 	f = vfs.NewSyncingFile(f, vfs.SyncingFileOptions{NoSyncOnClose: true, BytesPerSync: syncEvery})
-	chunk := make([]byte, min(len(bytes), writeChunk)) // a vfs.File may scribble on what it is given
+	chunk := chunks.Get().(*[writeChunk]byte) // a vfs.File may scribble on what it is given
+	defer chunks.Put(chunk)
 	var p pace
 	for rest := bytes; len(rest) > 0 && err == nil; {
-		n := copy(chunk, rest)
+		n := copy(chunk[:], rest)
 		rest = rest[n:]
 		_, err = f.Write(chunk[:n])
 		p.did(n)
@@ -263,6 +271,8 @@ func (s *Store) writeFile(path string, bytes []byte) error {
 	}
 	return nil
 }
+
+var chunks = sync.Pool{New: func() any { return new([writeChunk]byte) }}
 
 // removeIfThere removes a temporary file that may be gone already. One that stays is removed by the next OpenStore.
 func (s *Store) removeIfThere(name string) error {

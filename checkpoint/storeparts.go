@@ -3,8 +3,6 @@ package checkpoint
 import (
 	"errors"
 	"fmt"
-	"math"
-	"os"
 	"slices"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -19,7 +17,8 @@ type part struct {
 	from  determinant.Epoch
 	epoch determinant.Epoch
 	inc   determinant.Incarnation // whose image that of checkpoint epoch is
-	bytes uint64
+	bytes uint64                  // of the image, or room if that is not known any more
+	room  uint64                  // that its file takes, at least bytes: it may have been another's before (spares.go)
 }
 
 const partSuffix = ".part"
@@ -70,7 +69,8 @@ type partFile struct {
 	bytes uint64
 }
 
-// openParts opens the files of parts. They can be read to their end when they are removed meanwhile. The caller closes them.
+// openParts opens the files of parts that are in a chain. They can be read to their end when they are removed meanwhile. The caller closes
+// them, and holds s.fold.
 func (s *Store) openParts(parts []part) (files []partFile, err error) {
 	for i := range parts {
 		name := parts[i].name()
@@ -81,7 +81,7 @@ func (s *Store) openParts(parts []part) (files []partFile, err error) {
 			}
 			return nil, fmt.Errorf("checkpoint: open part: %w", err)
 		}
-		files = append(files, partFile{name: name, file: f, bytes: parts[i].bytes})
+		files = append(files, partFile{name: name, file: s.reading(f, name), bytes: parts[i].bytes})
 	}
 	return files, nil
 }
@@ -94,7 +94,7 @@ func (s *Store) publishLocked(p part) {
 	}
 	chain := s.mu.chains[p.task]
 	if p.from == 0 {
-		s.mu.garbage = append(s.mu.garbage, chain...)
+		s.discardLocked(true, chain...)
 		chain = nil
 	}
 	if len(chain) > 0 && chain[len(chain)-1].epoch != p.from || len(chain) == 0 && p.from != 0 {
@@ -109,43 +109,7 @@ func (s *Store) publishLocked(p part) {
 
 // usedLocked takes care that a part is not removed because an earlier attempt to make it failed. s.mu is held.
 func (s *Store) usedLocked(p part) {
-	s.mu.garbage = slices.DeleteFunc(s.mu.garbage, func(g part) bool { return g.name() == p.name() })
-}
-
-// sweep removes at most so many of the parts that are not needed any more and that match chooses. s.fold is held. What cannot be removed is
-// tried again later.
-func (s *Store) sweep(most int, match func(g part) bool) error {
-	s.mu.Lock()
-	var chosen []part
-	for _, g := range s.mu.garbage {
-		if len(chosen) < most && match(g) {
-			chosen = append(chosen, g)
-		}
-	}
-	s.mu.Unlock()
-	var failed error
-	gone := make(map[part]bool)
-	for _, g := range chosen { // beside the lock: it takes a while
-		if err := s.fs.Remove(s.path(g.name())); err != nil && !errors.Is(err, os.ErrNotExist) {
-			failed = errors.Join(failed, fmt.Errorf("checkpoint: remove part: %w", err))
-		} else {
-			gone[g] = true
-		}
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.mu.garbage = slices.DeleteFunc(s.mu.garbage, func(g part) bool { return gone[g] })
-	return failed
-}
-
-// sweepBeyond removes what a dropped chain has left that reaches beyond what is held of the task now. s.fold is held.
-func (s *Store) sweepBeyond(t determinant.TaskID) error {
-	held := s.Held(t)
-	return s.sweep(math.MaxInt, func(g part) bool { return g.task == t && g.epoch > held })
-}
-
-func (s *Store) sweepTask(t determinant.TaskID) error {
-	return s.sweep(math.MaxInt, func(g part) bool { return g.task == t })
+	s.mu.garbage = slices.DeleteFunc(s.mu.garbage, func(g leftover) bool { return g.name() == p.name() })
 }
 
 // nameSync is one sync of the directory, for all who have changed names before it began.

@@ -2,8 +2,9 @@ package cluster
 
 import "sync"
 
-// besides is how many jobs use the disk at once. Each waits for it twice, and then for a processor: so many wait together.
-const besides = 16
+// besides is how many jobs use the disk at once. Each waits for it twice, and then for a processor: some wait together, but more of them would
+// only compute at the same time, just when the barrier's records have to be made up for.
+const besides = 4
 
 // diskQueue runs the jobs of a worker's disk in order, except that those which may run beside one another do.
 //

@@ -1,0 +1,145 @@
+package checkpoint
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"os"
+	"slices"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/understudy-stream/understudy/determinant"
+)
+
+// Each checkpoint needs a file for every task, and as many are not needed any more soon. To make a file, and to remove one, costs a file system
+// more than to write a few hundred kilobytes: it looks for room and keeps a journal. So files of parts that others have replaced are written anew, as
+// Pebble does with those of its log. What is behind the end of an image then is what the file held before, and says nothing.
+const (
+	spareFiles   = 64       // are kept, at most, by default
+	largestSpare = 2 << 20  // bytes of a file that is worth to be kept
+	smallFile    = 64 << 10 // bytes of a file that may be used for an image however small
+)
+
+// leftover is a part that is not needed any more.
+type leftover struct {
+	part
+	// spare says that its file may be written anew before its name is gone for good: whatever a crash leaves, there is another part that
+	// begins where this one does and reaches further, or none that it fits on.
+	spare bool
+}
+
+// discardLocked notes that parts are not needed any more. s.mu is held.
+func (s *Store) discardLocked(spare bool, parts ...part) {
+	for _, p := range parts {
+		s.mu.garbage = append(s.mu.garbage, leftover{p, spare})
+	}
+}
+
+// create makes a temporary file that an image of about so many bytes is to be written to, and tells how long it is already: of a spare, or a
+// new one.
+//
+// Invariant: a file that is written anew has no reader, and never gets one under the name that it had: who opens parts holds s.fold, and finds them
+// in a chain.
+func (s *Store) create(temp string, bytes uint64) (f vfs.File, room uint64, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	best := -1
+	for i := range s.mu.garbage {
+		g := &s.mu.garbage[i]
+		fits := g.spare && g.room <= max(smallFile, 2*bytes) && s.mu.reading[g.name()] == 0
+		if fits && (best < 0 || g.room > s.mu.garbage[best].room) {
+			best = i
+		}
+	}
+	if best >= 0 {
+		g := &s.mu.garbage[best]
+		f, err := s.fs.ReuseForWrite(s.path(g.name()), s.path(temp), vfs.WriteCategoryUnspecified)
+		if err == nil {
+			room = g.room
+			s.mu.garbage = slices.Delete(s.mu.garbage, best, best+1)
+			return f, room, nil
+		}
+		g.spare = false
+	}
+	f, err = s.fs.Create(s.path(temp), vfs.WriteCategoryUnspecified)
+	if err != nil {
+		return nil, 0, fmt.Errorf("checkpoint: create %s: %w", temp, err)
+	}
+	return f, 0, nil
+}
+
+// partReader is the file of a part that is read.
+type partReader struct {
+	vfs.File
+	s    *Store
+	name string
+}
+
+// reading notes that a part has one more reader, until that closes the file.
+func (s *Store) reading(f vfs.File, name string) vfs.File {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.mu.reading[name]++
+	return &partReader{f, s, name}
+}
+
+// Close ends the reading.
+func (r *partReader) Close() error {
+	r.s.mu.Lock()
+	defer r.s.mu.Unlock()
+	if r.s.mu.reading[r.name]--; r.s.mu.reading[r.name] == 0 {
+		delete(r.s.mu.reading, r.name)
+	}
+	return r.File.Close()
+}
+
+// sweep removes at most so many of the parts that are not needed any more and that match chooses. s.fold is held. What cannot be removed is
+// tried again later.
+func (s *Store) sweep(most int, match func(g *leftover) bool) error {
+	s.mu.Lock()
+	var chosen []part
+	for i := range s.mu.garbage {
+		if g := &s.mu.garbage[i]; len(chosen) < most && match(g) {
+			g.spare = false
+			chosen = append(chosen, g.part)
+		}
+	}
+	s.mu.Unlock()
+	var failed error
+	gone := make(map[part]bool)
+	for _, g := range chosen { // beside the lock: it takes a while
+		if err := s.fs.Remove(s.path(g.name())); err != nil && !errors.Is(err, os.ErrNotExist) {
+			failed = errors.Join(failed, fmt.Errorf("checkpoint: remove part: %w", err))
+		} else {
+			gone[g] = true
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.mu.garbage = slices.DeleteFunc(s.mu.garbage, func(g leftover) bool { return gone[g.part] })
+	return failed
+}
+
+// sweepSome removes at most so many of the parts that are not needed any more, but keeps the newest spares.
+func (s *Store) sweepSome(most int) error {
+	s.mu.Lock()
+	kept := make(map[part]bool)
+	for i := len(s.mu.garbage) - 1; i >= 0 && len(kept) < s.spares; i-- {
+		if g := &s.mu.garbage[i]; g.spare && g.room <= largestSpare {
+			kept[g.part] = true
+		}
+	}
+	s.mu.Unlock()
+	return s.sweep(most, func(g *leftover) bool { return !kept[g.part] })
+}
+
+// sweepBeyond removes what a dropped chain has left that reaches beyond what is held of the task now. s.fold is held.
+func (s *Store) sweepBeyond(t determinant.TaskID) error {
+	held := s.Held(t)
+	return s.sweep(math.MaxInt, func(g *leftover) bool { return g.task == t && g.epoch > held })
+}
+
+func (s *Store) sweepTask(t determinant.TaskID) error {
+	return s.sweep(math.MaxInt, func(g *leftover) bool { return g.task == t })
+}
