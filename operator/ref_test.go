@@ -51,6 +51,7 @@ func TestRefLeavesWhatIsFrozen(t *testing.T) {
 				table.clear(key)
 				delete(model, name)
 			case 4:
+				table.copies = rapid.SampledFrom([]int{0, 1, 9}).Draw(t, "copies")
 				frozen := table.Freeze()
 				at := map[string][]byte{}
 				for k, v := range model {

@@ -8,9 +8,9 @@ import (
 
 // table is keyed state of one type: encoded key to value.
 //
-// Freezing is a swap. A cell is changed in place only in the generation that it was made in; the first change after a Freeze
-// makes a new cell, so that whoever encodes the frozen ones sees what was there at the barrier. What a value points to is changed by
-// those only who ask by ref, and then the new cell's value is a copy.
+// Freezing is a swap, or, if little has changed, a copy of that as bytes. A cell that was swapped is not changed any more: the first change
+// after that Freeze makes a new one, so that whoever encodes the frozen ones sees what was there at the barrier. What a value points to is
+// changed by those only who ask by ref, and then the new cell's value is a copy.
 type table[T any] struct {
 	id    string
 	codec Codec[T]
@@ -22,6 +22,8 @@ type table[T any] struct {
 	dirty      []*cell[T]
 	deleted    int // how many cells are not live
 	generation uint64
+	shared     uint64 // the last generation whose cells were swapped
+	copies     int    // entries that Freeze copies, at most
 	buf        []byte // of copy, and of thaw
 	seen       uint64 // what look read, so that it is read
 }
@@ -39,7 +41,7 @@ type cell[T any] struct {
 func (c *cell[T]) name() (key string, hash uint64) { return c.key, c.hash }
 
 func newTable[T any](id string, codec Codec[T]) *table[T] {
-	return &table[T]{id: id, codec: codec, generation: 1}
+	return &table[T]{id: id, codec: codec, generation: 1, copies: copiedEntries}
 }
 
 // adopt implements adopter.
@@ -90,7 +92,7 @@ func (t *table[T]) set(key *keyBytes, v T) *cell[T] {
 	case c == nil:
 		c = t.enter(&cell[T]{key: string(key.bytes), hash: key.hash, live: true})
 	case c.generation != t.generation:
-		c = t.enter(&cell[T]{key: c.key, hash: key.hash, live: true})
+		c = t.change(c)
 	case !c.live:
 		c.live = true
 		t.deleted--
@@ -106,7 +108,11 @@ func (t *table[T]) set(key *keyBytes, v T) *cell[T] {
 func (t *table[T]) ref(key *keyBytes) (v *T, full string, known bool) {
 	c := t.find(key)
 	known = c != nil && c.live
-	if !known || !c.own || c.generation != t.generation {
+	switch {
+	case known && c.own && c.generation == t.generation:
+	case known && c.own && t.unshared(c):
+		c = t.change(c)
+	default:
 		var value T
 		if known {
 			value = t.copy(c)
@@ -137,7 +143,7 @@ func (t *table[T]) clear(key *keyBytes) bool {
 		return false
 	}
 	if c.generation != t.generation {
-		c = t.enter(&cell[T]{key: c.key, hash: key.hash})
+		c = t.change(c)
 	}
 	var zero T
 	c.value, c.live = zero, false
@@ -147,10 +153,27 @@ func (t *table[T]) clear(key *keyBytes) bool {
 
 // enter puts a new cell of the present generation in the place of an older one, if there is one.
 func (t *table[T]) enter(c *cell[T]) *cell[T] {
-	c.generation = t.generation
 	t.cells.put(c)
+	return t.touch(c)
+}
+
+// touch makes a cell one of the present generation.
+func (t *table[T]) touch(c *cell[T]) *cell[T] {
+	c.generation = t.generation
 	t.dirty = append(t.dirty, c)
 	return c
+}
+
+// unshared tells whether nobody may be encoding a live cell.
+func (t *table[T]) unshared(c *cell[T]) bool { return c.generation > t.shared || c.generation == 0 }
+
+// change gives what may be changed in the place of a cell of an older generation: a new one without value, or, if nobody may be encoding it, the
+// cell itself.
+func (t *table[T]) change(c *cell[T]) *cell[T] {
+	if t.unshared(c) {
+		return t.touch(c)
+	}
+	return t.enter(&cell[T]{key: c.key, hash: c.hash, live: true})
 }
 
 // len is how many keys are live.
@@ -189,7 +212,7 @@ func (t *table[T]) ID() string { return t.id }
 
 // Freeze implements Table.
 func (t *table[T]) Freeze() Frozen {
-	f := &frozenTable[T]{id: t.id, codec: t.codec, cells: t.dirty}
+	f := t.copied()
 	if t.deleted > 0 {
 		for _, c := range t.dirty {
 			if !c.live {
@@ -198,8 +221,45 @@ func (t *table[T]) Freeze() Frozen {
 		}
 		t.deleted = 0
 	}
-	t.dirty = nil
+	if f != nil {
+		clear(t.dirty)
+		t.dirty = t.dirty[:0]
+	} else {
+		f = &frozenTable[T]{id: t.id, codec: t.codec, cells: t.dirty}
+		t.dirty, t.shared = nil, t.generation
+	}
 	t.generation++
+	return f
+}
+
+// Below so many entries and bytes, what has changed is copied at the barrier. It stands still for it, for less than a millisecond; but otherwise each
+// first change after the barrier would make a new cell, in the middle of what the checkpoint costs anyway, and that takes several times as long.
+const (
+	copiedEntries = 4096
+	copiedBytes   = 512 << 10
+)
+
+// copied is what has changed, as bytes; nil if that is too much.
+func (t *table[T]) copied() Frozen {
+	if len(t.dirty) > t.copies {
+		return nil
+	}
+	f := &frozenCopy{id: t.id, keys: keysOf(len(t.dirty)), values: keysOf(len(t.dirty)), deleted: make([]bool, len(t.dirty))}
+	for i, c := range t.dirty {
+		f.keys.all = append(f.keys.all, c.key...)
+		f.keys.end()
+		if f.deleted[i] = !c.live; c.live {
+			var err error
+			if f.values.all, err = t.codec.Append(f.values.all, c.value); err != nil {
+				f.err = fmt.Errorf("operator: table %q: encoding key %q: %w", t.id, c.key, err)
+				break
+			}
+		}
+		f.values.end()
+		if len(f.keys.all)+len(f.values.all) > copiedBytes {
+			return nil
+		}
+	}
 	return f
 }
 
@@ -244,6 +304,31 @@ func (f *frozenTable[T]) Entries(yield func(key, value []byte, deleted bool) err
 			}
 		}
 		if err := yield(keys.key(r.at), value, !c.live); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// frozenCopy is what changed in a table during one generation, encoded.
+type frozenCopy struct {
+	id      string
+	keys    keyList // in any order
+	values  keyList // in that order
+	deleted []bool
+	err     error
+}
+
+// Table implements Frozen.
+func (f *frozenCopy) Table() string { return f.id }
+
+// Entries implements Frozen; entries come in the order of their keys.
+func (f *frozenCopy) Entries(yield func(key, value []byte, deleted bool) error) error {
+	if f.err != nil {
+		return f.err
+	}
+	for _, r := range f.keys.order() {
+		if err := yield(f.keys.key(r.at), f.values.key(r.at), f.deleted[r.at]); err != nil {
 			return err
 		}
 	}

@@ -1,6 +1,7 @@
 package operator
 
 import (
+	"errors"
 	"fmt"
 	"sync"
 	"testing"
@@ -37,6 +38,7 @@ func TestTableAgainstModel(t *testing.T) {
 				require.Equal(t, had, tab.clear(key))
 				delete(model, string(key.bytes))
 			case 3:
+				tab.copies = rapid.SampledFrom([]int{0, 2, 9}).Draw(t, "copies")
 				frozen = append(frozen, tab.Freeze())
 				snapshot := map[string]int{}
 				for k, v := range model {
@@ -88,6 +90,43 @@ func TestTableAgainstModel(t *testing.T) {
 		}
 	})
 }
+
+// What has changed is copied at the barrier if it is little, however many entries that is, and otherwise left where it is.
+func TestMuchIsNotCopied(t *testing.T) {
+	for _, c := range []struct {
+		entries, bytes int
+		copied         bool
+	}{
+		{0, 0, true}, {copiedEntries, 10, true}, {copiedEntries + 1, 10, false}, {2, copiedBytes, false}, {2, copiedBytes / 4, true},
+	} {
+		tab := newTable("t", Codec[[]byte](bytesCodec{}))
+		for i := range c.entries {
+			tab.set(keyOf(fmt.Sprint(i)), make([]byte, c.bytes))
+		}
+		frozen := tab.Freeze()
+		_, copied := frozen.(*frozenCopy)
+		require.Equal(t, c.copied, copied, c)
+		n := 0
+		require.NoError(t, frozen.Entries(func(_, value []byte, _ bool) error {
+			n++
+			require.Len(t, value, c.bytes)
+			return nil
+		}))
+		require.Equal(t, c.entries, n)
+	}
+}
+
+// A value that its codec cannot write is found where it would be written, not by the task that is at its barrier.
+func TestCodecFailsAtTheBarrier(t *testing.T) {
+	tab := newTable("t", Codec[[]byte](failingCodec{}))
+	tab.set(keyOf("a"), nil)
+	err := tab.Freeze().Entries(func([]byte, []byte, bool) error { panic("an entry") })
+	require.ErrorContains(t, err, `table "t": encoding key "a": no`)
+}
+
+type failingCodec struct{ bytesCodec }
+
+func (failingCodec) Append([]byte, []byte) ([]byte, error) { return nil, errors.New("no") }
 
 func TestFrozenListsKeepTheirEnd(t *testing.T) {
 	s := &States{operator: "op", scope: keyOf("k")}
