@@ -81,6 +81,7 @@ type Coordinator struct {
 	failed     bool // it was finished by an error
 	now        int64
 	pace       pace
+	wanted     bool // a hand-over waits for a checkpoint that was not asked for
 	stall      stall
 	said       string // to env.Waiting
 
@@ -171,6 +172,7 @@ func (c *Coordinator) Tick(now int64) {
 	}
 	c.checkpoints(checkpoint.Tick{Now: now})
 	c.recovery(standby.Tick{Now: now})
+	c.ask()
 	c.discover()
 	c.watch()
 }
@@ -236,6 +238,15 @@ func (c *Coordinator) end() {
 	c.ledger.Propose(Entry{Finish: &Finish{Epoch: c.last}})
 }
 
+// ask asks for the checkpoint that a hand-over waits for, unless one comes soon anyway: while failures are frequent, each that comes between costs the
+// partitions more than the hand-over gains.
+func (c *Coordinator) ask() {
+	if c.wanted && (c.opts.Interval == 0 || !c.pace.soon(c.now)) {
+		c.wanted = false
+		c.checkpoints(checkpoint.Request{})
+	}
+}
+
 // recovery gives the decider an event and carries out what follows.
 func (c *Coordinator) recovery(ev standby.Event) { c.carryOut(c.decider.Step(ev)) }
 
@@ -254,7 +265,8 @@ func (c *Coordinator) carryOut(effects []standby.Effect) {
 				c.waiting(fmt.Sprintf("tasks %v have no standby: there is no worker for one", e.Tasks))
 			}
 		case standby.WantCheckpoint:
-			c.checkpoints(checkpoint.Request{})
+			c.wanted = true
+			c.ask()
 		case standby.DrainWaits:
 			c.waiting(e.String())
 		case standby.Drained:
@@ -414,6 +426,7 @@ func (c *Coordinator) pointed(e Entry, cmd checkpoint.Command) {
 	case e.Start != nil:
 		c.view.started(e.Start)
 		c.pace.start(c.now)
+		c.wanted = false
 	case e.Abandon != nil:
 		c.pace.started = 0
 	}

@@ -132,6 +132,37 @@ func TestTasksMoveToAWorkerThatHasNone(t *testing.T) {
 	requireExact(t, out, 10_000)
 }
 
+// While failures are frequent, a hand-over waits for the checkpoint that comes anyway; when it turns out that none does, one is asked for.
+func TestDrainWaitsForAFrequentCheckpoint(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		failed  int64 // so long ago
+		starts  int   // at once
+		then    int64 // milliseconds later
+		pending bool
+	}{
+		{"none has failed for long", 1_000_000, 1, 1, false},
+		{"the next one comes", 0, 0, soonEnough, false},
+		{"it is soon", 0, 0, 1, true},
+		{"failures are forgotten", 0, 0, 1_000_000, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			o := newOffice(t, CoordinatorOptions{Interval: 10_000_000})
+			const now = 2_000_000
+			o.c.Tick(now)
+			o.c.pace = pace{failures: 2, gap: 1000, cost: 50, lastFail: now - c.failed, newest: now - c.failed, lastStart: now}
+			starts := func() int { return count(o.told, func(e Entry) bool { return e.Start != nil }) }
+			require.NoError(t, o.c.Drain(1))
+			o.commit()
+			require.Equal(t, c.starts, starts())
+			o.c.Tick(now + c.then)
+			o.commit()
+			require.Equal(t, c.pending, o.c.wanted)
+			require.Equal(t, c.pending, starts() == 0)
+		})
+	}
+}
+
 // What a drain asks of the coordinator, step by step.
 func TestDrainAsksForACheckpointFirst(t *testing.T) {
 	o := newOffice(t, CoordinatorOptions{})

@@ -31,9 +31,10 @@ const (
 	enoughFailures  = 2
 	forgetAfterGaps = 10
 	recoveryShare   = 4
-	lostShare       = 0.3  // of the time that a checkpoint takes, for records
+	lostShare       = 0.5  // of the time that a checkpoint takes, for records: they stand still for a third of it, and then wait in longer queues
 	left            = 1000 // milliseconds of the time between failures that a recovery does not get
 	mostCost        = 1000
+	soonEnough      = 500 // milliseconds
 )
 
 // failed notes a failure. Those at once are one, which says nothing of when the next will be; if it comes, the time until then is shared among them.
@@ -70,17 +71,32 @@ func (p *pace) complete(now int64) {
 // due tells whether a checkpoint should begin before its regular time. A recovery is left a part of the time that there is between
 // failures, or all of it but a second, and no more: see checkpoint.Coordinator.
 func (p *pace) due(now int64, recovering bool) bool {
-	if p.failures < enoughFailures || p.started != 0 || recovering && float64(now-p.lastFail) < max(p.gap/recoveryShare, p.gap-left) {
+	if p.started != 0 || recovering && float64(now-p.lastFail) < max(p.gap/recoveryShare, p.gap-left) {
 		return false
+	}
+	interval, frequent := p.interval(now)
+	return frequent && float64(now-p.lastStart) >= interval
+}
+
+// soon tells whether due comes so often that nobody need ask for a checkpoint.
+func (p *pace) soon(now int64) bool {
+	interval, frequent := p.interval(now)
+	return frequent && interval <= soonEnough
+}
+
+// interval is how often checkpoints should begin, in milliseconds, if failures are frequent.
+func (p *pace) interval(now int64) (interval float64, frequent bool) {
+	if p.failures < enoughFailures {
+		return 0, false
 	}
 	gap := max(p.gap, float64(now-p.lastFail))
 	if gap > forgetAfterGaps*p.gap {
 		p.failures = 0
-		return false
+		return 0, false
 	}
 	cost := p.cost
 	if cost == 0 {
 		cost = startingCost
 	}
-	return float64(now-p.lastStart) >= max(leastInterval, math.Sqrt(2*gap*lostShare*cost))
+	return max(leastInterval, math.Sqrt(2*gap*lostShare*cost)), true
 }

@@ -15,7 +15,7 @@
 //     no clock, random number, goroutine or map order in it that is not asked of Runtime.
 //   - The bytes of a record depend on the record alone: default codecs sort every map and refuse types that they can't encode
 //     in one way only.
-//   - State is replaced and never changed in place once it has been frozen, so that a checkpoint is encoded while the task
+//   - State is replaced and never changed in place once it has been frozen without a copy, so that a checkpoint is encoded while the task
 //     goes on. Freezing costs no more than what has changed.
 //   - The engine's own work allocates nothing per record; user functions and reflective codecs may.
 //

@@ -75,8 +75,8 @@ func (v *Value[T]) Get() (T, bool) { return v.table.get(v.scope) }
 func (v *Value[T]) Set(value T) { v.table.set(v.scope, value) }
 
 // Ref returns the value to be changed in place, with all that it points to; if there is none, it is the zero value from now on. It is
-// for values that cost something to make anew for each record: the first Ref of a key after a checkpoint, or after a Set, copies the value, by
-// its codec, and the others copy nothing.
+// for values that cost something to make anew for each record: the first Ref of a key after a Set, or after a checkpoint that had much to store, copies
+// the value, by its codec, and the others copy nothing.
 //
 // The pointer may be used until the method that asked for it returns, or clears the value. What is put into the value must not be kept
 // elsewhere, such as in the value of another key. What Get returned after a Ref changes with the next one.
