@@ -31,7 +31,7 @@ const (
 	enoughFailures  = 2
 	forgetAfterGaps = 10
 	recoveryShare   = 4
-	lostShare       = 0.5  // of the time that a checkpoint takes, for records: they stand still for a third of it, and then wait in longer queues
+	lostShare       = 0.3  // of the time that a checkpoint takes, for records
 	left            = 1000 // milliseconds of the time between failures that a recovery does not get
 	mostCost        = 1000
 	soonEnough      = 500 // milliseconds

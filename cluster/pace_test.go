@@ -16,11 +16,11 @@ func TestPaceFollowsFailures(t *testing.T) {
 	}
 	p.start(2010)
 	require.False(t, p.due(2500, false), "one is under way")
-	p.complete(2030) // 20 ms, 10 of which are lost: sqrt(2*100*10) is 45 ms
+	p.complete(2030) // 20 ms, 6 of which are lost: sqrt(2*100*6) is 35 ms
 	require.InDelta(t, 20, p.cost, 0.1)
 	require.False(t, p.due(2040, false))
-	require.True(t, p.due(2056, false))
-	require.True(t, p.soon(2056))
+	require.True(t, p.due(2050, false))
+	require.True(t, p.soon(2050))
 	require.False(t, p.due(2000+forgetAfterGaps*200, false), "failures that are long ago are forgotten")
 	require.False(t, p.due(2080, false), "and stay so until there are new ones")
 	require.False(t, p.soon(2080))

@@ -1,7 +1,6 @@
 package standby
 
 import (
-	"cmp"
 	"slices"
 
 	"github.com/understudy-stream/understudy/determinant"
@@ -11,8 +10,7 @@ import (
 const DefaultBalanceAfter = 600
 
 const (
-	movesPerCalm = 5      // for balance: so many times, at most, tasks move in the time of Config.BalanceAfter
-	movesAtOnce  = 2      // at most: each time costs a checkpoint, however many move, and all that move at once replay side by side
+	movesPerCalm = 5      // for balance: at most so many tasks move in the time of Config.BalanceAfter
 	looksPerCalm = 50     // at the time
 	moveWithin   = 60_000 // milliseconds after which a move that could not be made is called off
 	defaultLook  = 100
@@ -38,35 +36,26 @@ func (t *time) tick(now, balanceAfter int64) bool {
 }
 
 // balance evens out how many tasks workers have. After a worker has joined, or all have come back, some may run many and others
-// none. Tasks then move by planned hand-overs, few at a time: each makes the spread smaller, so this ends.
+// none. Tasks then move by planned hand-overs, one at a time: each makes the spread smaller, so this ends.
 type balance struct {
-	trouble int64  // when there was any last
-	even    int64  // when there was nothing to even out last
-	moved   int64  // when the last moves were over
-	moves   moves  // are made at once
+	trouble int64 // when there was any last
+	even    int64 // when there was nothing to even out last
+	moved   int64 // when the last move was over
+	move    *move
 	spread  uint64 // State.Version at which no standby could move to a better place; 0: not known
 }
 
-// moves are tasks that are to go to other workers, when those have their states.
-type moves struct {
-	list  []move // none: nobody is to go
-	began int64
-	ready bool              // all workers had the states, and a further checkpoint was asked for
-	since determinant.Epoch // committed checkpoint at that time
-}
-
+// move is a task that is to go to another worker, when that has its state.
 type move struct {
 	task        determinant.TaskID
 	incarnation determinant.Incarnation
 	from, to    determinant.WorkerID
+	began       int64
+	ready       bool              // the worker had the state, and a further checkpoint was asked for
+	since       determinant.Epoch // committed checkpoint at that time
 }
 
-// has tells whether a task is among them.
-func (m *moves) has(t determinant.TaskID) bool {
-	return slices.ContainsFunc(m.list, func(m move) bool { return m.task == t })
-}
-
-// moveForBalance plans the next moves, if the tasks have been uneven for long enough while nothing was wrong.
+// moveForBalance plans the next move, if the tasks have been uneven for long enough while nothing was wrong.
 func (d *Decider) moveForBalance() []Effect {
 	b, after := &d.balance, d.config.BalanceAfter
 	if after < 0 || !d.time.known {
@@ -75,26 +64,28 @@ func (d *Decider) moveForBalance() []Effect {
 	if b.trouble == 0 || d.troubled() {
 		b.trouble = d.time.now
 	}
-	if from, _ := d.extremes(d.state.Tasks); b.even == 0 || from == 0 {
+	from, to := d.extremes()
+	if b.even == 0 || from == 0 {
 		b.even = d.time.now
 	}
 	if b.trouble == d.time.now || b.even == d.time.now {
-		b.moves = moves{}
+		b.move = nil
 		return nil
 	}
-	if len(b.moves.list) > 0 && !d.hold(&b.moves) {
-		b.moves, b.moved = moves{}, d.time.now
+	if b.move != nil && !b.move.holds(d) {
+		b.move, b.moved = nil, d.time.now
 	}
-	if len(b.moves.list) == 0 {
+	if b.move == nil {
 		if !d.calm() || d.time.now-b.even < after || d.time.now-b.moved < after/movesPerCalm || AnyRecovering(d.state.Tasks) {
 			return nil
 		}
-		b.moves = d.chooseMoves()
+		b.move = d.chooseMove(from, to)
 	}
-	if b.moves.ready || !d.prepared(&b.moves) {
+	m := b.move
+	if m.ready || !d.hasStandby(m.task, m.to) {
 		return nil
 	}
-	b.moves.ready, b.moves.since = true, d.state.Checkpoint
+	m.ready, m.since = true, d.state.Checkpoint
 	return d.wantCheckpoint()
 }
 
@@ -103,32 +94,20 @@ func (d *Decider) calm() bool {
 	return d.config.BalanceAfter >= 0 && d.time.known && d.time.now-d.balance.trouble >= d.config.BalanceAfter
 }
 
-// dueMoves lists the tasks that can move now: their new workers hold a checkpoint that was taken for this, so the replays are short.
-func (d *Decider) dueMoves() []handOver {
-	m := &d.balance.moves
-	if len(m.list) == 0 || !d.hold(m) || !m.ready || d.state.Checkpoint <= m.since || !d.prepared(m) || AnyRecovering(d.state.Tasks) {
+// due lists the task that can move now: its new worker holds a checkpoint that was taken for this, so the replay is short.
+func (b *balance) due(d *Decider) []handOver {
+	m := b.move
+	if m == nil || !m.holds(d) || !m.ready || d.state.Checkpoint <= m.since || !d.hasStandby(m.task, m.to) || AnyRecovering(d.state.Tasks) {
 		return nil
 	}
-	list := make([]handOver, 0, len(m.list))
-	for _, one := range m.list {
-		list = append(list, handOver{task: one.task, to: one.to, why: "it has most to do"})
-	}
-	slices.SortFunc(list, func(a, b handOver) int { return cmp.Compare(a.task, b.task) })
-	return list
+	return []handOver{{task: m.task, to: m.to, why: "it has most to do"}}
 }
 
-// hold tells whether moves still make sense, all of them.
-func (d *Decider) hold(m *moves) bool {
-	usable := d.usable()
-	return d.time.now-m.began < max(moveWithin, d.config.BalanceAfter) && !slices.ContainsFunc(m.list, func(m move) bool {
-		p := d.state.Tasks[m.task]
-		return p.Incarnation != m.incarnation || p.Worker != m.from || !slices.Contains(usable, m.to)
-	})
-}
-
-// prepared tells whether every task that is to move could do so.
-func (d *Decider) prepared(m *moves) bool {
-	return !slices.ContainsFunc(m.list, func(m move) bool { return !d.hasStandby(m.task, m.to) })
+// holds tells whether a move still makes sense.
+func (m *move) holds(d *Decider) bool {
+	p := d.state.Tasks[m.task]
+	return p.Incarnation == m.incarnation && p.Worker == m.from && slices.Contains(d.usable(), m.to) &&
+		d.time.now-m.began < max(moveWithin, d.config.BalanceAfter)
 }
 
 // hasStandby tells whether w is a standby of task t, holds its committed state, and has said so since it became one. Others may find
@@ -144,10 +123,10 @@ func (d *Decider) sound() []determinant.WorkerID {
 	})
 }
 
-// extremes names the sound worker that runs most of the tasks and the one that runs fewest; none if they differ by one task at most.
-func (d *Decider) extremes(tasks []Placement) (most, least determinant.WorkerID) {
+// extremes names the sound worker that runs most tasks and the one that runs fewest; none if they differ by one task at most.
+func (d *Decider) extremes() (most, least determinant.WorkerID) {
 	primaries := &load{}
-	for _, p := range tasks {
+	for _, p := range d.state.Tasks {
 		primaries.add(p.Worker, 1)
 	}
 	sound := d.sound()
@@ -166,28 +145,13 @@ func (d *Decider) troubled() bool {
 	return AnyLost(d.state.Tasks)
 }
 
-// chooseMoves picks moves that make the tasks more even, one after the other as if those before had been made.
-func (d *Decider) chooseMoves() moves {
-	m, tasks := moves{began: d.time.now}, slices.Clone(d.state.Tasks)
-	for len(m.list) < movesAtOnce {
-		from, to := d.extremes(tasks)
-		if from == 0 {
-			break
-		}
-		next := d.chooseMove(tasks, from, to)
-		tasks[next.task].Worker = to
-		m.list = append(m.list, next)
-	}
-	return m
-}
-
 // chooseMove picks a task of worker from: one whose vertex has many tasks there and few on worker to, so that vertices stay spread
 // over workers; among those one that worker to is a standby of already; and then the one whose id is farthest from those that
 // worker to has: tasks of adjoining vertices are better apart, too.
-func (d *Decider) chooseMove(tasks []Placement, from, to determinant.WorkerID) move {
-	spread := spreadOf(d.config.Topology, tasks)
+func (d *Decider) chooseMove(from, to determinant.WorkerID) *move {
+	spread := spreadOf(d.config.Topology, d.state.Tasks)
 	best, lowest := -1, rank{}
-	for t, p := range tasks {
+	for t, p := range d.state.Tasks {
 		if p.Worker != from {
 			continue
 		}
@@ -198,18 +162,19 @@ func (d *Decider) chooseMove(tasks []Placement, from, to determinant.WorkerID) m
 		if slices.Contains(p.Standbys, to) {
 			fit += 2
 		}
-		r := rank{spread.peers(p.Task, to) - spread.peers(p.Task, from), -fit, -distance(tasks, t, to)}
+		r := rank{spread.peers(p.Task, to) - spread.peers(p.Task, from), -fit, -d.distance(t, to)}
 		if best < 0 || r.compare(lowest) < 0 {
 			best, lowest = t, r
 		}
 	}
-	return move{task: tasks[best].Task, incarnation: tasks[best].Incarnation, from: from, to: to}
+	p := d.state.Tasks[best]
+	return &move{task: p.Task, incarnation: p.Incarnation, from: from, to: to, began: d.time.now}
 }
 
 // distance is how far the id of a task is from those of the tasks on a worker.
-func distance(tasks []Placement, t int, w determinant.WorkerID) int {
-	least := len(tasks)
-	for u, p := range tasks {
+func (d *Decider) distance(t int, w determinant.WorkerID) int {
+	least := len(d.state.Tasks)
+	for u, p := range d.state.Tasks {
 		if p.Worker == w {
 			least = min(least, max(t-u, u-t))
 		}

@@ -404,10 +404,8 @@ func (d *Decider) proposeStandbys() []Effect {
 		}
 		out = append(out, d.propose(AssignStandby{Task: p.Task, Incarnation: p.Incarnation, Worker: w})...)
 	}
-	for _, m := range d.balance.moves.list {
-		if !slices.Contains(taken[m.task], m.to) {
-			assign(d.state.Tasks[m.task], m.to)
-		}
+	if m := d.balance.move; m != nil && !slices.Contains(taken[m.task], m.to) {
+		assign(d.state.Tasks[m.task], m.to)
 	}
 	for t, p := range d.state.Tasks {
 		for p.Worker != 0 && lasting[t] < d.standbysOf(p) {

@@ -110,7 +110,7 @@ func (d *Decider) proposeReleases() []Effect {
 	}
 	usable := d.usable()
 	for _, p := range d.state.Tasks {
-		if d.balance.moves.has(p.Task) {
+		if d.balance.move != nil && d.balance.move.task == p.Task {
 			continue
 		}
 		wanted := d.standbysOf(p)
@@ -154,7 +154,7 @@ func (d *Decider) gives(w determinant.WorkerID) bool {
 	return slices.ContainsFunc(d.state.Tasks, func(p Placement) bool { return p.Worker == w || p.From == w })
 }
 
-// handOvers lists the tasks that can move now: all of one draining worker, or some for balance. Failures come first.
+// handOvers lists the tasks that can move now: all of one draining worker, or one for balance. Failures come first.
 func (d *Decider) handOvers() []handOver {
 	if len(d.suspects) > 0 || len(d.failed) > 0 || d.wanted != nil {
 		return nil
@@ -164,7 +164,7 @@ func (d *Decider) handOvers() []handOver {
 			return list
 		}
 	}
-	return d.dueMoves()
+	return d.balance.due(d)
 }
 
 // leaving lists the tasks of a draining worker, and why they cannot move now.

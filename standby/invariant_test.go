@@ -380,7 +380,7 @@ func (c *chaos) checkQuiet() {
 			require.True(c.t, none || !l.Done, "%+v: %v", l, p)
 		}
 	}
-	if most, _ := d.extremes(s.Tasks); d.config.BalanceAfter > 0 && len(s.Draining) == 0 && !waits {
+	if most, _ := d.extremes(); d.config.BalanceAfter > 0 && len(s.Draining) == 0 && !waits {
 		require.Zero(c.t, most, "uneven: %v", s.Tasks)
 	}
 	if d.config.BalanceAfter > 0 && len(s.Draining) == 0 && !waits {

@@ -143,10 +143,10 @@ func (d *Decider) spread() *spread {
 // or be left to do.
 func (d *Decider) spreadStandbys() []Effect {
 	b := &d.balance
-	if b.spread == d.state.Version || !d.calm() || len(d.inFlight) > 0 || len(b.moves.list) > 0 || d.time.now-b.moved < d.config.BalanceAfter/movesPerCalm || AnyRecovering(d.state.Tasks) {
+	if b.spread == d.state.Version || !d.calm() || len(d.inFlight) > 0 || b.move != nil || d.time.now-b.moved < d.config.BalanceAfter/movesPerCalm || AnyRecovering(d.state.Tasks) {
 		return nil
 	}
-	if most, _ := d.extremes(d.state.Tasks); most != 0 || !d.whole() {
+	if most, _ := d.extremes(); most != 0 || !d.whole() {
 		return nil
 	}
 	t, to := d.spread().move(d.state.Tasks, d.sound())

@@ -251,44 +251,8 @@ func TestMoveKeepsVerticesApart(t *testing.T) {
 	d := NewDecider(Config{Topology: layers(1, 1, 2, 1), BalanceAfter: 1000}, s)
 	d.Step(Tick{Now: 1000})
 	d.Step(Tick{Now: 2000})
-	require.Equal(t, determinant.TaskID(2), d.balance.moves.list[0].task)
-	require.Equal(t, determinant.WorkerID(3), d.balance.moves.list[0].to)
-}
-
-// What moves at once is chosen as if what was chosen before had moved: it ends when tasks are even, each time and in all.
-func TestMovesAtOnce(t *testing.T) {
-	for tasks, want := range [][]ws{
-		3: {},
-		4: {{2}},
-		5: {{2}},
-		6: {{2, 2}},
-		9: {{2, 2}, {2}},
-	} {
-		if want == nil {
-			continue
-		}
-		at, standbys := make(ws, tasks), make([]ws, tasks)
-		for i := range at {
-			at[i], standbys[i] = 1, ws{2}
-		}
-		at[tasks-1], standbys[tasks-1] = 2, ws{1}
-		c := newCluster(Config{Topology: layers(tasks), Standbys: 1, BalanceAfter: 1000}, deployed(at, standbys, 0))
-		d := c.decider
-		got := []ws{}
-		for now := int64(1000); now < 10_000; now += 1000 {
-			d.Step(Tick{Now: now})
-			var to ws
-			for _, m := range d.balance.moves.list {
-				require.Equal(t, determinant.WorkerID(1), m.from)
-				d.state.Tasks[m.task].Worker = m.to
-				to = append(to, m.to)
-			}
-			if to != nil {
-				got = append(got, to)
-			}
-		}
-		require.Equal(t, want, got, "%d tasks", tasks)
-	}
+	require.Equal(t, determinant.TaskID(2), d.balance.move.task)
+	require.Equal(t, determinant.WorkerID(3), d.balance.move.to)
 }
 
 // Where no standby has a better place nobody looks again, until somebody comes.
