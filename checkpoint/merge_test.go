@@ -223,7 +223,7 @@ func TestMergingIsAMap(t *testing.T) {
 			require.NoError(t, errors.Join(err, f.Close()))
 			in, err := fs.Open(fmt.Sprint(n))
 			require.NoError(t, err)
-			open = append(open, partFile{name: fmt.Sprint(n), file: in, bytes: uint64(len(b))})
+			open = append(open, partFile{part{task: 1, from: determinant.Epoch(n), epoch: determinant.Epoch(n + 1), bytes: uint64(len(b))}, in})
 		}
 		m, err := newMerging(open, new(pace))
 		require.NoError(t, err)

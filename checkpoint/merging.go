@@ -33,8 +33,9 @@ func newMerging(files []partFile, pace *pace) (*merging, error) {
 	for _, f := range files {
 		m.files = append(m.files, f.file)
 	}
-	for rank, f := range files {
-		r, err := openImageFile(f.file, f.bytes)
+	for rank := range files {
+		f := &files[rank]
+		r, err := f.open()
 		if err == nil {
 			h := &mergeHead{r: r, rank: rank}
 			m.meta = r.meta
@@ -44,7 +45,7 @@ func newMerging(files []partFile, pace *pace) (*merging, error) {
 			}
 		}
 		if err != nil {
-			return nil, errors.Join(fmt.Errorf("%s: %w", f.name, err), m.close())
+			return nil, errors.Join(fmt.Errorf("%s: %w", f.name(), err), m.close())
 		}
 	}
 	for i := len(m.heads)/2 - 1; i >= 0; i-- {

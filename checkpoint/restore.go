@@ -71,13 +71,13 @@ func (s *Store) MetaAt(t determinant.TaskID, e determinant.Epoch, inc determinan
 	if err != nil {
 		return err
 	}
-	newest := files[len(files)-1]
-	r, err := openImageFile(newest.file, newest.bytes)
+	newest := &files[len(files)-1]
+	r, err := newest.open()
 	for _, f := range files {
 		err = errors.Join(err, f.file.Close())
 	}
 	if err != nil {
-		return fmt.Errorf("checkpoint: meta of task %d in %s: %w", t, newest.name, err)
+		return fmt.Errorf("checkpoint: meta of task %d in %s: %w", t, newest.name(), err)
 	}
 	*meta = r.meta
 	return nil

@@ -38,35 +38,45 @@ func (s *Store) discardLocked(spare bool, parts ...part) {
 
 // create makes a temporary file that an image of about so many bytes is to be written to, and tells how long it is already: of a spare, or a
 // new one.
-//
-// Invariant: a file that is written anew has no reader, and never gets one under the name that it had: who opens parts holds s.fold, and finds them
-// in a chain.
 func (s *Store) create(temp string, bytes uint64) (f vfs.File, room uint64, err error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	best := -1
-	for i := range s.mu.garbage {
-		g := &s.mu.garbage[i]
-		fits := g.spare && g.room <= max(smallFile, 2*bytes) && s.mu.reading[g.name()] == 0
-		if fits && (best < 0 || g.room > s.mu.garbage[best].room) {
-			best = i
-		}
-	}
-	if best >= 0 {
-		g := &s.mu.garbage[best]
-		f, err := s.fs.ReuseForWrite(s.path(g.name()), s.path(temp), vfs.WriteCategoryUnspecified)
-		if err == nil {
-			room = g.room
-			s.mu.garbage = slices.Delete(s.mu.garbage, best, best+1)
-			return f, room, nil
-		}
-		g.spare = false
+	if f, room = s.reuse(temp, bytes); f != nil {
+		return f, room, nil
 	}
 	f, err = s.fs.Create(s.path(temp), vfs.WriteCategoryUnspecified)
 	if err != nil {
-		return nil, 0, fmt.Errorf("checkpoint: create %s: %w", temp, err)
+		return nil, 0, errors.Join(fmt.Errorf("checkpoint: create %s: %w", temp, err), s.removeIfThere(temp))
 	}
 	return f, 0, nil
+}
+
+// reuse takes the spare that fits best: the least of those that are long enough, or else the longest. It gives nil if there is none.
+//
+// Invariant: a file that is written anew has no reader, and never gets one under the name that it had: who opens parts holds s.fold, and finds them
+// in a chain.
+func (s *Store) reuse(temp string, bytes uint64) (f vfs.File, room uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var best *leftover
+	for i := range s.mu.garbage {
+		g := &s.mu.garbage[i]
+		if !g.spare || g.room > max(smallFile, 2*bytes) || s.mu.reading[g.name()] > 0 {
+			continue
+		}
+		if best == nil || best.room < bytes && g.room > best.room || best.room > g.room && g.room >= bytes {
+			best = g
+		}
+	}
+	if best == nil {
+		return nil, 0
+	}
+	f, err := s.fs.ReuseForWrite(s.path(best.name()), s.path(temp), vfs.WriteCategoryUnspecified)
+	if err != nil {
+		best.spare = false // somebody removes it, if it is there
+		return nil, 0
+	}
+	taken := best.part
+	s.mu.garbage = slices.DeleteFunc(s.mu.garbage, func(g leftover) bool { return g.part == taken })
+	return f, taken.room
 }
 
 // partReader is the file of a part that is read.
@@ -132,6 +142,15 @@ func (s *Store) sweepSome(most int) error {
 	}
 	s.mu.Unlock()
 	return s.sweep(most, func(g *leftover) bool { return !kept[g.part] })
+}
+
+// giveBack removes all spares, unless somebody is changing what is committed; it is for who finds no room on the disk.
+func (s *Store) giveBack() error {
+	if !s.fold.TryLock() {
+		return nil
+	}
+	defer s.fold.Unlock()
+	return s.sweep(math.MaxInt, func(g *leftover) bool { return g.spare })
 }
 
 // sweepBeyond removes what a dropped chain has left that reaches beyond what is held of the task now. s.fold is held.

@@ -147,3 +147,50 @@ func TestSpareFails(t *testing.T) {
 	require.Less(t, len(files(t, fs)), 4)
 	require.NoError(t, s.Close())
 }
+
+// Who finds no room gets that of the spares, the next time.
+func TestSparesAreGivenBack(t *testing.T) {
+	fs := vfs.NewMem()
+	var full atomic.Bool
+	s, err := OpenStore("w/store", StoreOptions{FS: errorfs.Wrap(fs, errorfs.InjectorFunc(func(op errorfs.Op) error {
+		if full.Load() && (op.Kind == errorfs.OpCreate || op.Kind == errorfs.OpFileWrite) {
+			return errorfs.ErrInjected
+		}
+		return nil
+	})), Identity: "job"})
+	require.NoError(t, err)
+	replace := func(task determinant.TaskID, e determinant.Epoch, bytes int) error {
+		if err := s.Put(image(t, Meta{Task: task, Incarnation: 1, Epoch: e}, true, "a="+strings.Repeat("v", bytes))); err != nil {
+			return err
+		}
+		return s.Commit(e, []Life{{task, 1}})
+	}
+	for task := range determinant.TaskID(4) {
+		require.NoError(t, replace(task, 1, smallFile+1))
+		require.NoError(t, replace(task, 2, smallFile+1))
+	}
+	require.Len(t, s.mu.garbage, 1, "each takes that of the one before")
+	full.Store(true)
+	require.ErrorIs(t, replace(9, 3, 10), errorfs.ErrInjected)
+	require.Empty(t, s.mu.garbage)
+	require.Len(t, files(t, fs), 4, "no temporary file is left")
+	full.Store(false)
+	require.NoError(t, replace(9, 3, 10))
+	require.NoError(t, s.Close())
+}
+
+// A file that holds another image than its name says is damage, for a restore as for a merge, however whole that image is.
+func TestPartOfAnother(t *testing.T) {
+	fs := vfs.NewMem()
+	s := openMerging(t, fs, 1)
+	putCommit(t, s, Meta{Task: 1, Incarnation: 1, Epoch: 1}, "a=1")
+	putCommit(t, s, Meta{Task: 2, Incarnation: 1, Epoch: 2}, "a=2")
+	require.NoError(t, fs.Rename("w/store/images/2-0-2-1.part", "w/store/images/1-0-1-1.part"))
+	err := s.Restore(1, 1, &Meta{}, func(string, []byte, []byte) error { return nil })
+	require.ErrorIs(t, err, ErrCorrupt)
+	require.ErrorContains(t, err, "1-0-1-1.part: checkpoint: corrupt: holds task 2 epoch 2 incarnation 1")
+	require.ErrorIs(t, s.MetaAt(1, 1, 1, &Meta{}), ErrCorrupt)
+	require.NoError(t, s.Put(image(t, Meta{Task: 1, Incarnation: 1, Epoch: 3, Base: 1}, false, "a=3")))
+	require.ErrorIs(t, s.Commit(3, []Life{{1, 1}}), ErrCorrupt)
+	require.NoError(t, s.Close())
+}

@@ -8,6 +8,7 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"syscall"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 
@@ -110,7 +111,7 @@ type Holding struct {
 }
 
 // storeVersion is the layout of the directory, written in front of the identity.
-const storeVersion = 3
+const storeVersion = 4
 
 // identityName is the file that says whose the directory is.
 const identityName = "job"
@@ -261,33 +262,19 @@ func (s *Store) DiskBytes() uint64 {
 	return n
 }
 
-// makeDirs makes the directories, and durable: every ancestor that was missing, and the first that was not, is synced.
+// makeDirs makes the directories, and durable: every directory that one of them is in is synced, also where nothing was missing, since a process that
+// was killed may have made it. Where that is not allowed, or not possible, somebody else has made what is in it.
 func makeDirs(fs vfs.FS, dirs ...string) error {
+	deepest := dirs[len(dirs)-1]
 	for _, dir := range dirs {
-		var missing []string
-		for d := dir; ; d = fs.PathDir(d) {
-			_, err := fs.Stat(d)
-			if err == nil {
-				break
-			}
-			if !errors.Is(err, os.ErrNotExist) {
-				return err
-			}
-			missing = append(missing, d)
-			if fs.PathDir(d) == d {
-				break
-			}
-		}
-		if len(missing) == 0 {
-			continue
-		}
 		if err := fs.MkdirAll(dir, 0o755); err != nil {
 			return err
 		}
-		for _, d := range missing {
-			if err := syncDir(fs, fs.PathDir(d)); err != nil {
-				return err
-			}
+	}
+	for d := deepest; fs.PathDir(d) != d; d = fs.PathDir(d) {
+		err := syncDir(fs, fs.PathDir(d))
+		if err != nil && !errors.Is(err, os.ErrPermission) && !errors.Is(err, syscall.EINVAL) {
+			return err
 		}
 	}
 	return nil

@@ -116,7 +116,7 @@ type storeOp struct {
 const crashTasks = 4
 
 // crashSeeds is how many runs TestStoreCrashes makes.
-const crashSeeds = 100
+const crashSeeds = 250
 
 // randomOp draws a call that often makes sense in the state m.
 func randomOp(t *testing.T, rng *rand.Rand, m *model) storeOp {
@@ -204,8 +204,10 @@ func (m *model) agrees(t *testing.T, s *Store, task determinant.TaskID) bool {
 	return want.meta.Epoch == 0 || meta.Incarnation == want.meta.Incarnation && meta.Records == want.meta.Records && maps.Equal(got, want.entries)
 }
 
-// crashFS takes a copy of its filesystem as a crash would leave it, before the n-th write from now.
+// crashFS takes a copy of its filesystem as a crash would leave it, before the n-th write from now. Or the process is killed there: whatever it
+// would still write fails, and what the next one finds has not reached the disk for that.
 type crashFS struct {
+	kills bool
 	mu    sync.Mutex
 	mem   *vfs.MemFS
 	left  int
@@ -223,7 +225,9 @@ func (c *crashFS) MaybeError(op errorfs.Op) error {
 		c.spare++
 	}
 	if op.Kind.ReadOrWrite() == errorfs.OpIsWrite {
-		if c.left--; c.left == 0 {
+		if c.left--; c.kills && c.left <= 0 {
+			return errorfs.ErrInjected
+		} else if c.left == 0 {
 			// All or nothing of what is not synced: a rename is one change to a file system, and the clone would make two of it.
 			c.clone = c.mem.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: 100 * c.rng.IntN(2), RNG: c.rng})
 		}
@@ -231,13 +235,19 @@ func (c *crashFS) MaybeError(op errorfs.Op) error {
 	return nil
 }
 
+// crashed is what a crash has left; nil if there was none.
 func (c *crashFS) crashed() *vfs.MemFS {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.killed() {
+		return c.mem
+	}
 	return c.clone
 }
 
-// TestStoreCrashes runs random calls with crashes between any two writes and compares with the model: what a call had
+func (c *crashFS) killed() bool { return c.kills && c.left <= 0 }
+
+// TestStoreCrashes runs random calls with crashes and kills between any two writes and compares with the model: what a call had
 // done when it returned is there, the call that the crash interrupted has been done for each task wholly or not at all,
 // and doing it again gives what it would have given.
 func TestStoreCrashes(t *testing.T) {
@@ -260,10 +270,15 @@ func crashRun(t *testing.T, seed uint64, calls map[string]int) (crashes int) {
 	mem := vfs.NewCrashableMem()
 	m := &model{map[determinant.TaskID]modelState{}, map[imageID]modelImage{}}
 	open := func() (*Store, *crashFS) {
-		c := &crashFS{mem: mem, left: 1 + rng.IntN(150), rng: rand.New(rand.NewPCG(seed, uint64(crashes)))}
-		s, err := OpenStore("w/store", StoreOptions{FS: errorfs.Wrap(mem, c), Identity: "job", MergeBytes: 4 << 10})
-		require.NoError(t, err, "seed %d", seed)
-		return s, c
+		for {
+			c := &crashFS{kills: rng.IntN(2) == 0, mem: mem, left: 1 + rng.IntN(150), rng: rand.New(rand.NewPCG(seed, uint64(crashes)))}
+			s, err := OpenStore("w/store", StoreOptions{FS: errorfs.Wrap(mem, c), Identity: "job", MergeBytes: 4 << 10})
+			if err != nil && c.killed() {
+				continue
+			}
+			require.NoError(t, err, "seed %d", seed)
+			return s, c
+		}
 	}
 	s, c := open()
 	for i := range 60 {
@@ -271,18 +286,19 @@ func crashRun(t *testing.T, seed uint64, calls map[string]int) (crashes int) {
 		calls[op.name]++
 		before := m.clone()
 		want, got := op.model(m), op.store(s)
-		require.True(t, cmp.Or(want == nil && got == nil, want != nil && errors.Is(got, want)),
+		require.True(t, cmp.Or(want == nil && got == nil, want != nil && errors.Is(got, want), c.killed()),
 			"seed %d call %d %s: %v, want %v", seed, i, op.name, got, want)
 		for clone := c.crashed(); clone != nil; clone = c.crashed() {
 			crashes++
-			require.NoError(t, s.Close())
+			err := s.Close()
+			require.True(t, err == nil || c.killed(), "%v", err)
 			calls["spare"] += c.spare
 			mem = clone
 			s, c = open()
 			for task := range determinant.TaskID(crashTasks) {
 				require.True(t, before.agrees(t, s, task) || m.agrees(t, s, task), "seed %d call %d %s: task %d after the crash", seed, i, op.name, task)
 			}
-			if got := op.store(s); want == nil {
+			if got := op.store(s); want == nil && c.crashed() == nil {
 				require.NoError(t, got, "seed %d call %d %s again", seed, i, op.name)
 			}
 		}
@@ -296,6 +312,8 @@ func crashRun(t *testing.T, seed uint64, calls map[string]int) (crashes int) {
 			require.True(t, m.agrees(t, s, task), "seed %d call %d %s: task %d", seed, i, op.name, task)
 		}
 	}
-	require.NoError(t, s.Close())
+	if err := s.Close(); !c.killed() {
+		require.NoError(t, err)
+	}
 	return crashes
 }

@@ -105,6 +105,11 @@ func (s *Store) load() error {
 		}
 		s.discardLocked(true, rest...)
 	}
+	if len(names) > 0 { // a process that was killed may have given some that are not durable
+		if err := s.sync(); err != nil {
+			return err
+		}
+	}
 	for _, name := range names {
 		id, inc, ok := parseImageName(name)
 		old := s.mu.images[id]
@@ -242,13 +247,17 @@ func (s *Store) admitLocked(m *Meta, full bool) (have bool, err error) {
 	return false, nil
 }
 
-// writeImage writes an image to a temporary file and does not return nil until its bytes are durable. It tells how long the file is.
+// writeImage writes an image to a temporary file and does not return nil until its bytes are durable. It tells how long the file is. If it fails,
+// the disk may be full, and spares are given back.
 func (s *Store) writeImage(temp string, image []byte) (room uint64, err error) {
 	f, room, err := s.create(temp, uint64(len(image)))
-	if err != nil {
-		return 0, err
+	if err == nil {
+		err = s.writeFile(s.path(temp), f, image)
 	}
-	return max(room, uint64(len(image))), s.writeFile(s.path(temp), f, image)
+	if err != nil {
+		return 0, errors.Join(err, s.giveBack())
+	}
+	return max(room, uint64(len(image))), nil
 }
 
 // writeFile writes the file at that path, which is open, and does not return nil until its bytes are durable.

@@ -64,9 +64,17 @@ func chainOf(parts []part) (chain, rest []part) {
 
 // partFile is a part that is open.
 type partFile struct {
-	name  string
-	file  vfs.File
-	bytes uint64
+	part
+	file vfs.File
+}
+
+// open begins to read the image in a part's file, which must be the one that the part is named after.
+func (f *partFile) open() (*imageReader, error) {
+	r, err := openImageFile(f.file, f.bytes)
+	if m := &f.part; err == nil && (r.meta.Task != m.task || r.meta.Epoch != m.epoch || r.meta.Incarnation != m.inc) {
+		err = fmt.Errorf("%w: holds task %d epoch %d incarnation %d", ErrCorrupt, r.meta.Task, r.meta.Epoch, r.meta.Incarnation)
+	}
+	return r, err
 }
 
 // openParts opens the files of parts that are in a chain. They can be read to their end when they are removed meanwhile. The caller closes
@@ -81,7 +89,7 @@ func (s *Store) openParts(parts []part) (files []partFile, err error) {
 			}
 			return nil, fmt.Errorf("checkpoint: open part: %w", err)
 		}
-		files = append(files, partFile{name: name, file: s.reading(f, name), bytes: parts[i].bytes})
+		files = append(files, partFile{part: parts[i], file: s.reading(f, name)})
 	}
 	return files, nil
 }

@@ -24,6 +24,7 @@ type table[T any] struct {
 	generation uint64
 	shared     uint64 // the last generation whose cells were swapped
 	copies     int    // entries that Freeze copies, at most
+	much       int    // for so many times it does not try to, since it was too much
 	buf        []byte // of copy, and of thaw
 	seen       uint64 // what look read, so that it is read
 }
@@ -237,11 +238,13 @@ func (t *table[T]) Freeze() Frozen {
 const (
 	copiedEntries = 4096
 	copiedBytes   = 512 << 10
+	muchAgain     = 16 // barriers after one at which the bytes were too many
 )
 
 // copied is what has changed, as bytes; nil if that is too much.
 func (t *table[T]) copied() Frozen {
-	if len(t.dirty) > t.copies {
+	if t.much > 0 || len(t.dirty) > t.copies {
+		t.much = max(0, t.much-1)
 		return nil
 	}
 	f := &frozenCopy{id: t.id, keys: keysOf(len(t.dirty)), values: keysOf(len(t.dirty)), deleted: make([]bool, len(t.dirty))}
@@ -257,6 +260,7 @@ func (t *table[T]) copied() Frozen {
 		}
 		f.values.end()
 		if len(f.keys.all)+len(f.values.all) > copiedBytes {
+			t.much = muchAgain
 			return nil
 		}
 	}

@@ -116,6 +116,30 @@ func TestMuchIsNotCopied(t *testing.T) {
 	}
 }
 
+// A table that was too big to copy is not tried at each barrier.
+func TestMuchIsNotTriedAgain(t *testing.T) {
+	calls := 0
+	tab := newTable("t", Codec[[]byte](countingCodec{calls: &calls}))
+	for range 1 + muchAgain {
+		tab.set(keyOf("a"), make([]byte, copiedBytes))
+		tab.Freeze()
+	}
+	require.Equal(t, 1, calls)
+	tab.set(keyOf("a"), make([]byte, copiedBytes))
+	tab.Freeze()
+	require.Equal(t, 2, calls)
+}
+
+type countingCodec struct {
+	bytesCodec
+	calls *int
+}
+
+func (c countingCodec) Append(dst, v []byte) ([]byte, error) {
+	*c.calls++
+	return c.bytesCodec.Append(dst, v)
+}
+
 // A value that its codec cannot write is found where it would be written, not by the task that is at its barrier.
 func TestCodecFailsAtTheBarrier(t *testing.T) {
 	tab := newTable("t", Codec[[]byte](failingCodec{}))

@@ -6,7 +6,7 @@ import (
 )
 
 // snapshot freezes the task's state at the barrier that ended epoch e. It costs what has changed, not what there is: each
-// table hands over its dirty map and goes on with an empty one.
+// table hands over what is dirty, or copies it if it is little, and goes on with nothing dirty.
 //
 // Invariant: the log offset is that of epoch e+1's mark, so a replay from here begins with delta coding restarted.
 func (t *Task) snapshot(e determinant.Epoch) Snapshot {
