@@ -11,7 +11,7 @@ import (
 
 // A committed image is written once and then left alone; only when as much has been committed as the whole state has bytes, the two are read
 // and written as one. So each byte that changed is written twice in all, in the long run, however small a part of the state changes between two
-// checkpoints, and a store has no more than about three and a half times the state, and what spares are longer than their images. Many small parts are merged with each other before.
+// checkpoints, and a store has no more than about three and a half times the state, and spares. Many small parts are merged with each other before.
 //
 // A merge is done in portions, in the wake of commits, of some times as much as was committed. So it takes about the same time in every
 // commit, ends before much more has come, and needs neither a goroutine nor a clock.

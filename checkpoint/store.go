@@ -126,7 +126,7 @@ func OpenStore(dir string, o StoreOptions) (*Store, error) {
 	s.mu.images = make(map[imageID]*pending)
 	s.mu.reading = make(map[string]int)
 	s.mu.putting = make(map[string]chan struct{})
-	if err := makeDirs(o.FS, dir, s.dir); err != nil {
+	if err := makeDirs(o.FS, s.dir); err != nil {
 		return nil, fmt.Errorf("checkpoint: make %s: %w", dir, err)
 	}
 	var err error
@@ -262,16 +262,13 @@ func (s *Store) DiskBytes() uint64 {
 	return n
 }
 
-// makeDirs makes the directories, and durable: every directory that one of them is in is synced, also where nothing was missing, since a process that
+// makeDirs makes a directory with those that it is in, and durable: all of those are synced, also where nothing was missing, since a process that
 // was killed may have made it. Where that is not allowed, or not possible, somebody else has made what is in it.
-func makeDirs(fs vfs.FS, dirs ...string) error {
-	deepest := dirs[len(dirs)-1]
-	for _, dir := range dirs {
-		if err := fs.MkdirAll(dir, 0o755); err != nil {
-			return err
-		}
+func makeDirs(fs vfs.FS, dir string) error {
+	if err := fs.MkdirAll(dir, 0o755); err != nil {
+		return err
 	}
-	for d := deepest; fs.PathDir(d) != d; d = fs.PathDir(d) {
+	for d := dir; fs.PathDir(d) != d; d = fs.PathDir(d) {
 		err := syncDir(fs, fs.PathDir(d))
 		if err != nil && !errors.Is(err, os.ErrPermission) && !errors.Is(err, syscall.EINVAL) {
 			return err

@@ -342,8 +342,8 @@ func (s *Store) check(id imageID, p *pending) error {
 	if err == nil {
 		err = r.verify()
 	}
-	if err == nil && (imageID{r.meta.Task, r.meta.Epoch} != id || r.meta.Incarnation != p.inc) {
-		err = fmt.Errorf("%w: holds task %d epoch %d incarnation %d", ErrCorrupt, r.meta.Task, r.meta.Epoch, r.meta.Incarnation)
+	if err == nil {
+		err = r.isOf(id, p.inc)
 	}
 	if err = errors.Join(err, f.Close()); err != nil {
 		return fmt.Errorf("checkpoint: image %s: %w", name, err)

@@ -71,10 +71,18 @@ type partFile struct {
 // open begins to read the image in a part's file, which must be the one that the part is named after.
 func (f *partFile) open() (*imageReader, error) {
 	r, err := openImageFile(f.file, f.bytes)
-	if m := &f.part; err == nil && (r.meta.Task != m.task || r.meta.Epoch != m.epoch || r.meta.Incarnation != m.inc) {
-		err = fmt.Errorf("%w: holds task %d epoch %d incarnation %d", ErrCorrupt, r.meta.Task, r.meta.Epoch, r.meta.Incarnation)
+	if err == nil {
+		err = r.isOf(imageID{f.task, f.epoch}, f.inc)
 	}
 	return r, err
+}
+
+// isOf checks that an image is the one that its file is named after.
+func (d *imageReader) isOf(id imageID, inc determinant.Incarnation) error {
+	if m := &d.meta; (imageID{m.Task, m.Epoch}) != id || m.Incarnation != inc {
+		return fmt.Errorf("%w: holds task %d epoch %d incarnation %d", ErrCorrupt, m.Task, m.Epoch, m.Incarnation)
+	}
+	return nil
 }
 
 // openParts opens the files of parts that are in a chain. They can be read to their end when they are removed meanwhile. The caller closes
