@@ -277,6 +277,7 @@ func (w *Worker) completed(c *checkpoint.Complete) {
 		for _, o := range h.task.Outputs() {
 			o.Truncate(c.Epoch)
 		}
+		h.task.Completed(c.Epoch)
 		w.env.WakeTask(determinant.TaskID(t))
 		if h.sink != nil {
 			w.checkpointed(h, c.Epoch)

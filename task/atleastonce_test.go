@@ -120,3 +120,66 @@ func TestAnElementAfterTheEndIsAnAssertionInExactlyOnce(t *testing.T) {
 	r.feed(0, control(inflightlog.End), record(1))
 	require.ErrorContains(t, r.try(), "assertion failed")
 }
+
+// A checkpoint may come before a restarted producer says again what it had said since the last one: then it has not said it. A consumer
+// that starts from that checkpoint takes what comes after it.
+func TestWhatIsNotYetSaidAgainIsNotInTheCheckpoint(t *testing.T) {
+	vertex := mapVertex(t, 2, pass)
+	r := newRig(t, vertex, atLeastOnce)
+	r.feed(0, record(1), control(inflightlog.Idle), loose(1), control(inflightlog.Active), record(2), control(inflightlog.Idle))
+	r.feed(1, loose(1))
+	r.run()
+	r.feed(0, control(inflightlog.Active), control(inflightlog.End))
+	r.run()
+	first := r.host.saved[0].meta
+	require.Equal(t, []bool{true, false}, first.InputIdle)
+
+	r.restart(0, first.Inputs[0], loose(2))
+	r.feed(1, loose(2))
+	r.run()
+	second := r.host.saved[1].meta
+	require.Equal(t, []bool{false, false}, second.InputEnded)
+	require.Equal(t, []bool{true, false}, second.InputIdle)
+
+	r = newRig(t, vertex, atLeastOnce, func(c *Config) { c.Meta = second })
+	r.restart(0, second.Inputs[0], control(inflightlog.Active), record(2), control(inflightlog.End))
+	r.run()
+	require.Equal(t, []string{"2"}, r.shown(0))
+}
+
+// What a producer has said before its checkpoint, it does not say again.
+func TestWhatWasSaidBeforeTheCheckpointHoldsInANewLife(t *testing.T) {
+	r := newRig(t, mapVertex(t, 2, pass), atLeastOnce)
+	r.feed(0, record(1), control(inflightlog.End), loose(1))
+	r.feed(1, loose(1), record(2))
+	r.run()
+	r.restart(0, r.host.saved[0].meta.Inputs[0], loose(2))
+	r.feed(1, control(inflightlog.End), loose(2))
+	r.run()
+	require.True(t, r.task.Ended())
+	require.Equal(t, []bool{true, true}, r.host.saved[1].meta.InputEnded)
+}
+
+// A task that has flushed does not take part in a checkpoint with a producer that has started again: it starts again itself, before that.
+func TestATaskThatHasEndedTakesNoBarrierOfAProducerThatHasNot(t *testing.T) {
+	r := newRig(t, mapVertex(t, 1, pass), atLeastOnce)
+	r.feed(0, record(1), control(inflightlog.End))
+	r.run()
+	r.restart(0, inflightlog.Origin, loose(1))
+	require.ErrorIs(t, r.try(), ErrReopened)
+	require.Empty(t, r.host.saved)
+}
+
+// What held at earlier barriers than that of the last checkpoint is forgotten.
+func TestStandingsAreForgotten(t *testing.T) {
+	r := newRig(t, mapVertex(t, 1, pass), atLeastOnce)
+	for e := determinant.Epoch(1); e <= 20; e++ {
+		r.feed(0, control(inflightlog.Idle), loose(2*e-1), control(inflightlog.Active), loose(2*e))
+		r.run()
+		r.task.Completed(2*e - 1)
+		require.LessOrEqual(t, len(r.task.in[0].standings), 4)
+	}
+	r.restart(0, r.host.saved[38].meta.Inputs[0], loose(40))
+	r.run()
+	require.True(t, r.task.in[0].idle)
+}

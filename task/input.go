@@ -2,6 +2,7 @@ package task
 
 import (
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -29,12 +30,19 @@ type input struct {
 	blocked   bool               // has delivered this epoch's barrier or skip
 	border    boundary           // what that said
 	ended     bool
-	repeats   bool // since its end, if there was one, a new life of the producer began that repeats what others sent before
 	idle      bool
+	renewed   bool       // a new life of the producer begins with the next element, and that has not been seen to
+	standings []standing // at the barriers and skips that it has passed, where they differ. Invariant: rising; the first holds at the last checkpoint
 	watermark int64
 	took      func(*inflightlog.Batch) // for the Probe; nil if there is none
 	adopt     func()                   // tells the host that the numbering begins anew
 	adopted   atomic.Uint64            // how often it did; any goroutine
+}
+
+// standing is what a producer had said of its channel before the end of an epoch.
+type standing struct {
+	epoch       determinant.Epoch
+	ended, idle bool
 }
 
 func (t *Task) openInputs() {
@@ -46,6 +54,7 @@ func (t *Task) openInputs() {
 			in.next, in.watermark = m.Inputs[i].Next, m.InputWatermarks[i]
 			in.idle, in.ended = m.InputIdle[i], m.InputEnded[i]
 		}
+		in.standings = []standing{{m.Epoch, in.ended, in.idle}}
 		in.adopt = func() {
 			t.cfg.Host.Taken(in.channel, in.next, 0)
 			in.adopted.Add(1)
@@ -99,7 +108,7 @@ func (in *input) load() bool {
 	}
 	in.batch, in.pos, in.left = q[0].batch, 0, uint64(q[0].batch.Count)
 	if q[0].renumber {
-		in.next, in.epoch, in.repeats = in.batch.First, in.batch.Epoch, true
+		in.next, in.epoch, in.renewed = in.batch.First, in.batch.Epoch, true
 		in.adopt()
 	}
 	q[0] = delivery{}
@@ -240,10 +249,13 @@ func (t *Task) forget(in *input, wasted uint64) {
 
 // element runs one element through the chain.
 func (t *Task) element(in *input, e *inflightlog.Element) error {
-	if in.ended && !e.Kind.EndsEpoch() {
-		if err := t.reopen(in); err != nil {
+	if in.renewed && !(e.Kind.EndsEpoch() && t.cfg.Mutations.Has(mutation.EndKept)) {
+		if err := t.renew(in); err != nil {
 			return err
 		}
+	}
+	if in.ended && !e.Kind.EndsEpoch() {
+		return t.assertion("channel %d gives a %v after its end", in.channel, e.Kind)
 	}
 	switch e.Kind {
 	case inflightlog.Record:
@@ -255,7 +267,7 @@ func (t *Task) element(in *input, e *inflightlog.Element) error {
 		in.idle = e.Kind == inflightlog.Idle
 		return t.changeIdle()
 	case inflightlog.End:
-		in.ended, in.repeats = true, false
+		in.ended = true
 		return t.inputEnded()
 	case inflightlog.Barrier, inflightlog.Skip:
 		return t.barrier(in, e)
@@ -263,18 +275,44 @@ func (t *Task) element(in *input, e *inflightlog.Element) error {
 	return t.assertion("element of kind %d on channel %d", e.Kind, in.channel)
 }
 
-// reopen takes back the end of an input whose producer starts again without the choices of its former life. What it now sends
-// must not be passed over as known: it may send to this task what it sent to another one before. A task that has flushed
-// already cannot go on; it starts again itself.
-func (t *Task) reopen(in *input) error {
+// renew takes back what an input's producer has said since its checkpoint, where it starts again without the choices of its former life.
+// It need not say the same again, and before it has, this task's own checkpoint may come. And what it sends now must not be passed over as
+// known: it may send to this task what it sent to another one before. A task that has flushed already cannot go on; it starts again itself.
+func (t *Task) renew(in *input) error {
+	in.renewed = false
+	at, found := in.standingAt(in.epoch - 1)
 	switch {
-	case !in.repeats:
-		return t.assertion("channel %d gives an element after its end", in.channel)
-	case t.ending:
+	case !found:
+		return t.assertion("channel %d begins anew in epoch %d, its checkpoint is before %v", in.channel, in.epoch, in.standings)
+	case in.ended && !at.ended && t.ending:
 		return fmt.Errorf("%w: %s, channel %d", ErrReopened, t, in.channel)
 	}
-	in.ended = false
-	return nil
+	if in.ended, in.idle = at.ended, at.idle; t.ending {
+		return nil
+	}
+	in.standings = slices.DeleteFunc(in.standings, func(s standing) bool { return s.epoch > at.epoch }) // that was the former life
+	return t.changeIdle()
+}
+
+// standingAt is what had been said before the end of epoch e; false if that is before the last checkpoint.
+func (in *input) standingAt(e determinant.Epoch) (at standing, found bool) {
+	for _, s := range in.standings {
+		if s.epoch <= e {
+			at, found = s, true
+		}
+	}
+	return at, found
+}
+
+// passed notes what has been said before the end of epoch e. Producers start again from the last checkpoint or a later one: what held
+// before is forgotten.
+func (in *input) passed(e, checkpoint determinant.Epoch) {
+	if last := in.standings[len(in.standings)-1]; last.ended != in.ended || last.idle != in.idle {
+		in.standings = append(in.standings, standing{e, in.ended, in.idle})
+	}
+	for len(in.standings) > 1 && in.standings[1].epoch <= checkpoint {
+		in.standings = slices.Delete(in.standings, 0, 1)
+	}
 }
 
 func (t *Task) record(in *input, e *inflightlog.Element) error {
@@ -324,7 +362,7 @@ func (t *Task) changeIdle() error {
 func (t *Task) inputEnded() error {
 	for _, in := range t.in {
 		if !in.ended {
-			return t.raiseWatermark()
+			return t.changeIdle() // the others may all be idle
 		}
 	}
 	return t.beginEnd()
@@ -359,6 +397,7 @@ func (t *Task) barrier(in *input, e *inflightlog.Element) error {
 	if e.Epoch != in.epoch || e.Epoch > t.epoch {
 		return t.assertion("channel %d gives barrier %d in epoch %d, the next is %d", in.channel, e.Epoch, t.epoch, in.epoch)
 	}
+	in.passed(e.Epoch, determinant.Epoch(t.completed.Load()))
 	in.epoch++
 	if e.Epoch < t.epoch {
 		return nil

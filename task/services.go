@@ -192,6 +192,10 @@ func (t *Task) Abandoned(e determinant.Epoch) {
 	}
 }
 
+// Completed tells the task that the checkpoint of epoch e is complete: no producer will start again from an earlier one. Any goroutine,
+// but one at a time.
+func (t *Task) Completed(e determinant.Epoch) { t.completed.Store(uint64(e)) }
+
 func (t *Task) proposeBarrier() (d determinant.Determinant, ok bool) {
 	if t.source == nil {
 		return t.proposeSkip()

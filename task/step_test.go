@@ -472,3 +472,23 @@ func TestCorruptElementsAreAnError(t *testing.T) {
 	r.task.Deliver(0, &b, false)
 	require.ErrorIs(t, r.try(), inflightlog.ErrCorrupt)
 }
+
+// When the last input that is not idle ends, the task is idle, and so is the life that is restored from there.
+func TestATaskWhoseOtherInputsAreIdleIsIdleAfterAnEnd(t *testing.T) {
+	r := newRig(t, mapVertex(t, 2, pass))
+	r.feed(0, control(inflightlog.Idle), barrier(1))
+	r.feed(1, record(1), control(inflightlog.End), barrier(1))
+	r.run()
+	require.Equal(t, []string{"1", "idle", "barrier 1"}, r.shown(0))
+	meta := r.host.saved[0].meta
+	r.feed(0, control(inflightlog.Active), record(2))
+	r.run()
+	live := r.task.Outputs()[0].End()
+
+	restored := newRig(t, mapVertex(t, 2, pass), func(c *Config) { c.Meta = meta })
+	restored.ends[0] = meta.Inputs[0]
+	restored.feed(0, control(inflightlog.Active), record(2))
+	restored.run()
+	require.Equal(t, []string{"active", "2"}, restored.shown(0))
+	require.Equal(t, live.Next, restored.task.Outputs()[0].End().Next)
+}

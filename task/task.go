@@ -152,6 +152,7 @@ type Task struct {
 
 	triggers  triggers
 	abandoned atomic.Uint64 // the last epoch of which the task was told that its checkpoint is
+	completed atomic.Uint64 // the last checkpoint of which the task was told that it is complete
 	async     async
 	makeTime  func() determinant.Determinant
 	makeSeed  func() determinant.Determinant

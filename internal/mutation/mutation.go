@@ -60,6 +60,7 @@ const (
 	TriggerBeforeEntry
 	SkipUnlogged
 	StandbyAhead
+	EndKept
 	end
 )
 
@@ -74,7 +75,7 @@ var names = [...]string{
 	"stores-not-read", "generation-unchecked", "fallen-start-again", "early-subscription-dropped",
 	"register-repeats-nothing",
 	"commit-before-complete", "prepare-left-out", "abort-left-out", "ack-before-prepare", "commit-not-repeated", "finish-before-commit",
-	"splits-at-once", "splits-sorted", "trigger-before-entry", "skip-unlogged", "standby-ahead",
+	"splits-at-once", "splits-sorted", "trigger-before-entry", "skip-unlogged", "standby-ahead", "end-kept",
 }
 
 // Has tells whether any of m is in the set.

@@ -113,6 +113,8 @@ func mutantOptions(m mutation.Set, seed uint64) Options {
 		o.Growing, o.Kinds, o.Faults = 100, Pause|BreakSession|ChangeLeader, 12
 	case mutation.StandbyAhead: // in every fourth seed standbys hold all state ready
 		o.Seed, o.Kinds, o.Faults = 4*seed+1, KillTask|KillWorker, 8
+	case mutation.EndKept:
+		o.Mode, o.Kinds, o.Faults = determinant.AtLeastOnce, KillTask, 20
 	case mutation.CommitBeforeComplete, mutation.PrepareLeftOut, mutation.AbortLeftOut, mutation.AckBeforePrepare,
 		mutation.CommitNotRepeated, mutation.FinishBeforeCommit:
 		o.Transactional, o.Kinds, o.Faults = 100, sinkTrouble, 8
