@@ -74,8 +74,9 @@ func checkDrawn(t testing.TB, s *server, topic string, n int) {
 	require.Len(t, ids, n, "records are missing")
 }
 
-// killings are what is killed in each round of runDrawn while the output is on its way: tasks, or, below 0, workers.
-var killings = [][]int{{}, {0}, {1}, {2}, {3}, {0, 2}, {2, 3}, {0, 1, 2, 3}, {-1}, {-2, -3}}
+// killings are what is killed in each round of runDrawn while the output is on its way: tasks, or, below 0, workers. In the last
+// round nothing is: what that one adds comes after all that was shown again.
+var killings = [][]int{{}, {0}, {1}, {2}, {3}, {0, 2}, {2, 3}, {0, 1, 2, 3}, {-1}, {-2, -3}, {}}
 
 // runDrawn runs a job that follows its input while that grows, and kills its tasks and workers. between is called when the output has
 // all that the input had.
