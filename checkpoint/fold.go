@@ -165,6 +165,7 @@ type folder struct {
 	s     *Store
 	ids   []imageID
 	parts []part // of the images
+	anew  []part // of full images: the whole state has changed
 	bytes uint64 // of them
 }
 
@@ -199,6 +200,7 @@ func (f *folder) add(id imageID, inc determinant.Incarnation) error {
 	p := part{task: id.task, from: held.Epoch, epoch: id.epoch, inc: inc, bytes: im.bytes, room: im.room}
 	if im.full {
 		p.from = 0
+		f.anew = append(f.anew, p)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -220,5 +222,13 @@ func (f *folder) finish(removed bool) error {
 	if err := f.s.sync(); err != nil {
 		return err
 	}
-	return f.s.publish(f.parts...)
+	if err := f.s.publish(f.parts...); err != nil {
+		return err
+	}
+	f.s.mu.Lock()
+	defer f.s.mu.Unlock()
+	for _, p := range f.anew {
+		f.s.mu.changed[p.task] = p.bytes
+	}
+	return nil
 }

@@ -158,6 +158,9 @@ func (b *builder) entry(key, value []byte, deleted bool) error {
 	if b.sink == nil && len(b.buf)+len(key)+len(value) > MaxImageBytes {
 		return fmt.Errorf("checkpoint: image exceeds %d bytes", int64(MaxImageBytes))
 	}
+	if deleted && b.full && !b.unsorted && (b.count == 0 || bytes.Compare(b.last, key) < 0) {
+		return nil // no earlier entry has the key
+	}
 	if deleted && b.full || b.count > 0 && bytes.Compare(b.last, key) >= 0 {
 		b.unsorted = true
 		if b.sink != nil {

@@ -90,8 +90,9 @@ func TestImageRoundTrip(t *testing.T) {
 	require.NoError(t, err)
 	require.False(t, full)
 	require.Equal(t, fullMeta(), meta)
-	meta, err = DecodeMeta(image)
+	meta, full, err = DecodeMeta(image)
 	require.NoError(t, err)
+	require.False(t, full)
 	require.Equal(t, fullMeta(), meta)
 	require.Equal(t, "count/=nokey\ncount/x=\ntimers/a= deleted\ntimers/b=2\ntimers/c=3\n", dump(t, image))
 }
@@ -250,7 +251,7 @@ func TestUnknownVersionIsNamed(t *testing.T) {
 	image, err := Encode(Meta{}, true, nil)
 	require.NoError(t, err)
 	image[len(magic)] = 9
-	_, err = DecodeMeta(image)
+	_, _, err = DecodeMeta(image)
 	require.ErrorContains(t, err, "version 9")
 }
 

@@ -131,13 +131,14 @@ func (r *reader) entry() (key, value []byte, deleted bool) {
 	return key, r.take(r.uvarint()), false
 }
 
-// DecodeMeta reads the Meta at the front of an image and checks nothing behind it. An error has ErrCorrupt in its chain.
-func DecodeMeta(image []byte) (Meta, error) {
+// DecodeMeta reads the Meta at the front of an image, tells whether it is full, and checks nothing behind that. An error has ErrCorrupt in
+// its chain.
+func DecodeMeta(image []byte) (meta Meta, full bool, err error) {
 	d, err := openImage(image)
 	if err != nil {
-		return Meta{}, err
+		return Meta{}, false, err
 	}
-	return d.meta, nil
+	return d.meta, d.full, nil
 }
 
 // Verify checks every byte of an image and tells whether it is full. An error has ErrCorrupt in its chain.

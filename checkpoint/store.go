@@ -83,7 +83,7 @@ type Store struct {
 		sync.Mutex
 		// Invariant: the parts of a chain follow one another: the first begins at checkpoint 0, each other one where the one before ends.
 		chains map[determinant.TaskID][]part // changed under fold too
-		// changed has the bytes of the newest image that is relative to others, merged or not.
+		// changed has the bytes of the newest image that was committed, merged or not.
 		changed map[determinant.TaskID]uint64
 		// garbage has the parts that are not needed any more and still are there, in the order in which they are to be removed. Invariant:
 		// when its task's chain grows, none reaches beyond the chain: it might fit onto it one day.
@@ -221,7 +221,7 @@ func (s *Store) heldLocked(t determinant.TaskID) Holding {
 }
 
 // Sizes is how many bytes the state of the task takes as one image, the last that was made of it, and how many the newest change to it did; 0 if
-// that is not known, since the whole state came at once.
+// that is not known, since the state was imported, or is from before the store was opened.
 func (s *Store) Sizes(t determinant.TaskID) (whole, newest uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

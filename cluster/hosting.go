@@ -3,6 +3,7 @@ package cluster
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"sync/atomic"
 
 	"github.com/understudy-stream/understudy/checkpoint"
@@ -75,6 +76,7 @@ type inbound struct {
 type frozenEpoch struct {
 	epoch  determinant.Epoch
 	tables []operator.Frozen
+	whole  bool // they are the whole state
 }
 
 // pendingAck is an acknowledgement that waits for the image to be on disk and, for a sink, for everything before the
@@ -211,14 +213,8 @@ func (h *hosted) Snapshot(t *task.Task, s task.Snapshot) {
 		waited := max(0, w.opts.Clock()-began)
 		w.env.Observe(Observation{Task: t.ID(), Incarnation: h.inc, Phase: Aligned, Elements: uint64(waited)})
 	}
-	h.frozen = append(h.frozen, frozenEpoch{epoch: s.Meta.Epoch, tables: s.Frozen})
 	s.Meta.Base = h.base
-	var tables []checkpoint.Frozen
-	for _, f := range h.frozen {
-		for _, table := range f.tables {
-			tables = append(tables, table)
-		}
-	}
+	tables, full := h.changed(s.Meta.Epoch, s.Frozen)
 	p := &pendingAck{ack: checkpoint.Ack{
 		Task: t.ID(), Incarnation: h.inc, Epoch: s.Meta.Epoch, Worker: w.id, Primary: true, Ended: s.Meta.Ended, Log: s.Meta.Log,
 	}}
@@ -232,12 +228,28 @@ func (h *hosted) Snapshot(t *task.Task, s task.Snapshot) {
 			o.Truncate(s.Meta.Epoch)
 		}
 	}
-	w.env.DiskBeside(func() { w.store(h, p, s.Meta, tables) })
+	w.env.DiskBeside(func() { w.store(h, p, s.Meta, full, tables) })
+}
+
+// changed takes what a task changed in an epoch, and gives what its image consists of: all that has changed since the checkpoint that it is
+// relative to, or, if that is the whole state, a full image: it needs no other, and no other need be read or merged with it.
+func (h *hosted) changed(e determinant.Epoch, frozen []operator.Frozen) (tables []checkpoint.Frozen, full bool) {
+	whole := !slices.ContainsFunc(frozen, func(f operator.Frozen) bool { return !f.Whole() }) || h.w.opts.Mutations.Has(mutation.PartForWhole)
+	if whole { // what changed before is in it
+		h.frozen = nil
+	}
+	h.frozen = append(h.frozen, frozenEpoch{epoch: e, tables: frozen, whole: whole})
+	for _, f := range h.frozen {
+		for _, table := range f.tables {
+			tables = append(tables, table)
+		}
+	}
+	return tables, h.frozen[0].whole
 }
 
 // store encodes an image, ships it to the standbys and writes the same bytes here: both wait for a disk at the same time.
-func (w *Worker) store(h *hosted, p *pendingAck, meta checkpoint.Meta, tables []checkpoint.Frozen) {
-	image, err := checkpoint.Encode(meta, false, tables)
+func (w *Worker) store(h *hosted, p *pendingAck, meta checkpoint.Meta, full bool, tables []checkpoint.Frozen) {
+	image, err := checkpoint.Encode(meta, full, tables)
 	if err == nil && w.shipped(h, p, meta.Task, image) {
 		err = w.opts.State.PutEncoded(image)
 	}

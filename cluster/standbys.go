@@ -119,7 +119,7 @@ func (w *Worker) export(to determinant.WorkerID, t determinant.TaskID) {
 
 // keep stores an image beside the committed state, as a standby, and acknowledges it.
 func (w *Worker) keep(from determinant.WorkerID, m *Image) {
-	meta, err := checkpoint.DecodeMeta(m.Bytes)
+	meta, full, err := checkpoint.DecodeMeta(m.Bytes)
 	if m.Full {
 		w.mu.Lock()
 		w.mu.asked[m.Task] = asking{}
@@ -144,7 +144,7 @@ func (w *Worker) keep(from determinant.WorkerID, m *Image) {
 		}
 		w.retryWaiting()
 	case err == nil:
-		w.stored(meta, m.Bytes)
+		w.stored(meta, full, m.Bytes)
 		w.report(Report{Ack: &checkpoint.Ack{
 			Task: m.Task, Incarnation: meta.Incarnation, Epoch: meta.Epoch, Worker: w.id, Ended: meta.Ended, Log: meta.Log,
 			Bytes: int64(len(m.Bytes)),
@@ -185,7 +185,7 @@ func (w *Worker) retryWaiting() {
 	w.mu.Unlock()
 	var late []determinant.TaskID
 	for _, image := range waiting {
-		meta, err := checkpoint.DecodeMeta(image)
+		meta, _, err := checkpoint.DecodeMeta(image)
 		if err != nil || meta.Epoch < w.folded {
 			continue
 		}

@@ -63,6 +63,7 @@ type warmState struct {
 
 type warmImage struct {
 	meta  checkpoint.Meta
+	full  bool
 	bytes []byte
 }
 
@@ -180,7 +181,7 @@ func (w *Worker) holdReady(t determinant.TaskID, e determinant.Epoch, inc determ
 }
 
 // stored takes an image that was stored here.
-func (w *Worker) stored(meta checkpoint.Meta, image []byte) {
+func (w *Worker) stored(meta checkpoint.Meta, full bool, image []byte) {
 	s := w.warmOf(meta.Task)
 	if s == nil {
 		return
@@ -196,7 +197,7 @@ func (w *Worker) stored(meta checkpoint.Meta, image []byte) {
 	s.images = slices.DeleteFunc(s.images, func(i warmImage) bool {
 		return i.meta.Epoch+mostWarmImages <= meta.Epoch || i.meta.Epoch == meta.Epoch && i.meta.Incarnation <= meta.Incarnation
 	})
-	s.images = append(s.images, warmImage{meta: meta, bytes: image})
+	s.images = append(s.images, warmImage{meta: meta, full: full, bytes: image})
 	s.count()
 }
 
@@ -337,7 +338,9 @@ func (s *warmState) is(phase warmPhase) bool {
 
 // apply takes a committed image, and says about how many bytes it changed. s is locked.
 func (s *warmState) apply(i warmImage) (changed int64, err error) {
-	if i.meta.Base > s.epoch {
+	if i.full {
+		s.state = operator.NewResident()
+	} else if i.meta.Base > s.epoch {
 		return 0, errCold
 	}
 	if changed, err = s.put(i.bytes); err != nil {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/understudy-stream/understudy/checkpoint"
 	"github.com/understudy-stream/understudy/connector/file"
 	"github.com/understudy-stream/understudy/determinant"
 	"github.com/understudy-stream/understudy/operator"
@@ -167,4 +168,35 @@ func heldReady(l *Local, t determinant.TaskID) (*warmState, determinant.Epoch) {
 		}
 	}
 	return nil, 0
+}
+
+// words is a table of which all words are there.
+type words []string
+
+func (words) Table() string { return "words" }
+
+func (w words) Entries(yield func(key, value []byte, deleted bool) error) error {
+	for _, word := range w {
+		if err := yield([]byte(word), []byte{1}, false); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// A full image is all that there is, whatever was held before; one that is not adds to that.
+func TestAFullImageReplacesWhatIsHeldReady(t *testing.T) {
+	s := &warmState{phase: warmReady, state: operator.NewResident(), epoch: 1}
+	s.state.Put("words", []byte("first"), []byte{1}, false)
+	take := func(e determinant.Epoch, full bool, word string) {
+		meta := checkpoint.Meta{Task: 1, Incarnation: 1, Epoch: e, Base: e - 1}
+		image, err := checkpoint.Encode(meta, full, []checkpoint.Frozen{words{word}})
+		require.NoError(t, err)
+		_, err = s.apply(warmImage{meta: meta, full: full, bytes: image})
+		require.NoError(t, err)
+	}
+	take(2, false, "second")
+	require.Equal(t, "words \"first\" \"\\x01\"\nwords \"second\" \"\\x01\"\n", dump(s.state))
+	take(3, true, "third")
+	require.Equal(t, "words \"third\" \"\\x01\"\n", dump(s.state))
 }

@@ -69,6 +69,8 @@ type Table interface {
 // Frozen is the changed part of a Table at a barrier.
 type Frozen interface {
 	Table() string
+	// Whole tells whether its entries are all that the table had at the barrier.
+	Whole() bool
 	// Entries encodes the entries, off the task's goroutine. key and value are valid until yield returns.
 	Entries(yield func(key, value []byte, deleted bool) error) error
 }

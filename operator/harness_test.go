@@ -166,7 +166,11 @@ func (h *harness) freeze() {
 		if h.state[f.Table()] == nil {
 			h.state[f.Table()] = map[string]string{}
 		}
+		live := 0
 		require.NoError(h, f.Entries(func(key, value []byte, deleted bool) error {
+			if !deleted {
+				live++
+			}
 			h.standby.Put(f.Table(), key, value, deleted)
 			if deleted {
 				delete(h.state[f.Table()], string(key))
@@ -175,6 +179,7 @@ func (h *harness) freeze() {
 			}
 			return nil
 		}))
+		require.Equal(h, live == len(h.state[f.Table()]), f.Whole(), "%s: %d entries are not deleted, of %d", f.Table(), live, len(h.state[f.Table()]))
 	}
 }
 

@@ -286,8 +286,7 @@ type progress struct {
 
 // progressTable holds the chain's progress, and each operator's watermark, which may lag behind it.
 type progressTable struct {
-	chain  *instance
-	frozen []byte
+	chain *instance
 }
 
 // ID implements Table.
@@ -304,12 +303,7 @@ func (p *progressTable) Freeze() Frozen {
 	for _, s := range c.sites {
 		value = binary.AppendVarint(value, s.wm)
 	}
-	f := &frozenEntries{id: p.ID()}
-	if string(value) != string(p.frozen) {
-		f.entries = []entry{{key: []byte("progress"), value: value}}
-		p.frozen = value
-	}
-	return f
+	return frozenValue(p.ID(), "progress", value)
 }
 
 // Load implements Table.
@@ -318,7 +312,6 @@ func (p *progressTable) Load(_, value []byte) error {
 	if len(value) == 0 {
 		return fmt.Errorf("%w: a chain's progress is empty", ErrEncoding)
 	}
-	p.frozen = append(p.frozen[:0:0], value...)
 	c.last.ended = value[0] == 1
 	rest := value[1:]
 	times := make([]int64, 1+len(c.sites))
@@ -338,9 +331,8 @@ func (p *progressTable) Load(_, value []byte) error {
 
 // rotation is the round-robin position of an edge: how many records went out on it.
 type rotation struct {
-	id     string
-	count  uint64
-	frozen uint64
+	id    string
+	count uint64
 }
 
 func (r *rotation) next(fanout int) int {
@@ -354,12 +346,7 @@ func (r *rotation) ID() string { return r.id }
 
 // Freeze implements Table.
 func (r *rotation) Freeze() Frozen {
-	f := &frozenEntries{id: r.id}
-	if r.count != r.frozen {
-		r.frozen = r.count
-		f.entries = []entry{{key: []byte("count"), value: binary.AppendUvarint(nil, r.count)}}
-	}
-	return f
+	return frozenValue(r.id, "count", binary.AppendUvarint(nil, r.count))
 }
 
 // Load implements Table.
@@ -368,6 +355,6 @@ func (r *rotation) Load(_, value []byte) error {
 	if n != len(value) || n <= 0 {
 		return fmt.Errorf("%w: round-robin position %x", ErrEncoding, value)
 	}
-	r.count, r.frozen = v, v
+	r.count = v
 	return nil
 }

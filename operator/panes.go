@@ -204,7 +204,11 @@ func (p *panes[K, A]) ID() string { return p.id }
 
 // Freeze implements Table.
 func (p *panes[K, A]) Freeze() Frozen {
-	f := &frozenPanes[A]{id: p.id, codec: p.codec, parts: make([]frozenPart[A], 0, len(p.removed)+len(p.dirty))}
+	all := 0
+	for _, in := range p.panes {
+		all += len(in.keys)
+	}
+	f := &frozenPanes[A]{id: p.id, whole: len(p.dirty) == all, codec: p.codec, parts: make([]frozenPart[A], 0, len(p.removed)+len(p.dirty))}
 	for _, name := range p.removed {
 		f.parts = append(f.parts, frozenPart[A]{partName: name, deleted: true})
 	}
@@ -261,6 +265,7 @@ type frozenPanes[A any] struct {
 	id    string
 	codec Codec[A]
 	parts []frozenPart[A] // those that were deleted first
+	whole bool
 }
 
 type frozenPart[A any] struct {
@@ -272,6 +277,9 @@ type frozenPart[A any] struct {
 
 // Table implements Frozen.
 func (f *frozenPanes[A]) Table() string { return f.id }
+
+// Whole implements Frozen.
+func (f *frozenPanes[A]) Whole() bool { return f.whole }
 
 // Entries implements Frozen; a key is length, key and start of the pane, a value is the order in the pane and the accumulator.
 func (f *frozenPanes[A]) Entries(yield func(key, value []byte, deleted bool) error) error {

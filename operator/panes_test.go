@@ -58,8 +58,10 @@ func TestPanesAgainstCheckpoints(t *testing.T) {
 		require.Empty(t, p.Freeze().(*frozenPanes[int]).parts)
 		stored := map[string][]byte{}
 		for i, f := range frozen {
+			live := 0
 			err := f.Entries(func(key, value []byte, deleted bool) error {
-				if deleted {
+				if live++; deleted {
+					live--
 					require.Contains(t, stored, string(key), "what no checkpoint had is not deleted")
 					delete(stored, string(key))
 					return nil
@@ -68,6 +70,7 @@ func TestPanesAgainstCheckpoints(t *testing.T) {
 				return nil
 			})
 			require.NoError(t, err)
+			require.Equal(t, live == len(stored), f.Whole())
 			again := newPanes("panes", p.keys, p.codec)
 			for key, value := range stored {
 				require.NoError(t, again.Load([]byte(key), value))

@@ -361,7 +361,7 @@ func (h *sourceHead[T]) ID() string { return h.name + "/splits" }
 
 // Freeze implements Table. An entry is a split: its index; whether it was removed, its offset and identity.
 func (h *sourceHead[T]) Freeze() Frozen {
-	f := &frozenEntries{id: h.ID()}
+	f := &frozenEntries{id: h.ID(), whole: len(h.dirty) == len(h.splits)}
 	slices.Sort(h.dirty)
 	for _, i := range h.dirty {
 		s := h.splits[i]

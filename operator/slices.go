@@ -28,7 +28,7 @@ type fixedWindow[K comparable, I, A, O any] struct {
 }
 
 func newFixedWindow[K comparable, I, A, O any](base window[K, I, A, O], name string, state Codec[A]) *fixedWindow[K, I, A, O] {
-	w := &fixedWindow[K, I, A, O]{window: base, fired: &firedTable{id: name + "/fired", until: MinTime, frozen: MinTime}}
+	w := &fixedWindow[K, I, A, O]{window: base, fired: &firedTable{id: name + "/fired", until: MinTime}}
 	w.panes = newPanes(name+"/panes", base.scope.codec, state)
 	w.slice, w.place.slice = w.slicing(), w.windows.slice()
 	return w
@@ -302,9 +302,8 @@ func (w *fixedWindow[K, I, A, O]) restored() error {
 
 // firedTable is the state of how far windows have fired.
 type firedTable struct {
-	id     string
-	until  int64 // Invariant: every window that fires until then has fired
-	frozen int64
+	id    string
+	until int64 // Invariant: every window that fires until then has fired
 }
 
 // ID implements Table.
@@ -312,12 +311,7 @@ func (t *firedTable) ID() string { return t.id }
 
 // Freeze implements Table.
 func (t *firedTable) Freeze() Frozen {
-	f := &frozenEntries{id: t.id}
-	if t.until != t.frozen {
-		t.frozen = t.until
-		f.entries = []entry{{key: []byte("until"), value: binary.AppendVarint(nil, t.until)}}
-	}
-	return f
+	return frozenValue(t.id, "until", binary.AppendVarint(nil, t.until))
 }
 
 // Load implements Table.
@@ -326,6 +320,6 @@ func (t *firedTable) Load(_, value []byte) error {
 	if n <= 0 || n != len(value) {
 		return fmt.Errorf("%w: how far windows have fired, %x", ErrEncoding, value)
 	}
-	t.until, t.frozen = v, v
+	t.until = v
 	return nil
 }

@@ -213,7 +213,7 @@ func (t *table[T]) ID() string { return t.id }
 
 // Freeze implements Table.
 func (t *table[T]) Freeze() Frozen {
-	f := t.copied()
+	f, whole := t.copied(), (t.resident == nil || t.resident.count == 0) && len(t.dirty) == t.cells.count
 	if t.deleted > 0 {
 		for _, c := range t.dirty {
 			if !c.live {
@@ -222,15 +222,16 @@ func (t *table[T]) Freeze() Frozen {
 		}
 		t.deleted = 0
 	}
+	t.generation++
 	if f != nil {
 		clear(t.dirty)
 		t.dirty = t.dirty[:0]
-	} else {
-		f = &frozenTable[T]{id: t.id, codec: t.codec, cells: t.dirty}
-		t.dirty, t.shared = nil, t.generation
+		f.whole = whole
+		return f
 	}
-	t.generation++
-	return f
+	swapped := &frozenTable[T]{id: t.id, codec: t.codec, cells: t.dirty, whole: whole}
+	t.dirty, t.shared = nil, t.generation-1
+	return swapped
 }
 
 // Below so many entries and bytes, what has changed is copied at the barrier. It stands still for it, for less than a millisecond; but otherwise each
@@ -242,7 +243,7 @@ const (
 )
 
 // copied is what has changed, as bytes; nil if that is too much.
-func (t *table[T]) copied() Frozen {
+func (t *table[T]) copied() *frozenCopy {
 	if t.much > 0 || len(t.dirty) > t.copies {
 		t.much = max(0, t.much-1)
 		return nil
@@ -285,10 +286,14 @@ type frozenTable[T any] struct {
 	id    string
 	codec Codec[T]
 	cells []*cell[T]
+	whole bool
 }
 
 // Table implements Frozen.
 func (f *frozenTable[T]) Table() string { return f.id }
+
+// Whole implements Frozen.
+func (f *frozenTable[T]) Whole() bool { return f.whole }
 
 // Entries implements Frozen; entries come in the order of their keys.
 func (f *frozenTable[T]) Entries(yield func(key, value []byte, deleted bool) error) error {
@@ -320,11 +325,15 @@ type frozenCopy struct {
 	keys    keyList // in any order
 	values  keyList // in that order
 	deleted []bool
+	whole   bool
 	err     error
 }
 
 // Table implements Frozen.
 func (f *frozenCopy) Table() string { return f.id }
+
+// Whole implements Frozen.
+func (f *frozenCopy) Whole() bool { return f.whole }
 
 // Entries implements Frozen; entries come in the order of their keys.
 func (f *frozenCopy) Entries(yield func(key, value []byte, deleted bool) error) error {
@@ -349,10 +358,19 @@ type entry struct {
 type frozenEntries struct {
 	id      string
 	entries []entry
+	whole   bool
+}
+
+// frozenValue is what a table is that has one value, changed or not: it is shorter than to say that it is the same.
+func frozenValue(id, key string, value []byte) *frozenEntries {
+	return &frozenEntries{id: id, entries: []entry{{key: []byte(key), value: value}}, whole: true}
 }
 
 // Table implements Frozen.
 func (f *frozenEntries) Table() string { return f.id }
+
+// Whole implements Frozen.
+func (f *frozenEntries) Whole() bool { return f.whole }
 
 // Entries implements Frozen.
 func (f *frozenEntries) Entries(yield func(key, value []byte, deleted bool) error) error {

@@ -58,7 +58,7 @@ func TestTableAgainstModel(t *testing.T) {
 		go func() {
 			defer encoding.Done()
 			for _, f := range frozen {
-				last := ""
+				last, live := "", 0
 				err := f.Entries(func(key, value []byte, deleted bool) error {
 					if last > string(key) {
 						return fmt.Errorf("%q after %q", key, last)
@@ -67,11 +67,15 @@ func TestTableAgainstModel(t *testing.T) {
 					delete(stored, last)
 					if !deleted {
 						stored[last], _ = signedCodec[int]{}.Decode(value)
+						live++
 					}
 					return nil
 				})
 				if err != nil {
 					panic(err)
+				}
+				if f.Whole() != (live == len(stored)) {
+					panic(fmt.Sprintf("%d entries of %d, whole: %v", live, len(stored), f.Whole()))
 				}
 				copied := map[string]int{}
 				for k, v := range stored {

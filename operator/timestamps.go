@@ -46,7 +46,6 @@ type timestamps[T any] struct {
 	own      bool // idle because of that
 	upstream bool // all input channels are idle
 	told     bool // what was said downstream
-	frozen   []byte
 }
 
 func (t *timestamps[T]) record(v T, ts int64, hasTime bool) error {
@@ -142,12 +141,7 @@ func (t *timestamps[T]) Freeze() Frozen {
 		}
 	}
 	value := binary.AppendVarint([]byte{flags}, t.greatest)
-	f := &frozenEntries{id: t.ID()}
-	if string(value) != string(t.frozen) {
-		t.frozen = value
-		f.entries = []entry{{key: []byte("greatest"), value: value}}
-	}
-	return f
+	return frozenValue(t.ID(), "greatest", value)
 }
 
 // Load implements Table.
@@ -162,6 +156,5 @@ func (t *timestamps[T]) Load(_, value []byte) error {
 	t.greatest = greatest
 	t.quiet, t.own = value[0]&1 != 0, value[0]&2 != 0
 	t.upstream, t.told = value[0]&4 != 0, value[0]&8 != 0
-	t.frozen = append([]byte(nil), value...)
 	return nil
 }

@@ -23,7 +23,17 @@ func newTimerTable(id string) *timerTable {
 func (t *timerTable) ID() string { return t.id }
 
 // Freeze implements Table.
-func (t *timerTable) Freeze() Frozen { return &frozenTimers{id: t.id, changes: t.queue.Freeze()} }
+func (t *timerTable) Freeze() Frozen {
+	f := &frozenTimers{id: t.id, changes: t.queue.Freeze()}
+	there := 0
+	for i := range f.changes {
+		if !f.changes[i].Removed {
+			there++
+		}
+	}
+	f.whole = there == t.queue.Len()
+	return f
+}
 
 // Load implements Table.
 func (t *timerTable) Load(key, value []byte) error {
@@ -48,10 +58,14 @@ func (t *timerTable) adopt(entries *residentTable) error {
 type frozenTimers struct {
 	id      string
 	changes []timers.Change
+	whole   bool
 }
 
 // Table implements Frozen.
 func (f *frozenTimers) Table() string { return f.id }
+
+// Whole implements Frozen.
+func (f *frozenTimers) Whole() bool { return f.whole }
 
 // Entries implements Frozen.
 func (f *frozenTimers) Entries(yield func(key, value []byte, deleted bool) error) error {

@@ -205,7 +205,7 @@ func (h *recordingHost) Snapshot(_ *Task, s Snapshot) {
 	}
 	image, err := checkpoint.Encode(s.Meta, false, nil) // what is restored has been through the codec
 	require.NoError(h.rig, err)
-	meta, err := checkpoint.DecodeMeta(image)
+	meta, _, err := checkpoint.DecodeMeta(image)
 	require.NoError(h.rig, err)
 	h.saved = append(h.saved, savedState{meta, h.state.clone()})
 }
