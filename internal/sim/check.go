@@ -18,9 +18,12 @@ const sweepEvery = 256
 
 // checks are the checkers that watch while the job runs. They look at processes that are sound only: what a worker does that
 // was declared dead counts for nothing, and others must be able to live with it.
-type checks struct{ world *World }
+type checks struct {
+	world *World
+	moved bool // a task was handed over since the last complete checkpoint, and none was abandoned for it
+}
 
-func newChecks(w *World) checks { return checks{w} }
+func newChecks(w *World) checks { return checks{world: w} }
 
 func (c *checks) tick() {
 	if c.world.step%sweepEvery == 0 {
@@ -168,6 +171,7 @@ func (w *World) checkReport(p *process, r *cluster.Report) {
 
 // completed checks a checkpoint against the one before.
 func (c *checks) completed(e *checkpoint.Complete) {
+	c.moved = false
 	m := c.world.metadata
 	if e.Epoch <= m.checkpoint {
 		c.world.violate("checkpoint", "checkpoint %d is completed after %d", e.Epoch, m.checkpoint)
@@ -182,10 +186,12 @@ func (c *checks) completed(e *checkpoint.Complete) {
 // calm is how many steps after the last trouble a checkpoint that is abandoned is one too many.
 const calm = 20_000
 
-// abandoned checks that a checkpoint was abandoned for a reason: what went wrong long ago is none.
+// abandoned checks that a checkpoint was abandoned for a reason: what went wrong long ago is none, and one hand-over is for one.
 func (c *checks) abandoned(a *checkpoint.Abandon) {
 	w := c.world
-	if w.plan.timeout > 1000 && w.faults.quiet() > calm && w.plan.poison == 0 && w.opts.Mutations == 0 {
+	moved := c.moved
+	c.moved = false
+	if !moved && w.plan.timeout > 1000 && w.faults.quiet() > calm && w.plan.poison == 0 && w.opts.Mutations == 0 {
 		w.violate("stalled", "checkpoint %d is abandoned, %d steps after the last trouble", a.Epoch, w.faults.quiet())
 	}
 }

@@ -145,6 +145,7 @@ func (d *drains) decided(before []standby.Placement, e *standby.Decision) {
 		planned := p.From != 0 && p.From != was.From
 		if planned {
 			w.result.Moved++
+			w.checks.moved = true
 		}
 		switch {
 		case planned && (p.From != was.Worker || was.Recovering):
