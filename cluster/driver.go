@@ -49,6 +49,10 @@ type taskRunner struct {
 // in little pieces into pieces that are smaller still, and a piece costs as much to send and to take as dozens of records.
 const linger = 4 * time.Millisecond
 
+// busy is how long a task that has always something to do may keep what it has put out. Its steps are as large as what waits for it: those in
+// which a task makes up for a recovery take some milliseconds each, and nobody sees anything of a query with few rows for as long.
+const busy = 10 * time.Millisecond
+
 // turn is how long a task that replays may go on without making way for others. Its steps are as small as they were when they were logged, and
 // after each it would wait for a turn of everything that restores or exports state in the background.
 const turn = 2 * time.Millisecond
@@ -111,6 +115,7 @@ func (d *driver) runTask(t *task.Task, wake chan struct{}) {
 	defer timer.Stop()
 	slow := &d.tasks[t.ID()].slow
 	fresh, since := true, time.Time{} // whether a turn begins, and when the last did
+	flushed := time.Now()
 	for d.ctx.Err() == nil {
 		began := time.Now()
 		if fresh {
@@ -119,6 +124,10 @@ func (d *driver) runTask(t *task.Task, wake chan struct{}) {
 		if d.worker.Step(t) {
 			ended := time.Now()
 			slow.Store(ended.Sub(began) > linger)
+			if ended.Sub(flushed) > busy {
+				t.Flush()
+				flushed = ended
+			}
 			if t.Replaying() && ended.Sub(since) < turn {
 				continue
 			}

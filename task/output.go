@@ -117,6 +117,13 @@ func (t *Task) sealUnlessHeld() {
 	}
 }
 
+// Flush seals what is pending: the host calls it when the task has been busy for long. Task's goroutine, between two calls of Step.
+func (t *Task) Flush() {
+	if !t.done && t.pending() {
+		t.seal()
+	}
+}
+
 // seal makes everything committed visible to the link writers.
 func (t *Task) seal() {
 	t.unsealed = 0
