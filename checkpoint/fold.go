@@ -82,6 +82,11 @@ func (s *Store) importPart(p part, image []byte) error {
 		return errors.Join(fmt.Errorf("checkpoint: import: %w", err), s.removeIfThere(temp))
 	}
 	if err := s.sync(); err != nil {
+		s.mu.Lock()
+		if id := (imageID{p.task, p.epoch}); s.mu.images[id] != nil && s.mu.images[id].part == p.name() { // by a commit that failed likewise
+			delete(s.mu.images, id)
+		}
+		s.mu.Unlock()
 		return errors.Join(err, s.removeIfThere(p.name()))
 	}
 	return s.publish(p)
@@ -165,7 +170,6 @@ type folder struct {
 	s     *Store
 	ids   []imageID
 	parts []part // of the images
-	anew  []part // of full images: the whole state has changed
 	bytes uint64 // of them
 }
 
@@ -199,8 +203,7 @@ func (f *folder) add(id imageID, inc determinant.Incarnation) error {
 	}
 	p := part{task: id.task, from: held.Epoch, epoch: id.epoch, inc: inc, bytes: im.bytes, room: im.room}
 	if im.full {
-		p.from = 0
-		f.anew = append(f.anew, p)
+		p.from, p.anew = 0, true
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -222,13 +225,5 @@ func (f *folder) finish(removed bool) error {
 	if err := f.s.sync(); err != nil {
 		return err
 	}
-	if err := f.s.publish(f.parts...); err != nil {
-		return err
-	}
-	f.s.mu.Lock()
-	defer f.s.mu.Unlock()
-	for _, p := range f.anew {
-		f.s.mu.changed[p.task] = p.bytes
-	}
-	return nil
+	return f.s.publish(f.parts...)
 }

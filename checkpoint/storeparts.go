@@ -19,6 +19,7 @@ type part struct {
 	inc   determinant.Incarnation // whose image that of checkpoint epoch is
 	bytes uint64                  // of the image, or room if that is not known any more
 	room  uint64                  // that its file takes, at least bytes: it may have been another's before (spares.go)
+	anew  bool                    // it is the whole state since all of that changed
 }
 
 const partSuffix = ".part"
@@ -117,7 +118,7 @@ func (s *Store) publishLocked(p part) {
 		panic(fmt.Sprintf("checkpoint: assertion failed: part %s after %v", p.name(), chain))
 	}
 	s.mu.chains[p.task] = append(chain[:len(chain):len(chain)], p)
-	if s.mu.changed[p.task] = p.bytes; p.from == 0 {
+	if s.mu.changed[p.task] = p.bytes; p.from == 0 && !p.anew {
 		delete(s.mu.changed, p.task)
 	}
 	s.usedLocked(p)

@@ -157,6 +157,7 @@ func (d *driver) runTask(t *task.Task, wake chan struct{}) {
 		case <-t.Ready():
 		case <-d.ctx.Done():
 		}
+		flushed = time.Now()
 	}
 	if err := t.Close(); err != nil {
 		d.log("closing a task", err)

@@ -253,7 +253,7 @@ func (w *Worker) commitWarm(s *warmState, t determinant.TaskID, e determinant.Ep
 	}
 	image, ok := s.find(e, inc)
 	if s.phase == warmReady {
-		if !ok {
+		if !ok || image.full && !w.opts.AllWarm { // all of it has changed
 			return false
 		}
 		before := s.taken.Load()

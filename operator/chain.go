@@ -60,7 +60,8 @@ type Chain interface {
 type Table interface {
 	// ID is unique within the chain and stable from build to build.
 	ID() string
-	// Freeze returns what has changed since the last Freeze and goes on at once; it must not cost more than the changes.
+	// Freeze returns what has changed since the last Freeze, or a little more, and goes on at once; it must not cost much more than the
+	// changes.
 	Freeze() Frozen
 	// Load puts one entry back before the task starts. The table must not keep key or value.
 	Load(key, value []byte) error

@@ -42,10 +42,11 @@ type timestamps[T any] struct {
 	timer     *timerTable
 
 	greatest int64
-	quiet    bool // no record since the idle timer fired last
-	own      bool // idle because of that
-	upstream bool // all input channels are idle
-	told     bool // what was said downstream
+	quiet    bool   // no record since the idle timer fired last
+	own      bool   // idle because of that
+	upstream bool   // all input channels are idle
+	told     bool   // what was said downstream
+	woke     uint64 // the last element that had it say that the stream is idle no longer; 0: none has
 }
 
 func (t *timestamps[T]) record(v T, ts int64, hasTime bool) error {
@@ -54,12 +55,19 @@ func (t *timestamps[T]) record(v T, ts int64, hasTime bool) error {
 	t.greatest = max(t.greatest, ts)
 	t.quiet = false
 	if t.told {
-		t.own, t.upstream = false, false
+		t.own, t.upstream, t.woke = false, false, t.chain.element
 		if err := t.tell(); err != nil {
 			return err
 		}
 	}
 	return t.out.record(v, ts, true)
+}
+
+// rewind implements rewinder: what the present element had it say is not said. The next record says it.
+func (t *timestamps[T]) rewind() {
+	if t.woke > 0 && t.woke == t.chain.element && !t.told {
+		t.told = true
+	}
 }
 
 // watermark lets only the end of time pass; the others were made from other timestamps.

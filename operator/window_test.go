@@ -129,6 +129,35 @@ func TestWindowsAtTheEndsOfTime(t *testing.T) {
 	}
 }
 
+// A record that fails has not said that the stream is idle no longer; the next one does.
+func TestARecordThatFailsLeavesTheStreamIdle(t *testing.T) {
+	j := NewJob("timestamps")
+	s := Timestamps(Rebalanced(numbers(j, "in")), "ts", func(v int) time.Time { return time.UnixMilli(int64(v)) }, 0, Parallelism(1))
+	s = Map(s, "fail", func(_ Context, v int) (int, error) {
+		if v == 9 {
+			return 0, errNine
+		}
+		return v, nil
+	})
+	To(Rebalanced(s), "out", nowhere{}, Parallelism(1))
+	h := newHarness(t, j, "ts", 1)
+	require.NoError(t, h.chain.Idle(true))
+	require.Equal(t, []string{"out0. idle true"}, h.take())
+	for range 2 {
+		require.ErrorIs(t, h.chain.Record(0, []byte{9}, 0, false), errNine)
+		h.chain.Rewind()
+		require.Equal(t, []string{"out0. idle false"}, h.take(), "which the task takes back")
+	}
+	h.restart()
+	require.NoError(t, h.chain.Record(0, []byte{5}, 0, false))
+	require.Equal(t, []string{"out0. idle false", `out0.0@5 "\x05"`}, h.take())
+	require.ErrorIs(t, h.chain.Record(0, []byte{9}, 0, false), errNine)
+	h.chain.Rewind()
+	require.Empty(t, h.take())
+	require.NoError(t, h.chain.Record(0, []byte{6}, 0, false))
+	require.Equal(t, []string{`out0.0@6 "\x06"`}, h.take())
+}
+
 func TestTimestampsAndIdleness(t *testing.T) {
 	j := NewJob("timestamps")
 	s := Timestamps(numbers(j, "in"), "ts", func(v int) time.Time { return time.UnixMilli(int64(v)) }, 5*ms, IdleAfter(30*ms))

@@ -126,13 +126,14 @@ func TestAnElementAfterTheEndIsAnAssertionInExactlyOnce(t *testing.T) {
 func TestWhatIsNotYetSaidAgainIsNotInTheCheckpoint(t *testing.T) {
 	vertex := mapVertex(t, 2, pass)
 	r := newRig(t, vertex, atLeastOnce)
-	r.feed(0, record(1), control(inflightlog.Idle), loose(1), control(inflightlog.Active), record(2), control(inflightlog.Idle))
+	r.feed(0, record(1), watermark(7), control(inflightlog.Idle), loose(1), control(inflightlog.Active), record(2), control(inflightlog.Idle))
 	r.feed(1, loose(1))
 	r.run()
-	r.feed(0, control(inflightlog.Active), control(inflightlog.End))
+	r.feed(0, control(inflightlog.Active), watermark(30), control(inflightlog.End))
 	r.run()
 	first := r.host.saved[0].meta
 	require.Equal(t, []bool{true, false}, first.InputIdle)
+	require.Equal(t, int64(7), first.InputWatermarks[0])
 
 	r.restart(0, first.Inputs[0], loose(2))
 	r.feed(1, loose(2))
@@ -140,6 +141,7 @@ func TestWhatIsNotYetSaidAgainIsNotInTheCheckpoint(t *testing.T) {
 	second := r.host.saved[1].meta
 	require.Equal(t, []bool{false, false}, second.InputEnded)
 	require.Equal(t, []bool{true, false}, second.InputIdle)
+	require.Equal(t, int64(7), second.InputWatermarks[0])
 
 	r = newRig(t, vertex, atLeastOnce, func(c *Config) { c.Meta = second })
 	r.restart(0, second.Inputs[0], control(inflightlog.Active), record(2), control(inflightlog.End))

@@ -43,6 +43,7 @@ type input struct {
 type standing struct {
 	epoch       determinant.Epoch
 	ended, idle bool
+	watermark   int64
 }
 
 func (t *Task) openInputs() {
@@ -54,7 +55,7 @@ func (t *Task) openInputs() {
 			in.next, in.watermark = m.Inputs[i].Next, m.InputWatermarks[i]
 			in.idle, in.ended = m.InputIdle[i], m.InputEnded[i]
 		}
-		in.standings = []standing{{m.Epoch, in.ended, in.idle}}
+		in.standings = []standing{{m.Epoch, in.ended, in.idle, in.watermark}}
 		in.adopt = func() {
 			t.cfg.Host.Taken(in.channel, in.next, 0)
 			in.adopted.Add(1)
@@ -250,7 +251,7 @@ func (t *Task) forget(in *input, wasted uint64) {
 // element runs one element through the chain.
 func (t *Task) element(in *input, e *inflightlog.Element) error {
 	if in.renewed && !(e.Kind.EndsEpoch() && t.cfg.Mutations.Has(mutation.EndKept)) {
-		if err := t.renew(in); err != nil {
+		if err := t.renew(in, e.Kind); err != nil {
 			return err
 		}
 	}
@@ -275,10 +276,11 @@ func (t *Task) element(in *input, e *inflightlog.Element) error {
 	return t.assertion("element of kind %d on channel %d", e.Kind, in.channel)
 }
 
-// renew takes back what an input's producer has said since its checkpoint, where it starts again without the choices of its former life.
-// It need not say the same again, and before it has, this task's own checkpoint may come. And what it sends now must not be passed over as
-// known: it may send to this task what it sent to another one before. A task that has flushed already cannot go on; it starts again itself.
-func (t *Task) renew(in *input) error {
+// renew takes back what an input's producer has said since its checkpoint, where it starts again without the choices of its former life: its
+// end, that it is idle, and its watermark. It need not say the same again, and before it has, this task's own checkpoint may come. And what
+// it sends now must not be passed over as known or as late: it may send to this task what it sent to another one before. The task's own
+// watermark does not fall; it waits for that of the new life. A task that has flushed already cannot go on; it starts again itself.
+func (t *Task) renew(in *input, first inflightlog.Kind) error {
 	in.renewed = false
 	at, found := in.standingAt(in.epoch - 1)
 	switch {
@@ -287,11 +289,16 @@ func (t *Task) renew(in *input) error {
 	case in.ended && !at.ended && t.ending:
 		return fmt.Errorf("%w: %s, channel %d", ErrReopened, t, in.channel)
 	}
-	if in.ended, in.idle = at.ended, at.idle; t.ending {
-		return nil
-	}
+	in.ended, in.idle, in.watermark = at.ended, at.idle, at.watermark
 	in.standings = slices.DeleteFunc(in.standings, func(s standing) bool { return s.epoch > at.epoch }) // that was the former life
-	return t.changeIdle()
+	if t.ending || first == inflightlog.Idle || first == inflightlog.Active || first == inflightlog.End {
+		return nil // the element changes that again
+	}
+	if err := t.changeIdle(); err != nil {
+		return err
+	}
+	t.commit() // if the element is a record that is set aside, this stays
+	return nil
 }
 
 // standingAt is what had been said before the end of epoch e; false if that is before the last checkpoint.
@@ -307,8 +314,10 @@ func (in *input) standingAt(e determinant.Epoch) (at standing, found bool) {
 // passed notes what has been said before the end of epoch e. Producers start again from the last checkpoint or a later one: what held
 // before is forgotten.
 func (in *input) passed(e, checkpoint determinant.Epoch) {
-	if last := in.standings[len(in.standings)-1]; last.ended != in.ended || last.idle != in.idle {
-		in.standings = append(in.standings, standing{e, in.ended, in.idle})
+	s := standing{in.standings[len(in.standings)-1].epoch, in.ended, in.idle, in.watermark}
+	if s != in.standings[len(in.standings)-1] {
+		s.epoch = e
+		in.standings = append(in.standings, s)
 	}
 	for len(in.standings) > 1 && in.standings[1].epoch <= checkpoint {
 		in.standings = slices.Delete(in.standings, 0, 1)

@@ -5,7 +5,7 @@ import (
 	"github.com/understudy-stream/understudy/determinant"
 )
 
-// snapshot freezes the task's state at the barrier that ended epoch e. It costs what has changed, not what there is: each
+// snapshot freezes the task's state at the barrier that ended epoch e. It costs what has changed, not what there is, but for single values: each
 // table hands over what is dirty, or copies it if it is little, and goes on with nothing dirty.
 //
 // Invariant: the log offset is that of epoch e+1's mark, so a replay from here begins with delta coding restarted.

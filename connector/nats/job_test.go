@@ -68,11 +68,13 @@ func (g *gate) pass(i int) {
 	}
 }
 
-// let lets records pass, some at a time, until a plain reader could see so many.
+// let lets records pass, some at a time and few more than that, until a plain reader could see so many.
 func (g *gate) let(t testing.TB, js jetstream.JetStream, until int) {
 	require.Eventually(t, func() bool {
 		g.mu.Lock()
-		g.n += 10
+		if g.n < until+100 {
+			g.n += 10
+		}
 		g.cond.Broadcast()
 		g.mu.Unlock()
 		return shown(t, js) >= until
@@ -225,7 +227,8 @@ func TestTheServerIsKilled(t *testing.T) {
 		p.kill() // most likely in the middle of a write
 		g.more(200)
 		// Whoever waits says so at each try, four times a second: longer than requests and checkpoints have.
-		require.Eventually(t, func() bool { return w.count() > before+8 }, time.Minute, time.Millisecond, "the sink does not say that it waits")
+		require.Eventually(t, func() bool { return w.count() > before+8 || len(done) > 0 }, time.Minute, time.Millisecond, "the sink does not say that it waits")
+		require.Empty(t, done, "the job has ended")
 		p.start()
 	}
 	g.open(n)

@@ -20,7 +20,7 @@ const sweepEvery = 256
 // was declared dead counts for nothing, and others must be able to live with it.
 type checks struct {
 	world *World
-	moved bool // a task was handed over since the last complete checkpoint, and none was abandoned for it
+	moved bool // a task was handed over, and no checkpoint that began before it had recovered is over yet
 }
 
 func newChecks(w *World) checks { return checks{world: w} }

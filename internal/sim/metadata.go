@@ -220,6 +220,9 @@ func (m *metadata) follow(e *cluster.Entry) {
 	case e.Assign != nil, e.Release != nil, e.Recover != nil:
 		before := m.places
 		m.places = clonePlaces(m.truth.coordinator.View().Places)
+		if e.Recover != nil && !m.saving {
+			w.checks.moved = false
+		}
 		if r := e.Release; r != nil && len(m.places[r.Task].Standbys) < len(before[r.Task].Standbys) {
 			w.result.Released++
 		}
