@@ -32,15 +32,16 @@ type drawn struct {
 	Chosen uint64
 }
 
-// gate lets the first n records pass.
+// gate lets the first n records pass. Sources wait at it, each with its own split, so no record is in another's way.
 type gate struct {
 	mu   sync.Mutex
 	cond sync.Cond
 	n    int
+	wait map[int]bool // records that were read and wait
 }
 
 func newGate() *gate {
-	g := &gate{}
+	g := &gate{wait: map[int]bool{}}
 	g.cond.L = &g.mu
 	return g
 }
@@ -64,8 +65,16 @@ func (g *gate) pass(i int) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for i >= g.n {
+		g.wait[i] = true
 		g.cond.Wait()
 	}
+}
+
+// closed tells whether the next record of both splits has been read and waits.
+func (g *gate) closed() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.wait[g.n] && g.wait[g.n+1]
 }
 
 // let lets records pass, some at a time and few more than that, until a plain reader could see so many.
@@ -88,12 +97,12 @@ func drawing(address string, g *gate, waits *waits) *operator.Job {
 	from.Subjects, from.Bounded = []string{"in.0", "in.1"}, true
 	all := operator.From(job, "numbers", Decoded(Messages(from), func(m Message) (drawn, error) {
 		n, err := strconv.Atoi(string(m.Data))
+		if g != nil {
+			g.pass(n)
+		}
 		return drawn{In: n, Split: m.Subject}, err
 	}))
 	chosen := operator.Map(operator.Rebalanced(all), "draw", func(ctx operator.Context, d drawn) (drawn, error) {
-		if g != nil {
-			g.pass(d.In)
-		}
 		d.Chosen = ctx.Rand().Uint64()
 		return d, nil
 	})
@@ -223,9 +232,13 @@ func TestTheServerIsKilled(t *testing.T) {
 	}()
 	for k := range kills {
 		g.let(t, js, (k+1)*n/(kills+2))
+		require.Eventually(t, g.closed, time.Minute, time.Millisecond, "the sources do not come to the gate")
 		before := w.count()
-		p.kill() // most likely in the middle of a write
-		g.more(200)
+		if k%2 == 0 { // most likely in the middle of a write, or else there is something to write then
+			g.more(100)
+		}
+		p.kill()
+		g.more(100)
 		// Whoever waits says so at each try, four times a second: longer than requests and checkpoints have.
 		require.Eventually(t, func() bool { return w.count() > before+8 || len(done) > 0 }, time.Minute, time.Millisecond, "the sink does not say that it waits")
 		require.Empty(t, done, "the job has ended")
