@@ -83,9 +83,7 @@ func (s *Store) importPart(p part, image []byte) error {
 	}
 	if err := s.sync(); err != nil {
 		s.mu.Lock()
-		if id := (imageID{p.task, p.epoch}); s.mu.images[id] != nil && s.mu.images[id].part == p.name() { // by a commit that failed likewise
-			delete(s.mu.images, id)
-		}
+		s.notPendingLocked(p) // a commit may have failed likewise
 		s.mu.Unlock()
 		return errors.Join(err, s.removeIfThere(p.name()))
 	}

@@ -105,10 +105,7 @@ func (s *Store) openParts(parts []part) (files []partFile, err error) {
 
 // publishLocked makes the part the end of its task's chain, or all of it. Its name is durable. s.fold and s.mu are held.
 func (s *Store) publishLocked(p part) {
-	id := imageID{p.task, p.epoch}
-	if im := s.mu.images[id]; im != nil && im.part == p.name() {
-		delete(s.mu.images, id)
-	}
+	s.notPendingLocked(p)
 	chain := s.mu.chains[p.task]
 	if p.from == 0 {
 		s.discardLocked(true, chain...)
@@ -122,6 +119,14 @@ func (s *Store) publishLocked(p part) {
 		delete(s.mu.changed, p.task)
 	}
 	s.usedLocked(p)
+}
+
+// notPendingLocked forgets the pending image whose file has already got the part's name. s.mu is held.
+func (s *Store) notPendingLocked(p part) {
+	id := imageID{p.task, p.epoch}
+	if im := s.mu.images[id]; im != nil && im.part == p.name() {
+		delete(s.mu.images, id)
+	}
 }
 
 // usedLocked takes care that a part is not removed because an earlier attempt to make it failed. s.mu is held.

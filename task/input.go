@@ -314,9 +314,8 @@ func (in *input) standingAt(e determinant.Epoch) (at standing, found bool) {
 // passed notes what has been said before the end of epoch e. Producers start again from the last checkpoint or a later one: what held
 // before is forgotten.
 func (in *input) passed(e, checkpoint determinant.Epoch) {
-	s := standing{in.standings[len(in.standings)-1].epoch, in.ended, in.idle, in.watermark}
-	if s != in.standings[len(in.standings)-1] {
-		s.epoch = e
+	last := in.standings[len(in.standings)-1]
+	if s := (standing{e, in.ended, in.idle, in.watermark}); s.ended != last.ended || s.idle != last.idle || s.watermark != last.watermark {
 		in.standings = append(in.standings, s)
 	}
 	for len(in.standings) > 1 && in.standings[1].epoch <= checkpoint {
