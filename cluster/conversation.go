@@ -264,8 +264,8 @@ func (l *life) entry(e *Entry) {
 // relink names the workers to be linked with.
 func (l *life) relink() {
 	peers := l.peers()
+	l.downs.keep(peers) // first: what the mesh then says of a peer that it has no more does not count, and of a new one does
 	l.mesh.SetPeers(peers)
-	l.downs.keep(peers)
 }
 
 // leave says how the worker did at last, and then ends the life.
@@ -311,42 +311,42 @@ func (l *life) beat() *beat {
 	return b
 }
 
-// downLinks are the links that are down.
+// downLinks are the links that are down, of those to the peers that a worker has. A link that ends says that it is down, and may do so
+// after its peer was forgotten: that is no link that is missing.
 type downLinks struct {
 	mu struct {
 		sync.Mutex
-		peers map[determinant.WorkerID]bool
+		down map[determinant.WorkerID]bool // of each peer, whether its link was up and is down now
 	}
 }
 
 func (c *downLinks) linked(peer determinant.WorkerID, isUp bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if isUp {
-		delete(c.mu.peers, peer)
-		return
+	if _, kept := c.mu.down[peer]; kept {
+		c.mu.down[peer] = !isUp
 	}
-	if c.mu.peers == nil {
-		c.mu.peers = map[determinant.WorkerID]bool{}
-	}
-	c.mu.peers[peer] = true
 }
 
 // keep forgets the links with all but these peers.
 func (c *downLinks) keep(peers []transport.Peer) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	kept := map[determinant.WorkerID]bool{}
+	kept := make(map[determinant.WorkerID]bool, len(peers))
 	for _, p := range peers {
-		if c.mu.peers[p.ID] {
-			kept[p.ID] = true
-		}
+		kept[p.ID] = c.mu.down[p.ID]
 	}
-	c.mu.peers = kept
+	c.mu.down = kept
 }
 
 func (c *downLinks) count() int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return len(c.mu.peers)
+	n := 0
+	for _, down := range c.mu.down { //lint:sorted only counted
+		if down {
+			n++
+		}
+	}
+	return n
 }

@@ -13,6 +13,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/understudy-stream/understudy/transport"
 )
 
 func get(url string) (string, error) {
@@ -142,4 +144,23 @@ func TestProcessesCanBeInspected(t *testing.T) {
 	c.valve.open(c.valve.n)
 	c.finished()
 	requireExact(t, c.out, 6000)
+}
+
+// A link that is down is one to a peer: not to one that is gone, whose link may say last of all that it is down.
+func TestLinksThatAreDownAreThoseToPeers(t *testing.T) {
+	var downs downLinks
+	downs.linked(1, false)
+	require.Zero(t, downs.count(), "no peers yet")
+	downs.keep([]transport.Peer{{ID: 1}, {ID: 2}})
+	require.Zero(t, downs.count(), "not up yet is not down")
+	downs.linked(1, true)
+	downs.linked(1, false)
+	downs.linked(2, false)
+	require.Equal(t, 2, downs.count())
+	downs.keep([]transport.Peer{{ID: 1}, {ID: 3}})
+	require.Equal(t, 1, downs.count(), "what is down stays down")
+	downs.linked(2, false)
+	require.Equal(t, 1, downs.count(), "a former peer's link that ends late")
+	downs.linked(1, true)
+	require.Zero(t, downs.count())
 }

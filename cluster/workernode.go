@@ -164,7 +164,7 @@ func (n *workerNode) live(ctx context.Context) error {
 	}
 	l.built.Store(true)
 	n.life.Store(l)
-	l.mesh.SetPeers(l.peers())
+	l.relink()
 	running.Go(func() { l.converse(ctx, s) })
 	select {
 	case <-ctx.Done():
