@@ -41,7 +41,8 @@ func requireReport(t *testing.T, name string, wants ...string) {
 func TestBenchOverhead(t *testing.T) {
 	dir := t.TempDir()
 	report, profile := filepath.Join(dir, "report.html"), filepath.Join(dir, "cpu")
-	r := benched(t, "overhead", "--queries", "q2,q12", "--events", "20000", "--repeats", "1", "--memory-mb", "100", "-o", "json", "--report", report, "--cpuprofile", profile)
+	r := benched(t, "overhead", "--queries", "q2,q12", "--events", "20000", "--repeats", "1", "--worst-repeats", "3", "--memory-mb", "100", "-o", "json",
+		"--report", report, "--cpuprofile", profile)
 	for _, field := range []string{"median_loss_full", "worst_loss_full", "worst_query", "median_loss_vs_at_least_once", "machine", "control"} {
 		require.Contains(t, r, field)
 	}
@@ -49,7 +50,7 @@ func TestBenchOverhead(t *testing.T) {
 	determinants := r["determinant_bytes_per_record"].(map[string]any)
 	require.Len(t, determinants, 2)
 	require.Positive(t, determinants["q2"])
-	requireReport(t, report, "q12", "exactly-once-2", "at-least-once", "none-again", "None against itself")
+	requireReport(t, report, "q12", "exactly-once-2", "at-least-once", "none-again", "None against itself", "(3 times)")
 	info, err := os.Stat(profile)
 	require.NoError(t, err)
 	require.Positive(t, info.Size())
@@ -65,11 +66,12 @@ func TestBenchBaseline(t *testing.T) {
 }
 
 func TestBenchText(t *testing.T) {
-	for _, kind := range []string{"overhead", "baseline"} {
-		p := start(t, "bench", kind, "--queries", "q2", "--events", "20000", "--repeats", "1", "--memory-mb", "0")
+	for kind, more := range map[string][]string{"overhead": {"--worst-repeats", "2"}, "baseline": nil} {
+		p := start(t, append([]string{"bench", kind, "--queries", "q2", "--events", "20000", "--repeats", "1", "--memory-mb", "0"}, more...)...)
 		require.Zero(t, p.code(), "stderr: %s", &p.stderr)
 		require.Contains(t, p.stdout.String(), "q2 ")
 		require.Contains(t, p.stdout.String(), "cores")
+		require.Equal(t, kind == "overhead", strings.Contains(p.stdout.String(), "q2 (2 times)"))
 		require.Contains(t, p.stderr.String(), "q2 ", "progress")
 	}
 }

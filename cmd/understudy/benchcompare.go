@@ -75,7 +75,11 @@ checkpoints as the others), at-least-once (keeps output), and exactly-once (keep
 With --control a sixth way takes its turns among them: none again, under another name. By as much as it differs from none, the other figures may be
 wrong too, by chance or because of how it is measured.
 
+Of twenty queries that are measured a few times each, the one that looks worst mostly had bad luck. So the query that loses most is measured again,
+--repeats times more, and then whichever loses most, until the worst was measured --worst-repeats times. All measurements of a query count.
+
 `+measured)
+	cmd.Flags().IntVar(&c.options.WorstRepeats, "worst-repeats", 20, "repeats of the query that comes out worst; up to --repeats: no more than of others")
 	cmd.Flags().BoolVar(&c.options.Control, "control", true, "run none in a sixth way, none-again, to see by how much measuring is wrong")
 	return cmd
 }
@@ -270,6 +274,9 @@ func overheadText(r *bench.Overhead) string {
 	if c := r.Control; c != nil {
 		fmt.Fprintf(&b, "none against itself, which should be 0: %s in the median, %s at worst (%s); by CPU %s and %s (%s)\n", bench.Slower(c.MedianLoss),
 			bench.Slower(c.WorstLoss), c.WorstQuery, bench.Slower(c.MedianCPULoss), bench.Slower(c.WorstCPULoss), c.WorstCPUQuery)
+	}
+	if more := r.MeasuredOn(); len(more) > 0 {
+		fmt.Fprintf(&b, "measured more often than %d times, since they looked worst: %s\n", r.Repeats, strings.Join(more, ", "))
 	}
 	b.WriteString(machineText(&r.Machine))
 	return b.String()

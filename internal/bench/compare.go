@@ -16,9 +16,11 @@ type CompareOptions struct {
 	Events  uint64  // of each run; 0: as many as take about Seconds without logging
 	Seconds float64 // of a run, if Events is 0
 	Repeats int     // of each way of running a query, beside the one that warms up
-	Control bool    // of Overhead: None runs under another name too, as Again
-	Seed    uint64  // of the order
-	Log     func(format string, args ...any)
+	// WorstRepeats is how often Overhead measures, in the end, the query that then looks worst. At most Repeats: not more often than the others.
+	WorstRepeats int
+	Control      bool   // of Overhead: None runs under another name too, as Again
+	Seed         uint64 // of the order
+	Log          func(format string, args ...any)
 }
 
 const (

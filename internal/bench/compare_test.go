@@ -3,6 +3,7 @@ package bench
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"runtime"
 	"runtime/debug"
@@ -92,6 +93,30 @@ func TestOverhead(t *testing.T) {
 	require.InDelta(t, (again[0]+again[1])/2, r.Control.MedianLoss, 1e-9)
 	require.InDelta(t, slices.Max(again), r.Control.WorstLoss, 1e-9)
 	require.Equal(t, "none-again", r.Compared()[4])
+}
+
+// The query that looks worst is measured on, whichever that is by then, until the worst was measured often enough.
+func TestTheWorstQueryIsMeasuredOn(t *testing.T) {
+	o := options(t, "q2", "q0")
+	o.Events, o.WorstRepeats = 2000, 5
+	r, err := MeasureOverhead(context.Background(), o)
+	require.NoError(t, err)
+	require.True(t, r.Complete)
+	worst := r.worst()
+	require.Equal(t, r.WorstQuery, worst.Query)
+	for i := range r.Queries {
+		q := &r.Queries[i]
+		n := len(q.Arms[0].Trials)
+		require.Contains(t, []int{2, 4, 6}, n, "as often as --repeats each time")
+		if q == worst {
+			require.Equal(t, 6, n)
+		}
+		for _, a := range q.Arms {
+			require.Len(t, a.Trials, n, a.Arm)
+			require.Len(t, a.Ratio.All, n, a.Arm)
+		}
+		require.Equal(t, n > 2, slices.Contains(r.MeasuredOn(), fmt.Sprintf("%s (%d times)", q.Query, n)))
+	}
 }
 
 // Losses of an arm are those of the medians, and the worst query is the one that loses most, by time and by computing.

@@ -66,6 +66,9 @@ func (r *Overhead) Page() report.Page {
 			"0, and what logging costs is known no better.", Slower(c.MedianLoss), Slower(c.WorstLoss), c.WorstQuery, Slower(c.MedianCPULoss),
 			Slower(c.WorstCPULoss), c.WorstCPUQuery))
 	}
+	if more := r.MeasuredOn(); len(more) > 0 {
+		p.Lead = append(p.Lead, "Measured more often than the others, since they looked worst: "+strings.Join(more, ", ")+".")
+	}
 	series := r.Compared()
 	var wall, cpu []report.Row
 	table := report.Table{
