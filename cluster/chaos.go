@@ -21,7 +21,7 @@ func (l *Local) startChaos(ctx context.Context) (stop func()) {
 	var running sync.WaitGroup
 	running.Go(func() {
 		rng := rand.New(rand.NewPCG(c.Seed, c.Seed))
-		for kills := 0; c.Limit == 0 || kills < c.Limit; kills++ {
+		for kills := 0; c.Limit == 0 || kills < c.Limit; {
 			wait := time.NewTimer(time.Duration(rng.ExpFloat64() * float64(c.Kill)))
 			select {
 			case <-ctx.Done():
@@ -29,10 +29,14 @@ func (l *Local) startChaos(ctx context.Context) (stop func()) {
 				return
 			case <-wait.C:
 			}
+			killed := false
 			if targets[rng.IntN(len(targets))] == TargetWorker {
-				l.KillWorker(rng.IntN(l.opts.Workers))
+				killed = l.KillWorker(rng.IntN(l.opts.Workers))
 			} else {
-				l.KillTask(determinant.TaskID(rng.IntN(len(l.job.Tasks))))
+				killed = l.KillTask(determinant.TaskID(rng.IntN(len(l.job.Tasks))))
+			}
+			if killed {
+				kills++
 			}
 		}
 	})
@@ -44,6 +48,7 @@ func (l *Local) startChaos(ctx context.Context) (stop func()) {
 
 // KillTask kills one task where it runs; false if it does not run now.
 func (l *Local) KillTask(t determinant.TaskID) bool {
+	l.stats.measure(l) // what was counted dies with it
 	for _, w := range l.workers() {
 		if w != nil && w.worker.Kill(t, "chaos") {
 			l.stats.killed("task")
@@ -54,12 +59,13 @@ func (l *Local) KillTask(t determinant.TaskID) bool {
 }
 
 // KillWorker kills the worker on a state directory with all that it has in memory, and starts another in its place. It
-// returns when the new one has joined.
-func (l *Local) KillWorker(dir int) {
+// returns when the new one has joined; false if none is there.
+func (l *Local) KillWorker(dir int) bool {
 	workers := l.workers()
 	if dir >= len(workers) || workers[dir] == nil {
-		return
+		return false
 	}
+	l.stats.measure(l)
 	w := workers[dir]
 	l.stats.killed("worker")
 	now := time.Now()
@@ -69,6 +75,7 @@ func (l *Local) KillWorker(dir int) {
 		}
 	}
 	l.replace(w)
+	return true
 }
 
 // replace stops a worker, which is declared dead, and starts another on its directory; false if the job was over before that.

@@ -50,6 +50,7 @@ func TestStrangersGetNothing(t *testing.T) {
 		require.NoError(t, c.Close())
 	}
 	// Who can greet gets the challenge.
+	h = newHost(t, ServerOptions{Security: secretOnly(), HandshakeTimeout: 2 * time.Second})
 	c, err := net.Dial("tcp", h.Addr())
 	require.NoError(t, err)
 	_, err = c.Write(append(p.encode(), 10, 0, 0, 0, 1, 2, 3))

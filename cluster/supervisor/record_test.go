@@ -144,7 +144,7 @@ func TestChaosTimes(t *testing.T) {
 		s.startChaos()
 		now := time.Now()
 		for _, item := range s.agenda.items {
-			all = append(all, item.at.Sub(now).Round(100*time.Millisecond))
+			all = append(all, item.at.Sub(now).Round(time.Second))
 		}
 		return all
 	}

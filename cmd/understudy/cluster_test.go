@@ -117,13 +117,14 @@ func settingsOf(t *testing.T, state string) supervisor.Settings {
 type hands struct {
 	t            *testing.T
 	dir, input   string
+	rate         string
 	coordinators string
 	procs        map[string]*process
 }
 
 func byHand(t *testing.T) *hands {
 	t.Helper()
-	h := &hands{t: t, dir: t.TempDir(), input: texts(t, 4, 40000), procs: map[string]*process{}}
+	h := &hands{t: t, dir: t.TempDir(), input: texts(t, 4, 40000), rate: "60KiB", procs: map[string]*process{}}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	h.coordinators = l.Addr().String()
@@ -137,7 +138,7 @@ func (h *hands) path(name string) string { return filepath.Join(h.dir, name) }
 // node is the command line of a process of the cluster.
 func (h *hands) node(role, name string, flags ...string) []string {
 	args := []string{
-		role, "passthrough", "--input", h.input, "--output", h.path("out"), "--rate", "300KiB", "--coordinators", h.coordinators,
+		role, "passthrough", "--input", h.input, "--output", h.path("out"), "--rate", h.rate, "--coordinators", h.coordinators,
 		"--secret-file", h.path("secret"), "--state", h.path(name),
 	}
 	return append(args, flags...)
@@ -254,6 +255,7 @@ func TestClusterByHand(t *testing.T) {
 	for name := range h.procs {
 		h.ends(name, "the cluster was told to stop")
 	}
+	h.rate = "100MiB" // there was time enough for all that is done above
 	h.startAll()
 	for name := range h.procs {
 		h.ends(name, "the job is done")

@@ -83,7 +83,7 @@ func TestNATSEndpoints(t *testing.T) {
 
 	// With workers that are killed. Their output is found by the name of the job's stream.
 	input := texts(t, 2, 20000)
-	p := start(t, "run", "passthrough", "--state", t.TempDir(), "--input", input, "--rate", "700KiB", "--sink", at+"/moved?token-file="+token, "--workers", "2",
+	p := start(t, "run", "passthrough", "--state", t.TempDir(), "--input", input, "--rate", "300KiB", "--sink", at+"/moved?token-file="+token, "--workers", "2",
 		"--parallelism", "2", "--chaos", "kill=300ms,limit=4,target=worker", "--seed", earlyKills, "-o", "json")
 	require.Positive(t, clusterSummary(t, p).Kills)
 	moved := filepath.Join(t.TempDir(), "out")

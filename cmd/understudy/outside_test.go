@@ -140,10 +140,10 @@ func (o *outsideSink) run(t *testing.T, f *outsideFailure) {
 	requireClean(t, "running", "--output", o.read(t, server, url, words), "--words", input)
 }
 
-// serverKilled kills the server about every three seconds, and starts it again a moment later.
+// serverKilled kills the server about every two seconds, and starts it again a moment later.
 func serverKilled(t *testing.T, s external, p *process, _ string) (kills int) {
 	rng := rand.New(rand.NewPCG(*outsideSeed, *outsideSeed))
-	for p.lives(time.Second + time.Duration(rng.Int64N(int64(4*time.Second)))) {
+	for p.lives(time.Second + time.Duration(rng.Int64N(int64(2*time.Second)))) {
 		s.kill()
 		kills++
 		p.lives(time.Duration(rng.Int64N(int64(time.Second))))

@@ -90,10 +90,16 @@ func feed(t *testing.T, b *bench, posters, requests int, pace time.Duration) (li
 		}
 	}
 	for _, n := range b.nodes {
-		w, err := b.client.Post(n.URL+"/v1/end", "", nil)
-		require.NoError(t, err)
-		require.NoError(t, w.Body.Close())
-		require.Equal(t, http.StatusOK, w.StatusCode)
+		for {
+			w, err := b.client.Post(n.URL+"/v1/end", "", nil)
+			require.NoError(t, err)
+			require.NoError(t, w.Body.Close())
+			if w.StatusCode == http.StatusOK {
+				break
+			}
+			require.Equal(t, http.StatusServiceUnavailable, w.StatusCode) // the disk was too slow
+			<-time.After(10 * time.Millisecond)
+		}
 	}
 	return lines
 }

@@ -79,8 +79,8 @@ func checkDrawn(t testing.TB, s *server, topic string, n int) {
 var killings = [][]int{{}, {0}, {1}, {2}, {3}, {0, 2}, {2, 3}, {0, 1, 2, 3}, {-1}, {-2, -3}, {}}
 
 // runDrawn runs a job that follows its input while that grows, and kills its tasks and workers. between is called when the output has
-// all that the input had.
-func runDrawn(t *testing.T, s *server, job *operator.Job, mode determinant.Mode, in, out string, between func(round int)) int {
+// all that the input had, and tells how many records it has fed itself, which the output must have too.
+func runDrawn(t *testing.T, s *server, job *operator.Job, mode determinant.Mode, in, out string, between func(round int) (fed int)) (total int) {
 	const each = 60
 	reader, err := connect(&ClientOptions{Brokers: s.addrs, ClientID: "test"})
 	require.NoError(t, err)
@@ -114,6 +114,7 @@ func runDrawn(t *testing.T, s *server, job *operator.Job, mode determinant.Mode,
 	}
 	for round, kills := range killings {
 		s.feed(t, in, each)
+		total += each
 		for _, k := range kills {
 			if k < 0 {
 				local.KillWorker(-k - 1)
@@ -130,16 +131,16 @@ func runDrawn(t *testing.T, s *server, job *operator.Job, mode determinant.Mode,
 					ids[d.ID] = true
 				}
 			}
-			return len(ids) >= each*(round+1)
+			return len(ids) >= total
 		})
-		between(round)
+		total += between(round)
 	}
 	cause := context.Cause(running)
 	cancel()
 	wg.Wait()
 	require.ErrorIs(t, failed, context.Canceled, "%v", cause)
 	require.NoError(t, cause)
-	return each * len(killings)
+	return total
 }
 
 // remembering is a causal sink that remembers what each of its lives was about to write.
@@ -196,7 +197,7 @@ func TestJob(t *testing.T) {
 	o.Identity, o.Message, o.Interval = "", JSONKey("Key"), 0
 	sink := &remembering{Topic: Sink(out, o), lives: make(map[determinant.Incarnation]remembered)}
 	job := drawnJob(Records(SourceOptions{Client: s.client()}, in), func(d operator.Stream[drawn]) { operator.To(d, "out", sink) })
-	total := runDrawn(t, s, job, determinant.ExactlyOnce, in, out, func(int) {})
+	total := runDrawn(t, s, job, determinant.ExactlyOnce, in, out, func(int) int { return 0 })
 	checkDrawn(t, s, out, total)
 
 	newest := make(map[int]determinant.Incarnation)
@@ -225,7 +226,7 @@ func TestJobThatRollsBack(t *testing.T) {
 	o.Identity, o.Message = "", JSONKey("Key")
 	sink := &remembering{Topic: Sink(out, o), lives: make(map[determinant.Incarnation]remembered)}
 	job := drawnJob(Records(SourceOptions{Client: s.client()}, in), func(d operator.Stream[drawn]) { operator.To(d, "out", sink) })
-	total := runDrawn(t, s, job, determinant.GlobalRollback, in, out, func(int) {})
+	total := runDrawn(t, s, job, determinant.GlobalRollback, in, out, func(int) int { return 0 })
 	seen, all := make(map[string]bool), 0
 	for _, records := range s.consume(t, out) {
 		for _, r := range records {
@@ -253,7 +254,7 @@ func TestTransactionalJob(t *testing.T) {
 	job := drawnJob(Records(SourceOptions{Client: s.client()}, in), func(d operator.Stream[drawn]) {
 		operator.ToTransactional(d, "out", Transactional(out, o))
 	})
-	total := runDrawn(t, s, job, determinant.ExactlyOnce, in, out, func(int) {})
+	total := runDrawn(t, s, job, determinant.ExactlyOnce, in, out, func(int) int { return 0 })
 	checkDrawn(t, s, out, total)
 }
 
@@ -272,14 +273,16 @@ func TestJobOutage(t *testing.T) {
 	b, err := connect(&ClientOptions{Brokers: s.addrs, ClientID: "test"})
 	require.NoError(t, err)
 	defer b.close()
-	total := runDrawn(t, s, job, determinant.ExactlyOnce, in, out, func(round int) {
-		if round == 2 {
-			n.down()
-			s.feed(t, in, 3)
-			over := time.NewTimer(1500 * time.Millisecond) // what is measured here is the brokers' patience
-			<-over.C
-			n.up()
+	total := runDrawn(t, s, job, determinant.ExactlyOnce, in, out, func(round int) int {
+		if round != 2 {
+			return 0
 		}
+		n.down()
+		s.feed(t, in, 3)
+		over := time.NewTimer(1500 * time.Millisecond) // what is measured here is the brokers' patience
+		<-over.C
+		n.up()
+		return 3
 	})
-	checkDrawn(t, s, out, total+3)
+	checkDrawn(t, s, out, total)
 }

@@ -226,7 +226,7 @@ func TestTransactionsThatLastTooLong(t *testing.T) {
 	t.Parallel()
 	s := serve(t)
 	o := s.sink()
-	o.TransactionTimeout = time.Second
+	o.TransactionTimeout = 3 * time.Second
 	topic := s.topic(t, 1, nil)
 	st := transactional(t, topic, o)
 	mustFence(t, st, 1)
