@@ -28,7 +28,7 @@ func (k *killer) load() (stop func()) {
 			case <-ctx.Done():
 				return
 			case <-ticker.C:
-				k.moved += 5
+				k.moved = min(k.moved+5, k.valve.n-1) // no source ends before it is let to
 				k.valve.open(k.moved)
 			}
 		}
@@ -174,6 +174,8 @@ func TestDrainAsksForACheckpointFirst(t *testing.T) {
 	require.Equal(t, 1, count(o.told, func(e Entry) bool { return e.Start != nil }), "without anybody else asking")
 	require.Equal(t, []standby.DrainStatus{{Worker: 1, Why: "a checkpoint is taken first"}}, plain(o.c.Drains()))
 
+	require.False(t, o.c.freed(1))
+
 	failed := o.c.pace.failures
 	for id, p := range o.c.view.Places {
 		for _, w := range append([]determinant.WorkerID{p.Worker}, p.Standbys...) {
@@ -185,6 +187,7 @@ func TestDrainAsksForACheckpointFirst(t *testing.T) {
 		require.Equal(t, p.Recovering, p.From == 1)
 		o.hold(determinant.TaskID(id), 1)
 	}
+	require.False(t, o.c.freed(1), "it answers for what it gave away")
 	require.Equal(t, failed, o.c.pace.failures, "nothing has failed")
 	o.catchUp()
 	require.Equal(t, []standby.DrainStatus{{Worker: 1, Done: true}}, plain(o.c.Drains()))
@@ -200,9 +203,13 @@ func TestDrainAsksForACheckpointFirst(t *testing.T) {
 	}
 	require.Equal(t, o.c.View(), follower.View())
 	require.Equal(t, o.c.decider.State(), follower.decider.State())
+	require.True(t, o.c.freed(1))
+	require.True(t, follower.freed(1), "so says whoever may lead next")
+	require.False(t, o.c.freed(2))
 
 	require.NoError(t, o.c.Undrain(1))
 	o.commit()
+	require.False(t, o.c.freed(1))
 	require.Empty(t, o.c.Drains())
 	o.fail(0, poison(1))
 	o.fail(0, poison(1))
@@ -281,7 +288,10 @@ func TestRollingRestartOfProcesses(t *testing.T) {
 		c.startCoordinator(leader)
 		c.left()
 		asking.Wait()
-		s = c.await("another worker", func(s *Status) bool { return len(s.Workers) == 3 && s.State == JobRunning })
+		s = c.await("another worker", func(s *Status) bool {
+			gone := !slices.ContainsFunc(s.Workers, func(now WorkerStatus) bool { return now.Worker == w.Worker })
+			return gone && len(s.Workers) == 3 && s.State == JobRunning
+		})
 	}
 	c.valve.open(c.valve.n)
 	s = c.finished()

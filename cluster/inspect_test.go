@@ -81,7 +81,9 @@ func TestProcessesCanBeInspected(t *testing.T) {
 	}
 	c.start()
 	c.valve.open(1000)
-	c.await("output and a checkpoint", func(s *Status) bool { return s.Summary.RecordsOut == 2000 && s.Checkpoint.Committed > 1 })
+	c.await("output and a checkpoint", func(s *Status) bool {
+		return s.Summary.RecordsOut == 2000 && s.Checkpoint.Committed > 1 && protected(s)
+	})
 	everything := ""
 	mu.Lock()
 	for _, url := range urls {

@@ -12,7 +12,6 @@ import (
 
 	"github.com/understudy-stream/understudy/determinant"
 	"github.com/understudy-stream/understudy/raftmeta"
-	"github.com/understudy-stream/understudy/standby"
 	"github.com/understudy-stream/understudy/transport"
 )
 
@@ -196,8 +195,7 @@ func (n *coordinatorNode) evidence(m Admit) string {
 
 // gravity is how loudly it is said that a worker is gone: loudly once, and not if it was told to go.
 func (n *coordinatorNode) gravity(w determinant.WorkerID) slog.Level {
-	drained := slices.ContainsFunc(n.rep.coord.Drains(), func(d standby.DrainStatus) bool { return d.Worker == w && d.Done })
-	if drained || !n.mourns(w) || n.mourned[w] {
+	if n.rep.coord.freed(w) || !n.mourns(w) || n.mourned[w] {
 		return slog.LevelInfo
 	}
 	maps.DeleteFunc(n.mourned, func(w determinant.WorkerID, _ bool) bool {

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime/pprof"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -198,6 +199,13 @@ func (c *cell) stop() {
 
 func written(n uint64) func(s *Status) bool {
 	return func(s *Status) bool { return s.Summary.RecordsOut >= n }
+}
+
+// protected tells whether every task has a standby that holds its committed state, so that any one worker may die.
+func protected(s *Status) bool {
+	return !slices.ContainsFunc(s.Tasks, func(t TaskStatus) bool {
+		return !slices.ContainsFunc(t.Standbys, func(s StandbyStatus) bool { return s.Ready })
+	})
 }
 
 // A job runs on processes that share nothing but connections.

@@ -144,7 +144,7 @@ func TestAStoreSaysWhyItWaits(t *testing.T) {
 	}
 	c.start()
 	c.valve.open(1000)
-	c.await("output and a checkpoint", func(s *Status) bool { return written(2000)(s) && s.Checkpoint.Committed > 0 })
+	c.await("output and a checkpoint", func(s *Status) bool { return written(2000)(s) && s.Checkpoint.Committed > 0 && protected(s) })
 	require.Zero(t, waiting())
 	c.outage.begin("no\nserver")
 	c.valve.open(2000)

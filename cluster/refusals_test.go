@@ -189,7 +189,9 @@ func TestTheMajorityIsGone(t *testing.T) {
 		require.True(t, time.Now().Before(deadline), "the one that is left still leads") // it takes a moment to notice
 	}
 	c.valve.open(1000)
-	for len(seenTimes(t, c.out)) < 2000 { // not told by any coordinator
+	// Not told by any coordinator. One of the sources may have been told of a checkpoint by the last leader and the other not; then half of what
+	// comes waits for the next leader.
+	for countLines(t, c.out) < 1000 {
 		require.True(t, time.Now().Before(deadline), "the data plane stands still without coordinators")
 	}
 	c.startCoordinator(0)

@@ -49,11 +49,15 @@ func TestReplaysAreNoProgress(t *testing.T) {
 		return s.tasks[m.Task].PerSecond
 	}
 	require.Zero(t, says(TaskMetrics{Incarnation: 1, Records: 5000}), "it may have replayed before it was first heard of")
-	require.InDelta(t, 100, says(TaskMetrics{Incarnation: 1, Records: 5100}), 5)
+	about := func(want, got float64) { // if the machine stands still, more than a second has passed
+		require.LessOrEqual(t, got, want)
+		require.Greater(t, got, want/20)
+	}
+	about(100, says(TaskMetrics{Incarnation: 1, Records: 5100}))
 	require.Zero(t, says(TaskMetrics{Incarnation: 2, Records: 9000, Replaying: true}))
 	require.Zero(t, says(TaskMetrics{Incarnation: 2, Records: 10000, Replaying: true}))
 	require.Zero(t, says(TaskMetrics{Incarnation: 2, Records: 11000}), "some of it was replayed")
-	require.InDelta(t, 200, says(TaskMetrics{Incarnation: 2, Records: 11200}), 10)
+	about(200, says(TaskMetrics{Incarnation: 2, Records: 11200}))
 }
 
 // A job whose end is committed still runs as long as its workers say how much they did, whether a tick has noted the end or not.

@@ -51,6 +51,7 @@ func TestModesChangeUnderARunningJob(t *testing.T) {
 			v.open(k.moved + 200) // something flows while it changes
 			k.switchTo(m)
 			k.moved += 200
+			k.until("all that was let in", func() bool { return countLines(t, out) >= int(2*k.moved) })
 			before := k.determinants()
 			k.advance(50)
 			if logged := k.determinants() > before; logged != m.Logs() {

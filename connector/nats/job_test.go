@@ -93,7 +93,7 @@ func drawing(address string, g *gate, waits *waits) *operator.Job {
 	from := sourceOptions(address, "in")
 	from.Subjects, from.Bounded = []string{"in.0", "in.1"}, true
 	if waits != nil {
-		from.Waiting = func(_, why string) { waits.hear(why) }
+		from.Waiting = waits.say
 	}
 	all := operator.From(job, "numbers", Decoded(Messages(from), func(m Message) (drawn, error) {
 		n, err := strconv.Atoi(string(m.Data))
@@ -108,44 +108,25 @@ func drawing(address string, g *gate, waits *waits) *operator.Job {
 	})
 	o := SinkOptions{Connection: Connection{Servers: []string{address}, Timeout: 500 * time.Millisecond}, Stream: "OUT", Subject: "out"}
 	if waits != nil {
-		o.Waiting = waits.say
+		o.Waiting = func(_ int, why string) { waits.say("", why) }
 	}
 	operator.To(chosen, "out", NewSink(o))
 	return job
 }
 
-// waits notes what a sink says, and, among all that was said, what sources do.
+// waits notes why sinks and sources wait.
 type waits struct {
-	mu   sync.Mutex
-	all  []string
-	last map[int]string // by task of the sink
+	mu  sync.Mutex
+	all []string
 }
 
-func (w *waits) hear(why string) {
+func (w *waits) say(_, why string) {
+	if why == "" { // no more
+		return
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.all = append(w.all, why)
-}
-
-func (w *waits) say(task int, why string) {
-	w.hear(why)
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.last == nil {
-		w.last = map[int]string{}
-	}
-	w.last[task] = why
-}
-
-func (w *waits) some() bool {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	for _, why := range w.last { //lint:sorted any will do
-		if why != "" {
-			return true
-		}
-	}
-	return false
 }
 
 func (w *waits) count() int {
