@@ -32,57 +32,56 @@ type drawn struct {
 	Chosen uint64
 }
 
-// gate lets the first n records pass.
+// gate lets the first n records pass, and others slowly: those behind one that must wait may be ones that may pass, and a task that waits for good
+// cannot be killed.
 type gate struct {
-	mu   sync.Mutex
-	cond sync.Cond
-	n    int
+	mu     sync.Mutex
+	n      int
+	opened chan struct{} // closed when n grows
 }
 
-func newGate() *gate {
-	g := &gate{}
-	g.cond.L = &g.mu
-	return g
-}
+// slowly is how long a record waits that must wait: some hundred pass in the seconds that an outage lasts.
+const slowly = 20 * time.Millisecond
 
+func newGate() *gate { return &gate{opened: make(chan struct{})} }
+
+// open lets records up to n pass.
 func (g *gate) open(n int) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.n = n
-	g.cond.Broadcast()
-}
-
-// more lets so many pass beyond those that may.
-func (g *gate) more(n int) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.n += n
-	g.cond.Broadcast()
+	if n > g.n {
+		g.n = n
+		close(g.opened)
+		g.opened = make(chan struct{})
+	}
 }
 
 func (g *gate) pass(i int) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	for i >= g.n {
-		g.cond.Wait()
+	over := time.NewTimer(slowly)
+	defer over.Stop()
+	for {
+		g.mu.Lock()
+		n, opened := g.n, g.opened
+		g.mu.Unlock()
+		if i < n {
+			return
+		}
+		select {
+		case <-opened:
+		case <-over.C:
+			return
+		}
 	}
 }
 
 // let lets records pass, some at a time, until a plain reader could see so many. It does not run far ahead of what is shown, so that there is
-// something left to do then; only if nothing is shown for a while it does, since those that may pass may be behind some that may not.
+// something left to do then.
 func (g *gate) let(t testing.TB, js jetstream.JetStream, until int) {
-	seen, since := 0, time.Now()
+	n := 0
 	require.Eventually(t, func() bool {
 		now := shown(t, js)
-		if now > seen {
-			seen, since = now, time.Now()
-		}
-		g.mu.Lock()
-		defer g.mu.Unlock()
-		if g.n < seen+300 || time.Since(since) > 100*time.Millisecond {
-			g.n += 10
-			g.cond.Broadcast()
-		}
+		n = max(n, min(n+10, now+300))
+		g.open(n)
 		return now >= until
 	}, time.Minute, time.Millisecond)
 }
@@ -221,9 +220,7 @@ func TestTheServerIsKilled(t *testing.T) {
 		g.let(t, js, (k+1)*n/(kills+2))
 		before := w.count()
 		p.kill() // most likely in the middle of a write
-		g.more(200)
-		// Whoever waits says so at each try, four times a second: longer than requests and checkpoints have. That may be the sources alone, if
-		// all that they had read was just written.
+		// Whoever waits says so at each try, four times a second: longer than requests and checkpoints have.
 		require.Eventually(t, func() bool { return w.count() > before+8 || len(done) > 0 }, time.Minute, time.Millisecond, "nobody says that it waits")
 		require.Empty(t, done, "the job has ended")
 		p.start()
