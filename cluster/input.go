@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"strings"
 
@@ -29,22 +30,43 @@ func inputOf(v *operator.Vertex, splits []string) []string {
 
 // checkInput compares what there is to read now with the splits that a complete job has read.
 func checkInput(ctx context.Context, job *Job, read [][]string) error {
+	other, err := otherInput(ctx, job, read, func(*operator.Vertex) bool { return true })
+	if err == nil && other != "" {
+		err = fmt.Errorf("%w: %s", ErrOtherInput, other)
+	}
+	return err
+}
+
+// warnOfInput says if there is other input now than that which an unfinished job has begun with, and goes on with. It is no error: what was read to its
+// end may be gone, and what has come since may be for the next job.
+func warnOfInput(ctx context.Context, job *Job, has [][]string, logger *slog.Logger) {
+	other, err := otherInput(ctx, job, has, func(v *operator.Vertex) bool { return v.Growing == nil })
+	if err != nil {
+		other = err.Error()
+	}
+	if other != "" {
+		logger.Warn("the job goes on with the input that it began with, and there is other input now", "input", other)
+	}
+}
+
+// otherInput tells how what there is to read now differs from what there was, of one of the sources that can tell and count; empty if it does not.
+func otherInput(ctx context.Context, job *Job, was [][]string, counts func(*operator.Vertex) bool) (string, error) {
 	for i := range job.Plan.Vertices {
 		v := &job.Plan.Vertices[i]
-		if v.Source == nil || v.InputOf == nil || i >= len(read) {
+		if v.Source == nil || v.InputOf == nil || i >= len(was) || !counts(v) {
 			continue
 		}
 		splits, err := v.Source(ctx)
 		if err != nil {
-			return err
+			return "", err
 		}
-		now, before := inputOf(v, splits), inputOf(v, read[i])
+		now, before := inputOf(v, splits), inputOf(v, was[i])
 		fresh, gone := without(now, before), without(before, now)
 		if len(fresh)+len(gone) > 0 {
-			return fmt.Errorf("%w: of %q, %s", ErrOtherInput, v.Name, difference(fresh, gone))
+			return fmt.Sprintf("of %q, %s", v.Name, difference(fresh, gone)), nil
 		}
 	}
-	return nil
+	return "", nil
 }
 
 // without lists what is in a and not in b, which is sorted.

@@ -1,8 +1,12 @@
 package cluster
 
 import (
+	"bytes"
+	"errors"
+	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -65,6 +69,47 @@ func TestACompleteJobWithOtherInput(t *testing.T) {
 	_, err = run("*.none")
 	require.ErrorIs(t, err, file.ErrNoMatch)
 	require.Equal(t, 2, countLines(t, filepath.Join(dir, "out")), "the output is as it was")
+}
+
+// A job that is not complete goes on with the input that it began with, and says so if there is other input by now.
+func TestAnUnfinishedJobWithOtherInput(t *testing.T) {
+	dir := t.TempDir()
+	in := func(name string) string { return filepath.Join(dir, name) }
+	for _, name := range []string{"a.txt", "b.txt"} {
+		require.NoError(t, os.WriteFile(in(name), []byte("one\ntwo\n"), 0o600))
+	}
+	broken := true
+	run := func(glob string) (told string, err error) {
+		job := operator.NewJob("lines")
+		lines := operator.Map(operator.From(job, "lines", file.Lines(in(glob))), "check", func(_ operator.Context, l file.Line) (file.Line, error) {
+			if broken {
+				return l, errors.New("not yet")
+			}
+			return l, nil
+		})
+		operator.To(lines, "output", file.Sink(in("out"), file.SinkOptions{}), operator.WithCodec(operator.JSON[file.Line]()))
+		plan, err := job.Plan(2)
+		require.NoError(t, err)
+		var log bytes.Buffer
+		_, err = RunLocal(t.Context(), plan, LocalOptions{StateDir: in("state"), Logger: slog.New(slog.NewTextHandler(&log, nil))})
+		return log.String(), err
+	}
+	for _, c := range []struct{ name, glob, want string }{
+		{"new", "a.txt", ""},
+		{"the same", "a*.txt", ""},
+		{"more", "*.txt", `b\.txt, 8 bytes of .* is new\W*\n`},
+		{"other", "b.txt", `b\.txt, 8 bytes of .* is new; .*a\.txt, 8 bytes of .* is gone`},
+		{"none", "c.txt", "no file"},
+	} {
+		told, err := run(c.glob)
+		require.ErrorContains(t, err, "not yet", c.name)
+		require.Equal(t, c.want != "", strings.Contains(told, "goes on with the input that it began with"), "%s: %s", c.name, told)
+		require.Regexp(t, c.want, told, c.name)
+	}
+	broken = false
+	_, err := run("*.txt")
+	require.NoError(t, err)
+	require.Equal(t, 2, countLines(t, in("out")))
 }
 
 // A source that cannot tell is not asked.

@@ -186,6 +186,9 @@ func (l *Local) open(ctx context.Context) error {
 		l.finish(nil)
 		return nil
 	}
+	if l.resumed {
+		warnOfInput(ctx, l.job, s.View.Splits, l.opts.Logger)
+	}
 	c := NewCoordinator(l.job, s.View, s.Recovery, s.Points, l.ledger, (*localCoordinator)(l), CoordinatorOptions{
 		Mode: s.View.Mode, Depth: s.View.Depth, Standbys: l.opts.Standbys,
 		Interval: l.opts.CheckpointInterval.Milliseconds(), Timeout: l.opts.CheckpointTimeout.Milliseconds(),

@@ -152,7 +152,7 @@ func (m *asyncMap[I, O]) issue(v I, data []byte) {
 	m.rt.Issue(xxhash.Sum64(data), func(ctx context.Context) (result []byte, err error) {
 		defer func() {
 			if r := recover(); r != nil {
-				err = fmt.Errorf("panic: %v", r)
+				err = panicked(r)
 			}
 		}()
 		if timeout > 0 {

@@ -78,7 +78,7 @@ func TestAsyncMapUnorderedKeepsWatermarks(t *testing.T) {
 }
 
 func TestAsyncMapFailures(t *testing.T) {
-	for v, want := range map[byte]string{99: "panic: boom", 98: "refused", 97: "deadline exceeded"} {
+	for v, want := range map[byte]string{99: "panic: boom, at operator.", 98: "refused", 97: "deadline exceeded"} {
 		h := asyncJob(t, AsyncOptions{Timeout: time.Millisecond})
 		h.record(0, []byte{v})
 		_, cause := h.rt.issued[0].do(context.Background())

@@ -4,7 +4,10 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"path"
+	"runtime"
 	"runtime/debug"
+	"strings"
 	"time"
 
 	"github.com/cespare/xxhash/v2"
@@ -110,11 +113,36 @@ func (c *instance) guard(err *error) {
 		*err = u.err
 		return
 	}
+	*err = &UserError{Operator: c.sites[c.current].name, Err: panicked(r), Stack: string(debug.Stack())}
+}
+
+// panicked is what was recovered from a panic as an error that says where it was. It is called by who has recovered.
+func panicked(r any) error {
 	cause, ok := r.(error)
-	if ok {
-		cause = fmt.Errorf("panic: %w", cause)
-	} else {
-		cause = fmt.Errorf("panic: %v", r)
+	if !ok {
+		cause = fmt.Errorf("%v", r)
 	}
-	*err = &UserError{Operator: c.sites[c.current].name, Err: cause, Stack: string(debug.Stack())}
+	if at := panicPlace(); at != "" {
+		return fmt.Errorf("panic: %w, at %s", cause, at)
+	}
+	return fmt.Errorf("panic: %w", cause)
+}
+
+// panicPlace is the function that panicked last, and its file and line: the first one above the runtime's own frames, if it was the runtime
+// that panicked. Empty if nothing is known.
+func panicPlace() string {
+	var pcs [64]uintptr
+	frames := runtime.CallersFrames(pcs[:runtime.Callers(2, pcs[:])])
+	for panicking := false; ; {
+		f, more := frames.Next()
+		switch ours := strings.HasPrefix(f.Function, "runtime."); {
+		case f.Function == "runtime.gopanic":
+			panicking = true
+		case panicking && !ours:
+			return fmt.Sprintf("%s (%s:%d)", path.Base(f.Function), path.Base(f.File), f.Line)
+		}
+		if !more {
+			return ""
+		}
+	}
 }

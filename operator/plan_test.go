@@ -208,6 +208,9 @@ func TestUserErrorsAndPanics(t *testing.T) {
 		require.Equal(t, name, failure.Operator)
 		require.Equal(t, v != 2, errors.Is(err, cause))
 		require.Equal(t, v != 1, failure.Stack != "")
+		if v != 1 {
+			require.Regexp(t, `, at operator\.\w+\.func\d+ \(plan_test\.go:\d+\)$`, err.Error())
+		}
 		require.Contains(t, err.Error(), name)
 	}
 	require.PanicsWithValue(t, unwind{}, func() { _ = h.chain.Record(0, []byte{4}, 0, false) })

@@ -44,6 +44,9 @@ type Settings struct {
 	Input        string   `json:"input"`    // which input that is; empty: not known
 }
 
+// underWay tells whether the job has begun and is not complete.
+func (s *Settings) underWay() bool { return s.Formed && !s.Finished }
+
 // ReadSettings reads how the processes of a run can be reached.
 func ReadSettings(dir string) (Settings, error) {
 	var s Settings
@@ -68,13 +71,16 @@ type directory struct {
 	lock     io.Closer
 }
 
-// inputNow asks which input there is, unless a job is under way that has its own.
+// inputNow asks which input there is. A job that is under way has its own, whether there is any now or not.
 func (o *Options) inputNow(ctx context.Context) (string, error) {
-	s, err := ReadSettings(o.StateDir)
-	if o.Input == nil || err == nil && s.Formed && !s.Finished {
+	if o.Input == nil {
 		return "", nil
 	}
-	return o.Input(ctx)
+	input, err := o.Input(ctx)
+	if s, known := ReadSettings(o.StateDir); err != nil && known == nil && s.underWay() {
+		return "none", nil
+	}
+	return input, err
 }
 
 // openDirectory locks a directory and reads its settings, or makes them.
@@ -119,7 +125,10 @@ func (d *directory) prepare(o *Options, input string) error {
 	switch s := &d.settings; {
 	case !s.Formed:
 		s.Input = input
-	case s.Finished && s.Input != "" && s.Input != input:
+	case s.Input == "" || s.Input == input:
+	case s.underWay():
+		o.Logger.Warn("the job goes on with the input that it began with, and there is other input now")
+	default:
 		return cluster.ErrOtherInput
 	}
 	if err := d.findSecret(o); err != nil {

@@ -75,6 +75,9 @@ func (s *supervisor) exited(p *slot, e exit) {
 		s.move()
 		return
 	}
+	if s.phase == stopping && s.alive == 0 && s.leaving != nil {
+		s.finish(s.leaving)
+	}
 	if s.phase != running {
 		return
 	}

@@ -62,6 +62,7 @@ type supervisor struct {
 	restarts int
 	result   error
 	over     bool // result counts
+	leaving  error // of phase stopping: why, once all processes were told to end
 
 	rng     *rand.Rand
 	chaos   *chaos // nil until the job runs
@@ -235,10 +236,7 @@ func (s *supervisor) interrupt(cause error) {
 				s.finish(cause)
 				return
 			}
-			s.after(leaveTimeout, func() { s.finish(cause) })
-			if s.alive == 0 {
-				s.finish(cause)
-			}
+			s.leave(cause)
 		}
 	})
 }
@@ -246,7 +244,16 @@ func (s *supervisor) interrupt(cause error) {
 // stopped is called when a process ends because somebody told the cluster to stop.
 func (s *supervisor) stopped() {
 	s.phase = stopping
-	s.after(leaveTimeout, func() { s.finish(ErrStopped) })
+	s.leave(ErrStopped)
+}
+
+// leave ends the run when all processes have ended, which were told to, or some time later.
+func (s *supervisor) leave(cause error) {
+	s.leaving = cause
+	s.after(leaveTimeout, func() { s.finish(cause) })
+	if s.alive == 0 {
+		s.finish(cause)
+	}
 }
 
 // finish ends the run, once. Processes that are still there are told to end, and killed if they do not.

@@ -1,6 +1,7 @@
 package supervisor
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -243,6 +244,27 @@ func TestFinishedJobWithOtherInput(t *testing.T) {
 	require.ErrorIs(t, other.end(), cluster.ErrOtherInput)
 }
 
+// A job that is under way goes on with the input that it began with, and says so if there is other input by now, or none.
+func TestUnfinishedJobWithOtherInput(t *testing.T) {
+	dir := t.TempDir()
+	for i, given := range []struct {
+		name string
+		err  error
+		told bool
+	}{{"a", nil, false}, {"a", nil, false}, {"b", nil, true}, {"", errors.New("no input"), true}} {
+		var told bytes.Buffer
+		r := begin(t, "steady", dir, func(o *Options) {
+			o.Input = func(context.Context) (string, error) { return given.name, given.err }
+			o.Logger = slog.New(slog.NewTextHandler(&told, nil))
+		})
+		r.await(Started, 3)
+		r.reached()
+		r.cancel()
+		require.ErrorIs(t, r.end(), context.Canceled)
+		require.Equal(t, given.told, strings.Contains(told.String(), "goes on with the input that it began with"), "run %d: %s", i, &told)
+	}
+}
+
 // Nothing is made before the input is known.
 func TestJobWithoutInput(t *testing.T) {
 	dir, none := filepath.Join(t.TempDir(), "state"), errors.New("no input")
@@ -321,6 +343,22 @@ func TestInterrupt(t *testing.T) {
 	require.ErrorIs(t, r.end(), context.Canceled)
 	require.Equal(t, 1, r.far.mu.stops)
 	require.Zero(t, r.sum.ProcessesRestarted)
+}
+
+// A run that is stopped is over with its last process, and not some time later.
+func TestTheLastProcessEndsAStop(t *testing.T) {
+	s := &supervisor{phase: stopping, alive: 2}
+	s.leave(context.Canceled)
+	require.False(t, s.over)
+	s.exited(&slot{}, exit{})
+	require.False(t, s.over)
+	s.exited(&slot{}, exit{})
+	require.True(t, s.over)
+	require.ErrorIs(t, s.result, context.Canceled)
+
+	s = &supervisor{phase: stopping}
+	s.leave(ErrStopped)
+	require.True(t, s.over, "all were gone before the answer came")
 }
 
 // A cluster that cannot be stopped with a checkpoint is ended all the same.

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"math"
 	"strconv"
 	"strings"
@@ -18,34 +17,47 @@ const pacedWait = 2 * time.Millisecond
 
 // pacedLines reads each file as if it were being written, at so many bytes per second since the job began, or has found it. The moment is part of each
 // split's identity, so that all processes, and all lives of a task, agree on it. Which lines are due when a task looks is chance; the
-// task's log says how many it took.
+// task's log says how many it took. A job goes on at another pace, or at none, by what each file has given: splits are opened whether they
+// name a moment or not.
 type pacedLines struct {
 	files *file.Source
-	rate  int64
+	rate  int64 // bytes per second of each file; 0: as fast as they can be read
 }
 
 // pacedFiles are the lines of files, at the pace that was asked for.
 func (o *runOptions) pacedFiles(files *file.Source, options file.SourceOptions) operator.Source[file.Line] {
-	if o.rate == 0 {
-		return files.With(options)
+	if o.rate > 0 {
+		options.SplitBytes = math.MaxInt64
 	}
-	options.SplitBytes = math.MaxInt64
 	return &pacedLines{files: files.With(options), rate: o.rate}
 }
 
 // Splits implements operator.Source.
 func (p *pacedLines) Splits(ctx context.Context) ([]string, error) {
 	splits, err := p.files.Splits(ctx)
-	return beginning(splits), err
+	return p.beginning(splits), err
 }
 
-// beginning has splits begin now.
-func beginning(splits []string) []string {
+// beginning has splits begin now, if that makes a difference.
+func (p *pacedLines) beginning(splits []string) []string {
+	if p.rate == 0 {
+		return splits
+	}
 	began := strconv.FormatInt(time.Now().UnixMicro(), 10)
 	for i := range splits {
 		splits[i] = began + " " + splits[i]
 	}
 	return splits
+}
+
+// cutBeginning takes the moment off a split. The zero time: it names none.
+func cutBeginning(split string) (began time.Time, inner string) {
+	text, inner, _ := strings.Cut(split, " ")
+	micros, err := strconv.ParseInt(text, 10, 64) // the name of a file is quoted
+	if err != nil {
+		return time.Time{}, split
+	}
+	return time.UnixMicro(micros), inner
 }
 
 // DiscoveryInterval implements operator.Growing.
@@ -55,36 +67,32 @@ func (p *pacedLines) DiscoveryInterval() time.Duration { return p.files.Discover
 func (p *pacedLines) Discover(ctx context.Context, known []string) (splits []string, all bool, err error) {
 	files := make([]string, len(known))
 	for i, split := range known {
-		_, files[i], _ = strings.Cut(split, " ")
+		_, files[i] = cutBeginning(split)
 	}
 	splits, all, err = p.files.Discover(ctx, files)
-	return beginning(splits), all, err
+	return p.beginning(splits), all, err
 }
 
 // InputOf implements operator.InputNamer.
 func (p *pacedLines) InputOf(split string) string {
-	_, inner, _ := strings.Cut(split, " ")
+	_, inner := cutBeginning(split)
 	return p.files.InputOf(inner)
 }
 
 // Open implements operator.Source.
 func (p *pacedLines) Open(ctx context.Context, split string, offset uint64) (operator.Reader[file.Line], error) {
-	text, inner, ok := strings.Cut(split, " ")
-	began, err := strconv.ParseInt(text, 10, 64)
-	if !ok || err != nil {
-		return nil, fmt.Errorf("split %q does not say when the job began", split)
-	}
+	began, inner := cutBeginning(split)
 	r, err := p.files.Open(ctx, inner, offset)
-	if err != nil {
-		return nil, err
+	if err != nil || p.rate == 0 {
+		return r, err
 	}
-	return &pacedReader{Reader: r, began: time.UnixMicro(began), rate: p.rate, ready: make(chan struct{}, 1)}, nil
+	return &pacedReader{Reader: r, began: began, rate: p.rate, ready: make(chan struct{}, 1)}, nil
 }
 
 // pacedReader holds lines back until they are due.
 type pacedReader struct {
 	operator.Reader[file.Line]
-	began   time.Time
+	began   time.Time // zero: with the first line that is read, which is due then
 	rate    int64
 	due     uint64 // lines that start below this are
 	held    bool   // line is read and not yet due
@@ -101,6 +109,9 @@ func (r *pacedReader) Next() (l file.Line, next uint64, err error) {
 			return l, next, err
 		}
 		r.held, r.line, r.next = true, l, next
+		if r.began.IsZero() {
+			r.began = time.Now().Add(-time.Duration(float64(l.Offset) / float64(r.rate) * float64(time.Second)))
+		}
 	}
 	if r.line.Offset >= r.due && !r.reached(r.line.Offset) {
 		return file.Line{}, 0, operator.ErrNotReady

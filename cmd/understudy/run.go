@@ -135,7 +135,10 @@ func oneJob(_ *cobra.Command, args []string) error {
 	if len(args) == 1 {
 		return nil
 	}
-	return usageError(fmt.Errorf("want one JOB, have %d arguments: %s", len(args), jobNames()))
+	if len(args) > 1 {
+		return usageError(fmt.Errorf("want one JOB, have %d arguments (a glob must be quoted, or the shell expands it)", len(args)))
+	}
+	return usageError(fmt.Errorf("want one JOB: %s", jobNames()))
 }
 
 func runLong() string {
@@ -461,7 +464,7 @@ func sentence(err error) string {
 }
 
 func (o *runOptions) end() console.Ending {
-	return console.Ending{Seed: o.seed, Mode: o.engine.Mode.String(), Letters: o.deadLetters, Output: o.shown(), StateDir: o.state}
+	return console.Ending{Seed: o.seed, Chaos: o.chaos != "", Mode: o.engine.Mode.String(), Letters: o.deadLetters, Output: o.shown(), StateDir: o.state}
 }
 
 func deadLetter(p *understudy.Poison) file.DeadLetter {

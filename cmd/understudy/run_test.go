@@ -210,7 +210,8 @@ func TestUnusableArguments(t *testing.T) {
 		args []string
 		want string
 	}{
-		{[]string{"run"}, "want one JOB"},
+		{[]string{"run"}, "want one JOB: wordcount, "},
+		{[]string{"run", "wordcount", "--input", "a", "b"}, "a glob must be quoted"},
 		{[]string{"run", "wordcount"}, "--input is required"},
 		{[]string{"run", "wordcount", "--input", input}, "--output is required"},
 		{append([]string{"run", "sort"}, good...), `unknown job "sort": want wordcount, passthrough, enrich`},

@@ -225,7 +225,7 @@ func (f *verifyFiles) tornFlag(cmd *cobra.Command, byDefault string) {
 func required(cmd *cobra.Command, names ...string) error {
 	for _, name := range names {
 		if !cmd.Flags().Changed(name) {
-			return &exitError{verifyUnusable, fmt.Errorf("%s: --%s is required", cmd.CommandPath(), name)}
+			return &exitError{verifyUnusable, fmt.Errorf("--%s is required", name)}
 		}
 	}
 	return nil

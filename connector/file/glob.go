@@ -31,6 +31,9 @@ func expandAll(ctx context.Context, globs []string, yet bool) ([]string, error) 
 			return nil, err
 		}
 		if len(g.files) == 0 && !yet {
+			if info, err := os.Stat(glob); err == nil && info.IsDir() {
+				return nil, fmt.Errorf("%w: %s is a directory; its files are %s", ErrNoMatch, glob, filepath.Join(glob, "*"))
+			}
 			return nil, fmt.Errorf("%w: %s", ErrNoMatch, glob)
 		}
 		files = append(files, g.files...)

@@ -136,7 +136,10 @@ func TestSplitsErrors(t *testing.T) {
 		_, err := Lines(globs...).Splits(ctx)
 		require.ErrorIs(t, err, ErrNoMatch)
 	}
-	_, err := Lines(filepath.Join(dir, "[")).Splits(ctx)
+	_, err := Lines(dir).Splits(ctx)
+	require.ErrorIs(t, err, ErrNoMatch)
+	require.ErrorContains(t, err, "is a directory; its files are "+filepath.Join(dir, "*"))
+	_, err = Lines(filepath.Join(dir, "[")).Splits(ctx)
 	require.ErrorIs(t, err, path.ErrBadPattern)
 	_, err = Lines(filepath.Join(dir, "a")).With(SourceOptions{SplitBytes: -1}).Splits(ctx)
 	require.ErrorContains(t, err, "negative")

@@ -12,6 +12,7 @@ import (
 // Ending is what stands at the end of a run's text beside the summary.
 type Ending struct {
 	Seed     uint64 // of chaos
+	Chaos    bool // failures were asked for
 	Mode     string
 	Letters  string // where records are that were set aside
 	Output   string // to be removed to begin anew
@@ -24,12 +25,15 @@ func WriteSummary(w io.Writer, sum *cluster.Summary, e Ending) error {
 		return writeComplete(w, e)
 	}
 	fmt.Fprintln(w, sum)
-	if sum.Kills > 0 {
-		fmt.Fprintf(w, "%d kills (seed %d)\n", sum.Kills, e.Seed)
+	switch {
+	case sum.Kills > 0:
+		fmt.Fprintf(w, "%s (seed %d)\n", count(sum.Kills, "kill"), e.Seed)
+	case e.Chaos:
+		fmt.Fprintf(w, tooSoon, e.Seed)
 	}
 	if sum.TasksRestarted > 0 {
-		fmt.Fprintf(w, "%d tasks restarted, %d global rollbacks, %d duplicates suppressed\n",
-			sum.TasksRestarted, sum.Rollbacks, sum.DuplicatesDropped)
+		fmt.Fprintf(w, "%s restarted, %s, %s suppressed\n", count(sum.TasksRestarted, "task"), count(sum.Rollbacks, "global rollback"),
+			count(sum.DuplicatesDropped, "duplicate"))
 		var alone, together []float64
 		for i := range sum.Recoveries {
 			if r := &sum.Recoveries[i]; r.Rollback {
@@ -42,6 +46,17 @@ func WriteSummary(w io.Writer, sum *cluster.Summary, e Ending) error {
 		writeTimes(w, "rolled back, from noticed to running again", together)
 	}
 	return writeEnd(w, sum, e)
+}
+
+// tooSoon says that no failure came that was asked for.
+const tooSoon = "nothing was killed: the job ended before the first failure was due (seed %d)\n"
+
+// count is a number of things in words.
+func count[N int | uint64](n N, thing string) string {
+	if n == 1 {
+		return "1 " + thing
+	}
+	return fmt.Sprintf("%d %ss", n, thing)
 }
 
 // writeTimes prints how long something took, if it began at all.
@@ -57,21 +72,24 @@ func WriteClusterSummary(w io.Writer, sum *supervisor.Summary, e Ending) error {
 		return writeComplete(w, e)
 	}
 	fmt.Fprintln(w, sum.Summary)
-	if len(sum.Acts) > 0 {
-		fmt.Fprintf(w, "kill -9 of %d workers and %d coordinators, %d pauses, %d cuts of links (seed %d)\n",
-			sum.WorkerKills, sum.CoordinatorKills, sum.Pauses, sum.LinkCuts, e.Seed)
+	switch {
+	case len(sum.Acts) > 0:
+		fmt.Fprintf(w, "kill -9 of %s and %s, %s, %s (seed %d)\n", count(sum.WorkerKills, "worker"), count(sum.CoordinatorKills, "coordinator"),
+			count(sum.Pauses, "pause"), count(sum.LinkCuts, "cut link"), e.Seed)
+	case e.Chaos:
+		fmt.Fprintf(w, tooSoon, e.Seed)
 	}
 	if n := len(sum.Endings); n > 0 {
 		last := &sum.Endings[n-1]
 		fmt.Fprintf(w, "%d processes ended by themselves and were started again, the last one %s: %s\n", n, last.Process, last.How)
 	}
 	if sum.TasksRestarted > 0 {
-		fmt.Fprintf(w, "%d tasks restarted, %d of which were on a worker that died, %d global rollbacks, %d duplicates suppressed\n",
-			sum.TasksRestarted, sum.TasksLost, sum.Rollbacks, sum.DuplicatesDropped)
+		fmt.Fprintf(w, "%s restarted, %d of them of workers that died, %s, %s suppressed\n",
+			count(sum.TasksRestarted, "task"), sum.TasksLost, count(sum.Rollbacks, "global rollback"), count(sum.DuplicatesDropped, "duplicate"))
 		writePhases(w, sum.Recoveries)
 	}
 	if sum.TasksMoved > 0 {
-		fmt.Fprintf(w, "%d tasks handed over to balance or drain workers\n", sum.TasksMoved)
+		fmt.Fprintf(w, "%s handed over to balance or drain workers\n", count(sum.TasksMoved, "task"))
 	}
 	return writeEnd(w, &sum.Summary, e)
 }
