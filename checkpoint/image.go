@@ -8,7 +8,6 @@ import (
 	"hash/crc32"
 	"slices"
 	"strings"
-	"sync"
 )
 
 // Frozen is a part of a task's state as it was at a barrier; operator.Frozen is one. Entries calls yield for each entry
@@ -66,9 +65,6 @@ func Encode(meta Meta, full bool, frozen []Frozen) ([]byte, error) {
 	return b.finish()
 }
 
-// scratch has the buffers in which images are built: one that grows is copied again and again, and new memory is slow to write to.
-var scratch sync.Pool
-
 // builder writes one image into one growing buffer. Entries of a table go in as they come; only if they came out of order
 // does the end of the table sort them, with a second copy of that table alone. With a sink, it keeps no more than a few sections.
 type builder struct {
@@ -95,10 +91,7 @@ type builder struct {
 const sinkBytes = 256 << 10
 
 func newBuilder(meta *Meta, full bool) *builder {
-	b := &builder{full: full}
-	if buf, ok := scratch.Get().(*[]byte); ok {
-		b.buf = (*buf)[:0]
-	}
+	b := &builder{full: full, buf: scratch.take()}
 	b.buf = append(b.buf, magic...)
 	b.buf = append(b.buf, formatVersion, 0)
 	if full {
@@ -113,14 +106,9 @@ func newBuilder(meta *Meta, full bool) *builder {
 
 // release gives the memory back.
 func (b *builder) release() {
-	if buf := b.buf; cap(buf) <= maxScratch {
-		scratch.Put(&buf)
-	}
+	scratch.give(b.buf)
 	b.buf = nil
 }
-
-// maxScratch bounds the buffers that are kept for the next image.
-const maxScratch = 64 << 20
 
 // begin starts a section whose length is not known yet.
 func (b *builder) begin(kind byte) {

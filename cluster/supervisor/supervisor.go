@@ -61,7 +61,7 @@ type supervisor struct {
 	moves    int
 	restarts int
 	result   error
-	over     bool // result counts
+	over     bool  // result counts
 	leaving  error // of phase stopping: why, once all processes were told to end
 
 	rng     *rand.Rand

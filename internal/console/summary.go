@@ -12,7 +12,7 @@ import (
 // Ending is what stands at the end of a run's text beside the summary.
 type Ending struct {
 	Seed     uint64 // of chaos
-	Chaos    bool // failures were asked for
+	Chaos    bool   // failures were asked for
 	Mode     string
 	Letters  string // where records are that were set aside
 	Output   string // to be removed to begin anew
