@@ -50,7 +50,7 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 func Encode(meta Meta, full bool, frozen []Frozen) ([]byte, error) {
 	ordered := slices.Clone(frozen)
 	slices.SortStableFunc(ordered, func(a, b Frozen) int { return strings.Compare(a.Table(), b.Table()) })
-	b := newBuilder(&meta, full)
+	b := newBuilder(&meta, full, nil)
 	defer b.release()
 	for i, f := range ordered {
 		if i == 0 || f.Table() != ordered[i-1].Table() {
@@ -90,8 +90,11 @@ type builder struct {
 // sinkBytes is how much is given to a builder's sink at once, about.
 const sinkBytes = 256 << 10
 
-func newBuilder(meta *Meta, full bool) *builder {
-	b := &builder{full: full, buf: scratch.take()}
+func newBuilder(meta *Meta, full bool, sink func([]byte) error) *builder {
+	b := &builder{full: full, sink: sink}
+	if sink == nil { // else it stays small
+		b.buf = scratch.take()
+	}
 	b.buf = append(b.buf, magic...)
 	b.buf = append(b.buf, formatVersion, 0)
 	if full {
@@ -106,7 +109,9 @@ func newBuilder(meta *Meta, full bool) *builder {
 
 // release gives the memory back.
 func (b *builder) release() {
-	scratch.give(b.buf)
+	if b.sink == nil {
+		scratch.give(b.buf)
+	}
 	b.buf = nil
 }
 

@@ -207,7 +207,7 @@ func TestImageOfManySections(t *testing.T) {
 // Sections that are cut in other places than an encoder cuts them are refused: one state has one image.
 func TestSectionsAreCutInOnePlace(t *testing.T) {
 	for what, sizes := range map[string][]int{"early": {100, 100}, "late": {sectionFull, 10, 10}} {
-		b := newBuilder(&Meta{Task: 1}, false)
+		b := newBuilder(&Meta{Task: 1}, false, nil)
 		require.NoError(t, b.table("t"))
 		for i, size := range sizes {
 			require.NoError(t, b.entry([]byte{byte(i)}, make([]byte, size), false))
@@ -282,7 +282,7 @@ func FuzzImage(f *testing.F) {
 			require.ErrorIs(t, err, ErrCorrupt)
 			return
 		}
-		b := newBuilder(&meta, full)
+		b := newBuilder(&meta, full, nil)
 		last := ""
 		require.NoError(t, Entries(src, func(table string, key, value []byte, deleted bool) error {
 			if !b.open || table != last {
@@ -316,7 +316,7 @@ func FuzzMeta(f *testing.F) {
 func FuzzSections(f *testing.F) {
 	f.Add([]byte{1, 'a', 2, 'k', 1, 'v'}, []byte{1, 'b', 3, 'k'}, []byte{2, 2})
 	f.Fuzz(func(t *testing.T, first, second, end []byte) {
-		b := newBuilder(&Meta{Task: 1}, false)
+		b := newBuilder(&Meta{Task: 1}, false, nil)
 		for i, payload := range [][]byte{first, second, end} {
 			kind := byte(sectionTable)
 			if i == 2 {

@@ -139,8 +139,7 @@ func (s *Store) beginMerge() (found bool, err error) {
 	}
 	m.into.room = room
 	m.out = vfs.NewSyncingFile(out, vfs.SyncingFileOptions{NoSyncOnClose: true, BytesPerSync: syncEvery})
-	m.b = newBuilder(&source.meta, m.into.from == 0)
-	m.b.sink = func(bytes []byte) error {
+	m.b = newBuilder(&source.meta, m.into.from == 0, func(bytes []byte) error {
 		n, err := m.out.Write(bytes)
 		m.into.bytes += uint64(n)
 		m.into.room = max(m.into.room, m.into.bytes)
@@ -148,7 +147,7 @@ func (s *Store) beginMerge() (found bool, err error) {
 		s.mu.merging = m.into.room
 		s.mu.Unlock()
 		return err
-	}
+	})
 	return true, nil
 }
 

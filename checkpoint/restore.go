@@ -125,13 +125,13 @@ func (s *Store) Export(t determinant.TaskID) ([]byte, error) {
 	defer s.leave()
 	e := s.Held(t)
 	if e == 0 {
-		b := newBuilder(&Meta{Task: t}, true)
+		b := newBuilder(&Meta{Task: t}, true, nil)
 		defer b.release()
 		return b.finish()
 	}
 	var b *builder
 	table, started := "", false
-	_, err := s.view(t, e, new(pace), func(m *Meta) { b = newBuilder(m, true) }, func(name string, key, value []byte) error {
+	_, err := s.view(t, e, new(pace), func(m *Meta) { b = newBuilder(m, true, nil) }, func(name string, key, value []byte) error {
 		if !started || name != table {
 			table, started = name, true
 			if err := b.table(name); err != nil {

@@ -17,8 +17,10 @@ type buffers struct {
 	free [][]byte
 }
 
-// maxScratch bounds each buffer that is kept.
-const maxScratch = 64 << 20
+const (
+	maxScratch  = 64 << 20       // bounds each buffer that is kept,
+	keptScratch = 2 * maxScratch // and all together
+)
 
 // take gives an empty buffer.
 func (b *buffers) take() []byte {
@@ -42,7 +44,12 @@ func (b *buffers) give(buf []byte) {
 	defer b.mu.Unlock()
 	at, _ := slices.BinarySearchFunc(b.free, cap(buf), func(kept []byte, size int) int { return cmp.Compare(cap(kept), size) })
 	b.free = slices.Insert(b.free, at, buf)
-	if len(b.free) > runtime.GOMAXPROCS(0) {
+	kept := 0
+	for _, buf := range b.free {
+		kept += cap(buf)
+	}
+	for len(b.free) > runtime.GOMAXPROCS(0) || kept > keptScratch {
+		kept -= cap(b.free[0])
 		b.free = slices.Delete(b.free, 0, 1)
 	}
 }

@@ -47,12 +47,14 @@ func (c *Coordinator) Undrain(w determinant.WorkerID) error {
 // Drains lists the workers that are drained, or being drained, by id.
 func (c *Coordinator) Drains() []standby.DrainStatus { return slices.Clone(c.decider.Drains()) }
 
-// freed tells whether a worker is being drained and runs nothing any more, so that it may leave at any moment. The ledger says that much to any
+// freed tells whether a worker is being drained and has neither task nor standby any more, so that it may leave at any moment. The ledger says that much to any
 // leader; that all is Done a leader hears from those who hold the state now.
 func (c *Coordinator) freed(w determinant.WorkerID) bool {
 	state := c.decider.State()
 	return slices.ContainsFunc(state.Draining, func(d standby.Draining) bool { return d.Worker == w }) &&
-		!slices.ContainsFunc(state.Tasks, func(p standby.Placement) bool { return p.Worker == w || p.From == w })
+		!slices.ContainsFunc(state.Tasks, func(p standby.Placement) bool {
+			return p.Worker == w || p.From == w || slices.Contains(p.Standbys, w)
+		})
 }
 
 // dismiss sends workers away that are drained. What is lost on the way is said again when the worker is back.

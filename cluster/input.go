@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/understudy-stream/understudy/operator"
 )
@@ -37,11 +38,19 @@ func checkInput(ctx context.Context, job *Job, read [][]string) error {
 	return err
 }
 
+// lookTime bounds how long a job that is under way looks for other input. It goes on without knowing if a server does not answer.
+const lookTime = 2 * time.Second
+
 // warnOfInput says if there is other input now than that which an unfinished job has begun with, and goes on with. It is no error: what was read to its
 // end may be gone, and what has come since may be for the next job.
 func warnOfInput(ctx context.Context, job *Job, has [][]string, logger *slog.Logger) {
+	ctx, cancel := context.WithTimeout(ctx, lookTime)
+	defer cancel()
 	other, err := otherInput(ctx, job, has, func(v *operator.Vertex) bool { return v.Growing == nil })
-	if err != nil {
+	switch {
+	case ctx.Err() != nil:
+		return
+	case err != nil:
 		other = err.Error()
 	}
 	if other != "" {

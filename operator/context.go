@@ -135,7 +135,7 @@ func panicPlace() string {
 	frames := runtime.CallersFrames(pcs[:runtime.Callers(2, pcs[:])])
 	for panicking := false; ; {
 		f, more := frames.Next()
-		switch ours := strings.HasPrefix(f.Function, "runtime."); {
+		switch ours := strings.HasPrefix(f.Function, "runtime.") || strings.HasPrefix(f.Function, "internal/runtime/"); {
 		case f.Function == "runtime.gopanic":
 			panicking = true
 		case panicking && !ours:

@@ -41,7 +41,7 @@ type Growing interface {
 }
 
 // InputNamer is a Source that can tell one input from another. A job that has processed all its input asks such a source whether
-// there is other input now, and says so; without it the job says that there is nothing to do.
+// there is other input now, and fails if so; without it the job says that there is nothing to do. One that goes on asks too, and warns.
 type InputNamer interface {
 	// InputOf names, for people, what a split is of. The same input has the same names whenever its splits are listed.
 	InputOf(split string) string

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"time"
 
 	"github.com/understudy-stream/understudy/checkpoint"
 	"github.com/understudy-stream/understudy/cluster"
@@ -71,16 +72,27 @@ type directory struct {
 	lock     io.Closer
 }
 
-// inputNow asks which input there is. A job that is under way has its own, whether there is any now or not.
+// lookTime bounds how long a job that is under way looks for other input. It goes on without knowing if a server does not answer.
+const lookTime = 2 * time.Second
+
+// inputNow asks which input there is; empty if that is not known, of a job that is under way and has its own.
 func (o *Options) inputNow(ctx context.Context) (string, error) {
 	if o.Input == nil {
 		return "", nil
 	}
-	input, err := o.Input(ctx)
-	if s, known := ReadSettings(o.StateDir); err != nil && known == nil && s.underWay() {
-		return "none", nil
+	if s, err := ReadSettings(o.StateDir); err != nil || !s.underWay() {
+		return o.Input(ctx)
 	}
-	return input, err
+	looking, cancel := context.WithTimeout(ctx, lookTime)
+	defer cancel()
+	input, err := o.Input(looking)
+	if err != nil && looking.Err() == nil {
+		o.Logger.Warn("the job goes on with the input that it began with, and there is none now", "error", err)
+	}
+	if err != nil {
+		return "", ctx.Err()
+	}
+	return input, nil
 }
 
 // openDirectory locks a directory and reads its settings, or makes them.
@@ -125,7 +137,7 @@ func (d *directory) prepare(o *Options, input string) error {
 	switch s := &d.settings; {
 	case !s.Formed:
 		s.Input = input
-	case s.Input == "" || s.Input == input:
+	case s.Input == "" || s.Input == input || s.underWay() && input == "":
 	case s.underWay():
 		o.Logger.Warn("the job goes on with the input that it began with, and there is other input now")
 	default:

@@ -5,6 +5,7 @@ import (
 	"math"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/understudy-stream/understudy/connector/file"
@@ -17,11 +18,17 @@ const pacedWait = 2 * time.Millisecond
 
 // pacedLines reads each file as if it were being written, at so many bytes per second since the job began, or has found it. The moment is part of each
 // split's identity, so that all processes, and all lives of a task, agree on it. Which lines are due when a task looks is chance; the
-// task's log says how many it took. A job goes on at another pace, or at none, by what each file has given: splits are opened whether they
-// name a moment or not.
+// task's log says how many it took.
+//
+// A job goes on at another pace, or at none: splits are opened whether they name a moment or not. If none is named, or a split is ahead of a slower
+// pace, it goes on from where it is, as if it had begun that much earlier; a process remembers when, so that what a task reads again after a
+// failure comes faster. A job that began without a pace has splits that are parts of files, and each has the whole pace.
 type pacedLines struct {
 	files *file.Source
 	rate  int64 // bytes per second of each file; 0: as fast as they can be read
+
+	mu    sync.Mutex
+	began map[string]time.Time // by split, as this process reads them
 }
 
 // pacedFiles are the lines of files, at the pace that was asked for.
@@ -81,18 +88,38 @@ func (p *pacedLines) InputOf(split string) string {
 
 // Open implements operator.Source.
 func (p *pacedLines) Open(ctx context.Context, split string, offset uint64) (operator.Reader[file.Line], error) {
-	began, inner := cutBeginning(split)
+	_, inner := cutBeginning(split)
 	r, err := p.files.Open(ctx, inner, offset)
 	if err != nil || p.rate == 0 {
 		return r, err
 	}
-	return &pacedReader{Reader: r, began: began, rate: p.rate, ready: make(chan struct{}, 1)}, nil
+	return &pacedReader{Reader: r, source: p, split: split, rate: p.rate, ready: make(chan struct{}, 1)}, nil
+}
+
+// beginningOf tells when a split began, whose next line is at an offset. What came before that offset is not late.
+func (p *pacedLines) beginningOf(split string, offset uint64) time.Time {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if began, known := p.began[split]; known {
+		return began
+	}
+	began, _ := cutBeginning(split)
+	if latest := time.Now().Add(-time.Duration(float64(offset) / float64(p.rate) * float64(time.Second))); began.IsZero() || latest.Before(began) {
+		began = latest
+	}
+	if p.began == nil {
+		p.began = map[string]time.Time{}
+	}
+	p.began[split] = began
+	return began
 }
 
 // pacedReader holds lines back until they are due.
 type pacedReader struct {
 	operator.Reader[file.Line]
-	began   time.Time // zero: with the first line that is read, which is due then
+	source  *pacedLines
+	split   string
+	began   time.Time // zero before the first line
 	rate    int64
 	due     uint64 // lines that start below this are
 	held    bool   // line is read and not yet due
@@ -110,7 +137,7 @@ func (r *pacedReader) Next() (l file.Line, next uint64, err error) {
 		}
 		r.held, r.line, r.next = true, l, next
 		if r.began.IsZero() {
-			r.began = time.Now().Add(-time.Duration(float64(l.Offset) / float64(r.rate) * float64(time.Second)))
+			r.began, r.due = r.source.beginningOf(r.split, l.Offset), l.Offset+1
 		}
 	}
 	if r.line.Offset >= r.due && !r.reached(r.line.Offset) {

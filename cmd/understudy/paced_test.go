@@ -51,7 +51,21 @@ func TestPacedAndUnpacedSplitsAreOpened(t *testing.T) {
 			require.NoError(t, r.Close())
 		}
 	}
-	_, err := source(1<<20).Open(context.Background(), "12 nonsense", 0)
+	// One that is ahead of a slower pace goes on at once, and what is read again is not slow.
+	fast, slow := source(1<<30), source(1000)
+	splits, err := fast.Splits(t.Context())
+	require.NoError(t, err)
+	for _, offset := range []uint64{6300, 0} {
+		r, err := slow.Open(context.Background(), splits[0], offset)
+		require.NoError(t, err)
+		for at := offset; at < 6300 || at == offset; at += 7 {
+			_, next, err := r.Next()
+			require.NoError(t, err)
+			require.Equal(t, at+7, next)
+		}
+		require.NoError(t, r.Close())
+	}
+	_, err = source(1<<20).Open(context.Background(), "12 nonsense", 0)
 	require.ErrorContains(t, err, "not the identity of a split")
 }
 

@@ -49,7 +49,7 @@ func WriteSummary(w io.Writer, sum *cluster.Summary, e Ending) error {
 }
 
 // tooSoon says that no failure came that was asked for.
-const tooSoon = "nothing was killed: the job ended before the first failure was due (seed %d)\n"
+const tooSoon = "nothing was killed (seed %d)\n"
 
 // count is a number of things in words.
 func count[N int | uint64](n N, thing string) string {
