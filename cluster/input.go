@@ -38,13 +38,17 @@ func checkInput(ctx context.Context, job *Job, read [][]string) error {
 	return err
 }
 
-// lookTime bounds how long a job that is under way looks for other input. It goes on without knowing if a server does not answer.
-const lookTime = 2 * time.Second
+const (
+	// LookTime bounds how long a job that is under way looks for other input. It goes on without knowing if a server does not answer.
+	LookTime = 2 * time.Second
+	// OtherInputNow is what it says if there is some.
+	OtherInputNow = "the job goes on with the input that it began with, and there is other input now"
+)
 
 // warnOfInput says if there is other input now than that which an unfinished job has begun with, and goes on with. It is no error: what was read to its
 // end may be gone, and what has come since may be for the next job.
 func warnOfInput(ctx context.Context, job *Job, has [][]string, logger *slog.Logger) {
-	ctx, cancel := context.WithTimeout(ctx, lookTime)
+	ctx, cancel := context.WithTimeout(ctx, LookTime)
 	defer cancel()
 	other, err := otherInput(ctx, job, has, func(v *operator.Vertex) bool { return v.Growing == nil })
 	switch {
@@ -54,7 +58,7 @@ func warnOfInput(ctx context.Context, job *Job, has [][]string, logger *slog.Log
 		other = err.Error()
 	}
 	if other != "" {
-		logger.Warn("the job goes on with the input that it began with, and there is other input now", "input", other)
+		logger.Warn(OtherInputNow, "input", other)
 	}
 }
 

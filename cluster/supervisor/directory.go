@@ -11,7 +11,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"time"
 
 	"github.com/understudy-stream/understudy/checkpoint"
 	"github.com/understudy-stream/understudy/cluster"
@@ -72,9 +71,6 @@ type directory struct {
 	lock     io.Closer
 }
 
-// lookTime bounds how long a job that is under way looks for other input. It goes on without knowing if a server does not answer.
-const lookTime = 2 * time.Second
-
 // inputNow asks which input there is; empty if that is not known, of a job that is under way and has its own.
 func (o *Options) inputNow(ctx context.Context) (string, error) {
 	if o.Input == nil {
@@ -83,7 +79,7 @@ func (o *Options) inputNow(ctx context.Context) (string, error) {
 	if s, err := ReadSettings(o.StateDir); err != nil || !s.underWay() {
 		return o.Input(ctx)
 	}
-	looking, cancel := context.WithTimeout(ctx, lookTime)
+	looking, cancel := context.WithTimeout(ctx, cluster.LookTime)
 	defer cancel()
 	input, err := o.Input(looking)
 	if err != nil && looking.Err() == nil {
@@ -139,7 +135,7 @@ func (d *directory) prepare(o *Options, input string) error {
 		s.Input = input
 	case s.Input == "" || s.Input == input || s.underWay() && input == "":
 	case s.underWay():
-		o.Logger.Warn("the job goes on with the input that it began with, and there is other input now")
+		o.Logger.Warn(cluster.OtherInputNow)
 	default:
 		return cluster.ErrOtherInput
 	}

@@ -93,7 +93,7 @@ func (p *pacedLines) Open(ctx context.Context, split string, offset uint64) (ope
 	if err != nil || p.rate == 0 {
 		return r, err
 	}
-	return &pacedReader{Reader: r, source: p, split: split, rate: p.rate, ready: make(chan struct{}, 1)}, nil
+	return &pacedReader{Reader: r, source: p, split: split, ready: make(chan struct{}, 1)}, nil
 }
 
 // beginningOf tells when a split began, whose next line is at an offset. What came before that offset is not late.
@@ -120,9 +120,8 @@ type pacedReader struct {
 	source  *pacedLines
 	split   string
 	began   time.Time // zero before the first line
-	rate    int64
-	due     uint64 // lines that start below this are
-	held    bool   // line is read and not yet due
+	due     uint64    // lines that start below this are
+	held    bool      // line is read and not yet due
 	line    file.Line
 	next    uint64
 	ready   chan struct{}
@@ -150,11 +149,11 @@ func (r *pacedReader) Next() (l file.Line, next uint64, err error) {
 // reached tells whether a line is due; if not, Ready gets a value when it is.
 func (r *pacedReader) reached(offset uint64) bool {
 	since := time.Since(r.began)
-	r.due = uint64(since.Seconds() * float64(r.rate))
+	r.due = uint64(since.Seconds() * float64(r.source.rate))
 	if offset < r.due {
 		return true
 	}
-	wait := max(pacedWait, time.Duration(float64(offset)/float64(r.rate)*float64(time.Second))-since)
+	wait := max(pacedWait, time.Duration(float64(offset)/float64(r.source.rate)*float64(time.Second))-since)
 	if r.waiting == nil {
 		r.waiting = time.AfterFunc(wait, r.wake)
 	} else {

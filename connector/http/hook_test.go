@@ -123,7 +123,7 @@ func hangUp(w http.ResponseWriter) {
 func TestOutage(t *testing.T) {
 	r := newTaker(t)
 	o := hookOptions(t.TempDir())
-	o.Timeout, o.MaxRetryAfter = 50*time.Millisecond, 10*time.Millisecond
+	o.Timeout, o.MaxRetryAfter = 500*time.Millisecond, 10*time.Millisecond
 	var mu sync.Mutex
 	var told, said []string
 	var b *hookBench
@@ -166,7 +166,7 @@ func TestOutage(t *testing.T) {
 	mu.Lock()
 	defer mu.Unlock()
 	require.Equal(t, told, said, "the store says the same to whoever asks")
-	require.Regexp(t, "429|503", strings.Join(told, "\n"))
+	require.Contains(t, told[0], "429")
 	require.Equal(t, "", told[len(told)-1])
 	for _, why := range told {
 		require.NotContains(t, why, "127.0.0.1:"+r.server.URL[strings.LastIndex(r.server.URL, ":")+1:]+"/", "the URL may hold a secret")

@@ -29,7 +29,7 @@ func WriteSummary(w io.Writer, sum *cluster.Summary, e Ending) error {
 	case sum.Kills > 0:
 		fmt.Fprintf(w, "%s (seed %d)\n", count(sum.Kills, "kill"), e.Seed)
 	case e.Chaos:
-		fmt.Fprintf(w, tooSoon, e.Seed)
+		fmt.Fprintf(w, noneKilled, e.Seed)
 	}
 	if sum.TasksRestarted > 0 {
 		fmt.Fprintf(w, "%s restarted, %s, %s suppressed\n", count(sum.TasksRestarted, "task"), count(sum.Rollbacks, "global rollback"),
@@ -48,8 +48,8 @@ func WriteSummary(w io.Writer, sum *cluster.Summary, e Ending) error {
 	return writeEnd(w, sum, e)
 }
 
-// tooSoon says that no failure came that was asked for.
-const tooSoon = "nothing was killed (seed %d)\n"
+// noneKilled says that no failure came that was asked for.
+const noneKilled = "nothing was killed (seed %d)\n"
 
 // count is a number of things in words.
 func count[N int | uint64](n N, thing string) string {
@@ -77,7 +77,7 @@ func WriteClusterSummary(w io.Writer, sum *supervisor.Summary, e Ending) error {
 		fmt.Fprintf(w, "kill -9 of %s and %s, %s, %s (seed %d)\n", count(sum.WorkerKills, "worker"), count(sum.CoordinatorKills, "coordinator"),
 			count(sum.Pauses, "pause"), count(sum.LinkCuts, "cut link"), e.Seed)
 	case e.Chaos:
-		fmt.Fprintf(w, tooSoon, e.Seed)
+		fmt.Fprintf(w, noneKilled, e.Seed)
 	}
 	if n := len(sum.Endings); n > 0 {
 		last := &sum.Endings[n-1]
