@@ -14,6 +14,12 @@ type Meta struct {
 	Epoch       determinant.Epoch       // the checkpoint: the image is the state at barrier Epoch
 	// Base is the committed checkpoint that the entries are relative to. A full image needs none; its Base says nothing.
 	Base determinant.Epoch
+	// Since says that the images of the checkpoints after Since, this one included, have all of the state: what had not changed was written again.
+	// So what is older is not needed any more. 0 says nothing.
+	Since determinant.Epoch
+	// Cleans says that the task writes again, bit by bit, what did not change for long, to be able to say Since: a store need not merge its images for
+	// their size.
+	Cleans bool
 	// Mode and Depth belong to epoch Epoch+1: barrier Epoch carried them. A task restored from the image starts with them.
 	Mode  determinant.Mode
 	Depth determinant.Depth
@@ -39,6 +45,8 @@ func appendMeta(dst []byte, m *Meta) []byte {
 	dst = binary.AppendUvarint(dst, uint64(m.Incarnation))
 	dst = binary.AppendUvarint(dst, uint64(m.Epoch))
 	dst = binary.AppendUvarint(dst, uint64(m.Base))
+	dst = binary.AppendUvarint(dst, uint64(m.Since))
+	dst = appendBool(dst, m.Cleans)
 	dst = append(dst, byte(m.Mode))
 	dst = binary.AppendUvarint(dst, uint64(m.Depth))
 	dst = binary.AppendUvarint(dst, uint64(m.Log))
@@ -90,6 +98,8 @@ func decodeMeta(src []byte) (Meta, error) {
 		Incarnation: determinant.Incarnation(r.uvarint()),
 		Epoch:       determinant.Epoch(r.uvarint()),
 		Base:        determinant.Epoch(r.uvarint()),
+		Since:       determinant.Epoch(r.uvarint()),
+		Cleans:      r.bool(),
 		Mode:        determinant.Mode(r.byte()),
 		Depth:       determinant.Depth(r.uvarintMax(1<<16 - 1)),
 		Log:         determinant.LogOffset(r.uvarint()),
