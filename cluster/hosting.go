@@ -76,7 +76,7 @@ type inbound struct {
 type frozenEpoch struct {
 	epoch  determinant.Epoch
 	tables []operator.Frozen
-	whole  bool // they are the whole state
+	anew   bool // they and what was frozen after them are the whole state
 }
 
 // pendingAck is an acknowledgement that waits for the image to be on disk and, for a sink, for everything before the
@@ -214,7 +214,7 @@ func (h *hosted) Snapshot(t *task.Task, s task.Snapshot) {
 		w.env.Observe(Observation{Task: t.ID(), Incarnation: h.inc, Phase: Aligned, Elements: uint64(waited)})
 	}
 	s.Meta.Base = h.base
-	tables, full := h.changed(s.Meta.Epoch, s.Frozen)
+	tables, full := h.changed(&s)
 	p := &pendingAck{ack: checkpoint.Ack{
 		Task: t.ID(), Incarnation: h.inc, Epoch: s.Meta.Epoch, Worker: w.id, Primary: true, Ended: s.Meta.Ended, Log: s.Meta.Log,
 	}}
@@ -231,20 +231,32 @@ func (h *hosted) Snapshot(t *task.Task, s task.Snapshot) {
 	w.env.DiskBeside(func() { w.store(h, p, s.Meta, full, tables) })
 }
 
-// changed takes what a task changed in an epoch, and gives what its image consists of: all that has changed since the checkpoint that it is
-// relative to, or, if that is the whole state, a full image: it needs no other, and no other need be read or merged with it.
-func (h *hosted) changed(e determinant.Epoch, frozen []operator.Frozen) (tables []checkpoint.Frozen, full bool) {
-	whole := !slices.ContainsFunc(frozen, func(f operator.Frozen) bool { return !f.Whole() }) || h.w.opts.Mutations.Has(mutation.PartForWhole)
-	if whole { // what changed before is in it
-		h.frozen = nil
+// changed takes what a task froze at a barrier, and gives what its image consists of: all that has changed since the checkpoint that it is
+// relative to, or, if all of the state has been written since, that as a full image: it needs no other, and no other need be read or merged with it.
+// Otherwise the image says since when it was.
+//
+// Invariant: what was frozen before is forgotten only for a full image. Another one has to say what was deleted since its base.
+func (h *hosted) changed(s *task.Snapshot) (tables []checkpoint.Frozen, full bool) {
+	since, all := s.Since, s.All
+	switch m := h.w.opts.Mutations; {
+	case m.Has(mutation.PartForWhole):
+		since, all = s.Meta.Epoch-1, true
+	case m.Has(mutation.SinceTooLate) && all:
+		since = min(since+1, s.Meta.Epoch-1)
 	}
-	h.frozen = append(h.frozen, frozenEpoch{epoch: e, tables: frozen, whole: whole})
+	h.frozen = append(h.frozen, frozenEpoch{epoch: s.Meta.Epoch, tables: s.Frozen})
+	if anew := all && since >= h.base; anew {
+		h.frozen = slices.DeleteFunc(h.frozen, func(f frozenEpoch) bool { return f.epoch <= since })
+		h.frozen[0].anew = true
+	} else if all {
+		s.Meta.Since = since
+	}
 	for _, f := range h.frozen {
 		for _, table := range f.tables {
 			tables = append(tables, table)
 		}
 	}
-	return tables, h.frozen[0].whole
+	return tables, h.frozen[0].anew
 }
 
 // store encodes an image, ships it to the standbys and writes the same bytes here: both wait for a disk at the same time.

@@ -9,6 +9,8 @@ import (
 	"sort"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/understudy-stream/understudy/determinant"
 )
 
 // fakeRuntime is a Runtime with a scripted clock that keeps what a chain emits as readable lines.
@@ -122,6 +124,17 @@ type harness struct {
 
 	standby  *Resident // likewise, as a standby has it
 	restarts int
+
+	freezer *Freezer
+	epoch   determinant.Epoch
+	frozen  []frozenTables // in this life, from the first epoch on that is needed
+	cleaned int            // how often it was known since when all was frozen, and that was not in the last epoch
+}
+
+// frozenTables is what a chain froze at a barrier.
+type frozenTables struct {
+	epoch   determinant.Epoch
+	entries map[[2]string]*string // by table and key; nil: deleted
 }
 
 // newHarness starts the vertex that contains an operator of that name.
@@ -154,15 +167,18 @@ func (h *harness) start() {
 	var err error
 	h.chain, err = h.plan.Vertices[h.vertex].New(h.rt)
 	require.NoError(h, err)
+	h.freezer, h.frozen = nil, nil
 }
 
 // freeze adds what has changed to the state.
 func (h *harness) freeze() {
-	var frozen []Frozen
-	for _, t := range h.chain.Tables() {
-		frozen = append(frozen, t.Freeze())
+	if h.freezer == nil {
+		h.freezer = NewFreezer(h.chain.Tables(), 1)
 	}
-	for _, f := range frozen {
+	h.epoch += 1 + determinant.Epoch(h.epoch%3/2) // some have no barrier
+	freezes := h.freezer.Freeze(h.epoch)
+	now := frozenTables{h.epoch, map[[2]string]*string{}}
+	for _, f := range freezes.Frozen {
 		if h.state[f.Table()] == nil {
 			h.state[f.Table()] = map[string]string{}
 		}
@@ -172,15 +188,49 @@ func (h *harness) freeze() {
 				live++
 			}
 			h.standby.Put(f.Table(), key, value, deleted)
+			v := string(value)
 			if deleted {
 				delete(h.state[f.Table()], string(key))
+				now.entries[[2]string{f.Table(), string(key)}] = nil
 			} else {
-				h.state[f.Table()][string(key)] = string(value)
+				h.state[f.Table()][string(key)] = v
+				now.entries[[2]string{f.Table(), string(key)}] = &v
 			}
 			return nil
 		}))
 		require.Equal(h, live == len(h.state[f.Table()]), f.Whole(), "%s: %d entries are not deleted, of %d", f.Table(), live, len(h.state[f.Table()]))
 	}
+	h.frozen = append(h.frozen, now)
+	h.requireSince(freezes)
+}
+
+// requireSince wants that what was frozen since then is all that there is.
+func (h *harness) requireSince(r Freezes) {
+	if !r.All {
+		return
+	}
+	require.Less(h, r.Since, h.epoch)
+	if r.Since+1 < h.epoch {
+		h.cleaned++
+	}
+	h.frozen = slices.DeleteFunc(h.frozen, func(f frozenTables) bool { return f.epoch <= r.Since })
+	since := map[[2]string]string{}
+	for _, f := range h.frozen {
+		for name, v := range f.entries {
+			if v == nil {
+				delete(since, name)
+			} else {
+				since[name] = *v
+			}
+		}
+	}
+	for id, entries := range h.state {
+		for k, v := range entries {
+			require.Equal(h, v, since[[2]string{id, k}], "table %q, key %q", id, k)
+			delete(since, [2]string{id, k})
+		}
+	}
+	require.Empty(h, since)
 }
 
 // restart freezes, throws the chain away and goes on with a new one, which loads what was frozen or, every other time, takes over what a

@@ -18,6 +18,8 @@ type table[T any] struct {
 	// resident has entries that nobody has asked for since the task was restored; nil: none. Invariant: no key is in both.
 	resident *residentIndex
 	lists    memberLists // what a Resident knew of the members of a map; nil: nothing
+	past     past
+	size     *entrySize // shared with what was frozen
 	// Invariant: dirty holds each cell of the present generation once.
 	dirty      []*cell[T]
 	deleted    int // how many cells are not live
@@ -42,12 +44,18 @@ type cell[T any] struct {
 func (c *cell[T]) name() (key string, hash uint64) { return c.key, c.hash }
 
 func newTable[T any](id string, codec Codec[T]) *table[T] {
-	return &table[T]{id: id, codec: codec, generation: 1, copies: copiedEntries}
+	return &table[T]{id: id, codec: codec, generation: 1, copies: copiedEntries, size: &entrySize{}}
 }
 
 // adopt implements adopter.
 func (t *table[T]) adopt(entries *residentTable) error {
 	t.resident, t.lists = &entries.residentIndex, entries.lists
+	t.past.loaded(entries.count)
+	for e := range entries.all() {
+		if t.size.saw(len(e.key)+len(e.value), 1); t.size.entries.Load() == someEntries {
+			break
+		}
+	}
 	return nil
 }
 
@@ -162,6 +170,7 @@ func (t *table[T]) enter(c *cell[T]) *cell[T] {
 func (t *table[T]) touch(c *cell[T]) *cell[T] {
 	c.generation = t.generation
 	t.dirty = append(t.dirty, c)
+	t.past.wrote(c.hash)
 	return c
 }
 
@@ -171,6 +180,7 @@ func (t *table[T]) unshared(c *cell[T]) bool { return c.generation > t.shared ||
 // change gives what may be changed in the place of a cell of an older generation: a new one without value, or, if nobody may be encoding it, the
 // cell itself.
 func (t *table[T]) change(c *cell[T]) *cell[T] {
+	t.past.replaced(c.generation)
 	if t.unshared(c) {
 		return t.touch(c)
 	}
@@ -222,6 +232,7 @@ func (t *table[T]) Freeze() Frozen {
 		}
 		t.deleted = 0
 	}
+	t.past.froze(t.generation, whole, t.len())
 	t.generation++
 	if f != nil {
 		clear(t.dirty)
@@ -229,7 +240,7 @@ func (t *table[T]) Freeze() Frozen {
 		f.whole = whole
 		return f
 	}
-	swapped := &frozenTable[T]{id: t.id, codec: t.codec, cells: t.dirty, whole: whole}
+	swapped := &frozenTable[T]{id: t.id, codec: t.codec, cells: t.dirty, whole: whole, size: t.size}
 	t.dirty, t.shared = nil, t.generation-1
 	return swapped
 }
@@ -265,6 +276,7 @@ func (t *table[T]) copied() *frozenCopy {
 			return nil
 		}
 	}
+	t.size.saw(len(f.keys.all)+len(f.values.all), len(t.dirty))
 	return f
 }
 
@@ -278,6 +290,8 @@ func (t *table[T]) Load(key, value []byte) error {
 	k.sum()
 	c := &cell[T]{key: string(key), hash: k.hash, value: v, live: true}
 	t.cells.put(c)
+	t.past.loaded(1)
+	t.size.saw(len(key)+len(value), 1)
 	return nil
 }
 
@@ -287,6 +301,7 @@ type frozenTable[T any] struct {
 	codec Codec[T]
 	cells []*cell[T]
 	whole bool
+	size  *entrySize
 }
 
 // Table implements Frozen.
@@ -303,6 +318,8 @@ func (f *frozenTable[T]) Entries(yield func(key, value []byte, deleted bool) err
 		keys.end()
 	}
 	var value []byte
+	bytes := len(keys.all)
+	defer func() { f.size.saw(bytes, len(f.cells)) }()
 	for _, r := range keys.order() {
 		c := f.cells[r.at]
 		value = value[:0]
@@ -311,6 +328,7 @@ func (f *frozenTable[T]) Entries(yield func(key, value []byte, deleted bool) err
 			if value, err = f.codec.Append(value, c.value); err != nil {
 				return fmt.Errorf("operator: table %q: encoding key %q: %w", f.id, c.key, err)
 			}
+			bytes += len(value)
 		}
 		if err := yield(keys.key(r.at), value, !c.live); err != nil {
 			return err

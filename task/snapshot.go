@@ -24,9 +24,7 @@ func (t *Task) snapshot(e determinant.Epoch) Snapshot {
 	for _, o := range t.outs {
 		m.Outputs = append(m.Outputs, o.End())
 	}
-	s := Snapshot{Meta: m}
-	for _, table := range t.tables {
-		s.Frozen = append(s.Frozen, table.Freeze())
-	}
+	s := Snapshot{Meta: m, Freezes: t.freezer.Freeze(e)}
+	s.Meta.Cleans = s.Cleans
 	return s
 }

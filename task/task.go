@@ -69,6 +69,8 @@ type Config struct {
 	Host        Host
 	MaxElements int
 	MaxUnsent   int
+	// CleanFrom is about how many bytes of state the task has if it writes again what does not change; 0 is operator.NewFreezer's default.
+	CleanFrom int64
 	// Slice bounds how many elements one call of Step processes; 0 means no bound. Only the simulator sets it.
 	Slice int
 	// Pick chooses among n ready inputs; nil means round robin.
@@ -99,8 +101,8 @@ type Calls interface {
 
 // Snapshot is a task's state at a barrier. The frozen tables may be encoded on any goroutine.
 type Snapshot struct {
-	Meta   checkpoint.Meta
-	Frozen []operator.Frozen
+	Meta checkpoint.Meta
+	operator.Freezes
 }
 
 // Errors of Step that a worker branches on. After any error the task is dead: Step must not be called again.
@@ -117,11 +119,12 @@ var (
 
 // Task is one life of one parallel instance of a vertex.
 type Task struct {
-	cfg    Config
-	chain  operator.Chain
-	source operator.SourceHead
-	splits atomic.Pointer[Splits] // of a source. What it points to does not change
-	tables []operator.Table
+	cfg     Config
+	chain   operator.Chain
+	source  operator.SourceHead
+	splits  atomic.Pointer[Splits] // of a source. What it points to does not change
+	tables  []operator.Table
+	freezer *operator.Freezer
 
 	in       []*input
 	foreseen [][]byte           // payloads of the records that the chain knows of
@@ -236,6 +239,7 @@ func (t *Task) openChain() error {
 	if err := chain.Restored(); err != nil {
 		return fmt.Errorf("task: %s: %w", t, err)
 	}
+	t.freezer = operator.NewFreezer(t.tables, t.cfg.CleanFrom)
 	if t.source != nil && t.cfg.Meta.Epoch > 0 {
 		t.idle = t.cfg.Splits.Grows && t.source.Open() == 0 // as was said before the barrier
 	}

@@ -62,6 +62,7 @@ const (
 	StandbyAhead
 	EndKept
 	PartForWhole
+	SinceTooLate
 	end
 )
 
@@ -76,7 +77,7 @@ var names = [...]string{
 	"stores-not-read", "generation-unchecked", "fallen-start-again", "early-subscription-dropped",
 	"register-repeats-nothing",
 	"commit-before-complete", "prepare-left-out", "abort-left-out", "ack-before-prepare", "commit-not-repeated", "finish-before-commit",
-	"splits-at-once", "splits-sorted", "trigger-before-entry", "skip-unlogged", "standby-ahead", "end-kept", "part-for-whole",
+	"splits-at-once", "splits-sorted", "trigger-before-entry", "skip-unlogged", "standby-ahead", "end-kept", "part-for-whole", "since-too-late",
 }
 
 // Has tells whether any of m is in the set.

@@ -113,6 +113,8 @@ func mutantOptions(m mutation.Set, seed uint64) Options {
 		o.Growing, o.Kinds, o.Faults = 100, Pause|BreakSession|ChangeLeader, 12
 	case mutation.StandbyAhead: // in every fourth seed standbys hold all state ready
 		o.Seed, o.Kinds, o.Faults = 4*seed+1, KillTask|KillWorker, 8
+	case mutation.SinceTooLate: // in four of eight seeds little state is cleaned
+		o.Seed, o.Kinds, o.Faults = 8*seed+4+seed%4, KillTask|KillWorker, 8
 	case mutation.EndKept:
 		o.Mode, o.Kinds, o.Faults = determinant.AtLeastOnce, KillTask, 20
 	case mutation.CommitBeforeComplete, mutation.PrepareLeftOut, mutation.AbortLeftOut, mutation.AckBeforePrepare,

@@ -1,0 +1,241 @@
+package operator
+
+import (
+	"fmt"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
+
+	"github.com/understudy-stream/understudy/determinant"
+)
+
+// cleaned is tables that are frozen, with what a restore would find.
+type cleaned struct {
+	tester
+	tables  []*table[int]
+	freezer *Freezer
+	epoch   determinant.Epoch
+	model   []map[string]int
+	images  []cleanedImage // from the first on that is needed
+}
+
+type cleanedImage struct {
+	epoch   determinant.Epoch
+	entries []map[string]*int
+}
+
+func newCleaned(t tester, tables int) *cleaned {
+	c := &cleaned{tester: t}
+	var all []Table
+	for i := range tables {
+		tab := newTable(fmt.Sprintf("t%d", i), Codec[int](signedCodec[int]{}))
+		c.tables, all, c.model = append(c.tables, tab), append(all, tab), append(c.model, map[string]int{})
+	}
+	c.freezer = NewFreezer(all, 1)
+	return c
+}
+
+func (c *cleaned) set(i int, key string, v int) {
+	c.tables[i].set(keyOf(key), v)
+	c.model[i][key] = v
+}
+
+func (c *cleaned) clear(i int, key string) {
+	c.tables[i].clear(keyOf(key))
+	delete(c.model[i], key)
+}
+
+// freeze ends an epoch and drops the images that are not needed any more.
+func (c *cleaned) freeze() Freezes {
+	c.epoch++
+	r := c.freezer.Freeze(c.epoch)
+	im := cleanedImage{epoch: c.epoch}
+	for _, f := range r.Frozen {
+		entries := map[string]*int{}
+		require.NoError(c, f.Entries(func(key, value []byte, deleted bool) error {
+			v, err := signedCodec[int]{}.Decode(value)
+			if entries[string(key)] = &v; deleted {
+				entries[string(key)], err = nil, nil
+			}
+			return err
+		}))
+		im.entries = append(im.entries, entries)
+	}
+	c.images = append(c.images, im)
+	for r.All && c.images[0].epoch <= r.Since {
+		c.images = c.images[1:]
+	}
+	return r
+}
+
+// restored is what the images that are left hold of a table.
+func (c *cleaned) restored(i int) map[string]int {
+	state := map[string]int{}
+	for _, im := range c.images {
+		for k, v := range im.entries[i] {
+			if v == nil {
+				delete(state, k)
+			} else {
+				state[k] = *v
+			}
+		}
+	}
+	return state
+}
+
+func (c *cleaned) requireAll() {
+	c.Helper()
+	for i := range c.tables {
+		require.Equal(c, c.model[i], c.restored(i))
+	}
+}
+
+// written is how many entries the images that are left have.
+func (c *cleaned) written() (n int) {
+	for _, im := range c.images {
+		for _, entries := range im.entries {
+			n += len(entries)
+		}
+	}
+	return n
+}
+
+// restart takes what is there over into new tables, entry by entry or all at once.
+func (c *cleaned) restart(atOnce bool) *cleaned {
+	next := newCleaned(c.tester, len(c.tables))
+	next.epoch, next.images, next.model = c.epoch, c.images, c.model
+	standby := NewResident()
+	for i, tab := range next.tables {
+		for k, v := range c.restored(i) {
+			value, err := signedCodec[int]{}.Append(nil, v)
+			require.NoError(c, err)
+			if standby.Put(tab.id, []byte(k), value, false); !atOnce {
+				require.NoError(c, tab.Load([]byte(k), value))
+			}
+		}
+		if atOnce {
+			require.NoError(c, standby.Restore(tab))
+		}
+	}
+	return next
+}
+
+// TestFreezerAgainstModel changes tables at random, drops what a Freezer says is not needed, and wants that nothing is missing.
+func TestFreezerAgainstModel(t *testing.T) {
+	cleans := 0
+	rapid.Check(t, func(t *rapid.T) {
+		c := newCleaned(t, rapid.IntRange(1, 3).Draw(t, "tables"))
+		keys := rapid.SampledFrom([]int{3, 40, 200}).Draw(t, "keys")
+		for range rapid.IntRange(1, 40).Draw(t, "epochs") {
+			for range rapid.IntRange(0, 30).Draw(t, "changes") {
+				i, key := rapid.IntRange(0, len(c.tables)-1).Draw(t, "table"), fmt.Sprint(rapid.IntRange(0, keys).Draw(t, "key"))
+				switch rapid.IntRange(0, 9).Draw(t, "change") {
+				case 0, 1:
+					c.clear(i, key)
+				case 2:
+					v, ok := c.tables[i].get(keyOf(key))
+					want, known := c.model[i][key]
+					require.Equal(t, known, ok)
+					require.Equal(t, want, v)
+				case 3:
+					v, _, _ := c.tables[i].ref(keyOf(key))
+					*v++
+					c.model[i][key]++
+				default:
+					c.set(i, key, rapid.IntRange(0, 1000).Draw(t, "value"))
+				}
+			}
+			if rapid.IntRange(0, 15).Draw(t, "restart") == 0 {
+				for i := range c.tables { // to a checkpoint
+					c.model[i] = c.restored(i)
+				}
+				c = c.restart(rapid.Bool().Draw(t, "at once"))
+			}
+			for _, tab := range c.tables {
+				tab.copies = rapid.SampledFrom([]int{0, 5, 1000}).Draw(t, "copies")
+			}
+			if r := c.freeze(); r.All && r.Since+1 < c.epoch {
+				cleans++
+			}
+			c.requireAll()
+		}
+	})
+	require.Positive(t, cleans, "nothing was dropped but by all that was written anew")
+}
+
+// TestCleaning: however little of a state changes, and wherever, no more is kept than a few times the state; and an image has little more than
+// what changed.
+func TestCleaning(t *testing.T) {
+	const keys = 20000
+	for name, change := range map[string]func(epoch, i int) int{
+		"everywhere":  func(epoch, i int) int { return int(hashKey(fmt.Appendf(nil, "%d-%d", epoch, i)) % keys) },
+		"in a corner": func(epoch, i int) int { return int(hashKey(fmt.Appendf(nil, "%d-%d", epoch, i)) % (keys / 20)) },
+		"in turns":    func(epoch, i int) int { return (epoch*400 + i) % keys },
+	} {
+		for _, restart := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, restored %v", name, restart), func(t *testing.T) {
+				c := newCleaned(t, 2)
+				for k := range keys {
+					c.set(k%2, fmt.Sprint(k), k)
+				}
+				c.freeze()
+				if restart {
+					c = c.restart(true)
+				}
+				changed, written, most := 0, 0, 0
+				for epoch := 1; epoch <= 300; epoch++ {
+					for i := range 400 {
+						k := change(epoch, i)
+						c.set(k%2, fmt.Sprint(k), epoch)
+					}
+					r := c.freeze()
+					require.True(t, r.Cleans)
+					last := c.images[len(c.images)-1]
+					if epoch > 150 {
+						changed, written = changed+400, written+len(last.entries[0])+len(last.entries[1])
+						require.True(t, r.All)
+						most = max(most, c.written())
+					}
+				}
+				c.requireAll()
+				t.Logf("%.2f times the state, %.2f entries for each change", float64(most)/keys, float64(written)/float64(changed))
+				require.Less(t, most, keys*5/2)
+				require.Less(t, written, changed*5/2)
+			})
+		}
+	}
+}
+
+// TestCleaningIsRight breaks a rule: the table forgets what it was restored with.
+func TestCleaningIsRight(t *testing.T) {
+	c := newCleaned(t, 1)
+	for k := range 100 {
+		c.set(0, fmt.Sprint(k), k)
+	}
+	c.freeze()
+	c = c.restart(false)
+	c.set(0, "1", 2)
+	c.tables[0].past.old = 0
+	require.True(t, c.freeze().All)
+	require.NotEqual(t, c.model[0], c.restored(0))
+}
+
+// A table that cannot be cleaned keeps the others from it.
+func TestNothingIsCleanedBesideTimers(t *testing.T) {
+	tab := newTable("t", Codec[int](signedCodec[int]{}))
+	clock := newTimerTable("timers")
+	f := NewFreezer([]Table{tab, clock}, 1)
+	for k := range 1000 {
+		tab.set(keyOf(fmt.Sprint(k)), k)
+	}
+	clock.queue.Register(1, "k", "")
+	require.True(t, f.Freeze(1).All)
+	r := f.Freeze(2)
+	require.False(t, r.All)
+	require.False(t, f.Freeze(3).Cleans)
+	_, ok := clock.queue.Pop(1, noMark)
+	require.True(t, ok)
+	f.Freeze(4)
+	require.True(t, f.Freeze(5).Cleans)
+}
