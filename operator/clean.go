@@ -1,6 +1,8 @@
 package operator
 
 import (
+	"fmt"
+	"slices"
 	"sync/atomic"
 
 	"github.com/understudy-stream/understudy/determinant"
@@ -13,17 +15,17 @@ import (
 const (
 	// cleanedFrom is how many bytes a task's state has for that, about. What is smaller is soon merged.
 	cleanedFrom = 1 << 20
-	// cleanedTo is how many times the state may have been written before its oldest part is.
+	// cleanedTo is how many times the state may have been written before its oldest part is written again, and cleanedBy how many of those a
+	// search for it wants to make good.
 	cleanedTo = 2
+	cleanedBy = 0.75
 	// cleanedLooks is how many entries are looked at, at most, for each that was changed, and mostLooks in one barrier: it stands still for that.
 	cleanedLooks = 4
 	mostLooks    = 64 << 10
 	// cleanedTurn is how many of one table are, before it is found out again which has the oldest.
 	cleanedTurn = 64
-	// forgottenFrom is how many times the state was written when the order of that is forgotten: nobody cleans.
-	forgottenFrom = 4
-	// spareHashes are kept in memory for the next generation, and some for each entry that there is.
-	spareHashes = 1024
+	// mostLots is how many generations a table tells apart.
+	mostLots = 4096
 )
 
 // Freezer freezes the tables of one task, at each of its barriers.
@@ -58,13 +60,12 @@ type Freezes struct {
 // cleanable is a Table that can write again what has not changed for long.
 type cleanable interface {
 	Table
-	// written is how many entries were written that may still count and were not looked at again, of which so many are fresh: not frozen yet; live
-	// is how many the table has, and bytes about what an entry has.
-	written() (written, fresh, live int, bytes float64)
-	// oldest is the first generation whose entries may still count, but for those that are older than all that is known; none tells that there
-	// are no such.
-	oldest() (generation uint64, none bool)
-	// clean looks at so many of the oldest entries that were written, and writes those again that still count.
+	// past is what was written when.
+	past() *census
+	// volume is how many entries have changed since the last Freeze, how many there are, and how many bytes one of them has, about.
+	volume() (fresh, live int, bytes float64)
+	// clean goes on with a search for entries that were written up to generation past().until, looks at so many, and writes them again. At the end of
+	// the search it sets that to 0.
 	clean(looks int)
 }
 
@@ -86,8 +87,8 @@ func (f *Freezer) Freeze(e determinant.Epoch) Freezes {
 			}
 			continue
 		}
-		oldest, none := c.oldest()
-		needed, r.All = min(needed, oldest), r.All && none
+		oldest, known := c.past().oldest()
+		needed, r.All = min(needed, oldest), r.All && known
 	}
 	f.epochs, f.first = f.epochs[needed-f.first:], needed
 	if r.All {
@@ -103,7 +104,12 @@ func (f *Freezer) clean() bool {
 		return false
 	}
 	for looks := min(cleanedLooks*fresh, mostLooks); looks > 0 && written > cleanedTo*live; looks -= cleanedTurn {
-		f.oldest().clean(cleanedTurn)
+		t := f.oldest()
+		if p := t.past(); p.until == 0 {
+			_, live, _ := t.volume()
+			p.search(int(cleanedBy * float64(live)))
+		}
+		t.clean(cleanedTurn)
 		written, live, _ = f.bytes()
 	}
 	return true
@@ -113,8 +119,8 @@ func (f *Freezer) clean() bool {
 func (f *Freezer) bytes() (written, live float64, fresh int) {
 	for _, t := range f.tables {
 		if c, ok := t.(cleanable); ok {
-			w, now, n, bytes := c.written()
-			written, live, fresh = written+float64(w)*bytes, live+float64(n)*bytes, fresh+now
+			now, n, bytes := c.volume()
+			written, live, fresh = written+float64(c.past().written()+now)*bytes, live+float64(n)*bytes, fresh+now
 		}
 	}
 	return written, live, fresh
@@ -125,8 +131,8 @@ func (f *Freezer) oldest() (first cleanable) {
 	var least uint64
 	for _, t := range f.tables {
 		if c, ok := t.(cleanable); ok {
-			generation, none := c.oldest()
-			if !none {
+			generation, known := c.past().oldest()
+			if !known {
 				generation = 0
 			}
 			if first == nil || generation < least {
@@ -137,92 +143,94 @@ func (f *Freezer) oldest() (first cleanable) {
 	return first
 }
 
-// past is which entries of a table were written in which generation.
+// census is how many entries of a table were written in each of its generations. They are numbered from 1, by how often it was frozen; what the
+// table was restored with is of 0.
 //
-// Invariant: each entry of the table was last written in base or before, and then counts in old; or in the generation of a lot and is named there,
-// at or behind its place; or in the present one, and is named in now.
-type past struct {
-	base uint64   // generations up to this one are not told apart: what the table was restored with is of 0
-	old  int      // entries that were last written in those
-	lump float64  // about how many were written in those and not looked for, whether they still count or not
-	at   int      // the slot of the index where the search for them goes on
-	lots []lot    // of the generations that were frozen after base, in order; the first has some that were not looked at
-	rest int      // hashes in lots that were not
-	now  []uint64 // hashes of the keys that were written in the present one
-	free []uint64 // memory for the next
+// Invariant: each entry of the table that was frozen counts once as live: in old if it was last written in base or before, otherwise in the lot of
+// that generation.
+type census struct {
+	base uint64 // generations up to this one are not told apart
+	old  lot
+	lots []lot // of those after base, up to the last one that was frozen; the first has some that are live, if old has none
+	all  int   // written, in lots
+
+	until uint64 // what was written up to this generation is searched for, to be written again; 0: nothing is
+	at    int    // where the search goes on
 }
 
-// lot has the hashes of the keys that were written in one generation.
-type lot struct {
-	generation uint64
-	hashes     []uint64
-	at         int // those before were looked at
-}
+// lot is how many entries were written in a generation, deleted ones included, and how many of them still count.
+type lot struct{ written, live int }
+
+// present is the generation that is to be frozen next.
+func (c *census) present() uint64 { return c.base + uint64(len(c.lots)) + 1 }
 
 // loaded notes entries that the table was restored with.
-func (p *past) loaded(entries int) { p.old, p.lump = p.old+entries, p.lump+float64(entries) }
-
-// wrote notes that an entry is written in the present generation.
-func (p *past) wrote(hash uint64) { p.now = append(p.now, hash) }
+func (c *census) loaded(entries int) {
+	c.old.written += entries
+	c.old.live += entries
+}
 
 // replaced notes that an entry that was last written in that generation is written again, or removed.
-func (p *past) replaced(generation uint64) {
-	if generation <= p.base {
-		p.old--
+func (c *census) replaced(generation uint64) {
+	l := &c.old
+	if generation > c.base {
+		l = &c.lots[generation-c.base-1]
+	}
+	if l.live--; l.live < 0 {
+		panic(fmt.Sprintf("operator: assertion: more entries of generation %d are replaced than it had", generation))
 	}
 }
 
-// froze ends the generation. all says that all entries of the table were written in it; live is how many it has.
-func (p *past) froze(generation uint64, all bool, live int) {
-	if all || live == 0 {
-		p.base, p.old, p.rest = generation-1, 0, 0
-		for i := range p.lots {
-			p.lots[i].at = len(p.lots[i].hashes)
+// froze ends the generation, in which so many entries were written, of which so many are live.
+func (c *census) froze(written, live int) {
+	c.lots = append(c.lots, lot{written, live})
+	c.all += written
+	if c.settle(); len(c.lots) > mostLots {
+		for _, l := range c.lots[:mostLots/2] {
+			c.old.written += l.written
+			c.old.live += l.live
+			c.all -= l.written
 		}
+		c.base += mostLots / 2
+		c.lots = slices.Delete(c.lots, 0, mostLots/2)
+		c.settle()
 	}
-	p.settle()
-	if live > 0 {
-		p.lots = append(p.lots, lot{generation: generation, hashes: p.now})
-		p.rest += len(p.now)
-	} else {
-		p.free = p.now
-	}
-	if p.written() > forgottenFrom*live+mostLooks {
-		*p = past{base: generation, old: live, lump: float64(live)}
-	}
-	if p.now = nil; cap(p.free) <= spareHashes+4*live { // a burst's memory is not kept
-		p.now = p.free[:0]
-	}
-	p.free = nil
 }
 
-// settle drops the lots that were looked at.
-func (p *past) settle() {
-	done := 0
-	for done < len(p.lots) && p.lots[done].at == len(p.lots[done].hashes) {
-		if cap(p.lots[done].hashes) > cap(p.free) {
-			p.free = p.lots[done].hashes
-		}
-		p.lots[done].hashes = nil
-		done++
+// settle drops the oldest generations of which nothing is left.
+func (c *census) settle() {
+	if c.old.live > 0 {
+		return
 	}
-	p.lots = p.lots[done:]
+	c.old = lot{}
+	for len(c.lots) > 0 && c.lots[0].live == 0 {
+		c.all -= c.lots[0].written
+		c.lots = c.lots[1:]
+		c.base++
+	}
 }
 
-// written is how many entries were written that may still count and were not looked at.
-func (p *past) written() int {
-	if p.old == 0 {
-		return p.rest + len(p.now)
-	}
-	return p.rest + len(p.now) + max(p.old, int(p.lump))
+// written is how many entries were written since the first that counts, but for the present generation.
+func (c *census) written() int {
+	c.settle()
+	return c.old.written + c.all
 }
 
-// oldest is the first generation after base whose entries may still count, the present one if there is no other.
-func (p *past) oldest(present uint64) uint64 {
-	if len(p.lots) > 0 {
-		return p.lots[0].generation
+// oldest is the first generation after base of which something is left, the present one if there is no other. It is not known what the oldest is
+// if something is left of base, or of those before.
+func (c *census) oldest() (generation uint64, known bool) {
+	c.settle()
+	return c.base + 1, c.old.live == 0
+}
+
+// search begins a search for what was written first, so much of it, or a generation at least.
+func (c *census) search(written int) {
+	c.until, c.at = c.base, 0
+	found := c.old.written
+	for i := 0; i < len(c.lots) && (found < written || c.until == 0); i++ {
+		c.until++
+		found += c.lots[i].written
 	}
-	return present
 }
 
 // entrySize finds out how many bytes an entry of a table has in an image. It is for any goroutine.
@@ -251,66 +259,39 @@ func (s *entrySize) mean() float64 {
 	return 0
 }
 
-// written implements cleanable.
-func (t *table[T]) written() (written, fresh, live int, bytes float64) {
-	return t.past.written(), len(t.past.now), t.len(), t.size.mean()
+// past implements cleanable.
+func (t *table[T]) past() *census { return &t.census }
+
+// volume implements cleanable.
+func (t *table[T]) volume() (fresh, live int, bytes float64) {
+	return len(t.dirty), t.len(), t.size.mean()
 }
 
-// oldest implements cleanable.
-func (t *table[T]) oldest() (generation uint64, none bool) {
-	return t.past.oldest(t.generation), t.past.old == 0
-}
-
-// clean implements cleanable.
+// clean implements cleanable. Entries move when others are removed, or the index grows, so some may be left for the next search; only resident
+// ones, which come first, are searched for until none is left.
 func (t *table[T]) clean(looks int) {
-	p := &t.past
-	for ; looks > 0 && p.old > 0; looks-- {
-		t.cleanSlot()
-	}
-	for looks > 0 && len(p.lots) > 0 {
-		l := &p.lots[0]
-		for ; looks > 0 && l.at < len(l.hashes); looks-- {
-			for {
-				c := t.cells.hashed(l.hashes[l.at], func(c *cell[T]) bool { return c.live && c.generation == l.generation })
-				if c == nil {
-					break
-				}
-				t.rewrite(c) // which may have others of the same hash move
+	c := &t.census
+	for ; looks > 0; looks-- {
+		if t.resident != nil {
+			c.at %= len(t.resident.slots)
+			if e := t.resident.slots[c.at].at; e != nil {
+				k := keyBytes{bytes: []byte(e.key)}
+				k.sum()
+				t.rewrite(t.thaw(&k)) // another may take its place
+			} else {
+				c.at++
 			}
-			l.at++
-			p.rest--
+			continue
 		}
-		p.settle()
-	}
-}
-
-// cleanSlot goes on with the search for entries of base by one slot, those of the resident ones first. Entries move when others are removed, or the
-// index grows, so the search begins again until it has found all.
-func (t *table[T]) cleanSlot() {
-	p := &t.past
-	cells, resident := len(t.cells.slots), 0
-	if t.resident != nil {
-		resident = len(t.resident.slots)
-	}
-	if p.at >= max(cells, resident) {
-		p.at = 0
-	}
-	if resident > 0 {
-		p.at %= resident
-		p.lump -= p.lump / float64(cells+resident-p.at)
-		if e := t.resident.slots[p.at].at; e != nil {
-			k := keyBytes{bytes: []byte(e.key)}
-			k.sum()
-			t.rewrite(t.thaw(&k)) // another may take its place
+		if c.at >= len(t.cells.slots) {
+			c.until = 0
 			return
 		}
-	} else {
-		p.lump -= p.lump / float64(cells-p.at)
-		if c := t.cells.slots[p.at].at; c != nil && c.live && c.generation <= p.base {
-			t.rewrite(c)
+		if e := t.cells.slots[c.at].at; e != nil && e.live && e.generation <= c.until {
+			t.rewrite(e)
 		}
+		c.at++
 	}
-	p.at++
 }
 
 // rewrite writes a live entry again as it is.

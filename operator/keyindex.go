@@ -104,20 +104,6 @@ func (x *keyIndex[E, P]) all() iter.Seq[*E] {
 	}
 }
 
-// hashed gives something with that hash that is right, nil if there is nothing.
-func (x *keyIndex[E, P]) hashed(hash uint64, right func(e *E) bool) *E {
-	if len(x.slots) == 0 {
-		return nil
-	}
-	mask := uint64(len(x.slots) - 1)
-	for i := hash & mask; x.slots[i].at != nil; i = (i + 1) & mask {
-		if x.slots[i].hash == hash && right(x.slots[i].at) {
-			return x.slots[i].at
-		}
-	}
-	return nil
-}
-
 // put enters something by its name, in the place of what was there.
 func (x *keyIndex[E, P]) put(e *E) {
 	key, hash := P(e).name()

@@ -26,7 +26,10 @@ type panes[K comparable, A any] struct {
 
 	// Invariant: dirty has each part that has changed since the last Freeze once, at the part's dirty.
 	dirty   []partRef[K, A]
-	removed []partName // what the last Freeze had and is gone
+	removed []partName // what was frozen, or restored, and is gone
+
+	census census
+	size   *entrySize
 
 	free  []*keyPanes[K, A]
 	spare []*keyPanes[K, A] // memory of a pane that is gone
@@ -50,7 +53,9 @@ type part[A any] struct {
 	acc   A
 	order uint64 // among the keys of its pane
 	dirty int32  // its place in panes.dirty, or -1
-	kept  bool   // the last Freeze had it
+	kept  bool   // it was frozen, or restored
+
+	generation uint64 // in which it was frozen last, if it was
 }
 
 type partRef[K comparable, A any] struct {
@@ -71,7 +76,7 @@ type pane[K comparable, A any] struct {
 }
 
 func newPanes[K comparable, A any](id string, keys Codec[K], codec Codec[A]) *panes[K, A] {
-	return &panes[K, A]{id: id, keys: keys, codec: codec}
+	return &panes[K, A]{id: id, keys: keys, codec: codec, size: &entrySize{}}
 }
 
 func (k *keyPanes[K, A]) name() (key string, hash uint64) { return k.bytes, k.hash }
@@ -116,6 +121,9 @@ func (p *panes[K, A]) set(k *keyPanes[K, A], t *part[A], acc A) {
 }
 
 func (p *panes[K, A]) touch(k *keyPanes[K, A], t *part[A]) {
+	if t.kept {
+		p.census.replaced(t.generation)
+	}
 	t.dirty = int32(len(p.dirty))
 	p.dirty = append(p.dirty, partRef[K, A]{k, t.start})
 }
@@ -179,6 +187,9 @@ func (p *panes[K, A]) dropPart(k *keyPanes[K, A], start int64) {
 	if t.kept {
 		p.removed = append(p.removed, partName{k.bytes, start})
 	}
+	if t.kept && t.dirty < 0 {
+		p.census.replaced(t.generation)
+	}
 	if t.dirty >= 0 {
 		last := len(p.dirty) - 1
 		moved := p.dirty[last]
@@ -208,17 +219,47 @@ func (p *panes[K, A]) Freeze() Frozen {
 	for _, in := range p.panes {
 		all += len(in.keys)
 	}
-	f := &frozenPanes[A]{id: p.id, whole: len(p.dirty) == all, codec: p.codec, parts: make([]frozenPart[A], 0, len(p.removed)+len(p.dirty))}
+	f := &frozenPanes[A]{id: p.id, whole: len(p.dirty) == all, codec: p.codec, size: p.size, parts: make([]frozenPart[A], 0, len(p.removed)+len(p.dirty))}
 	for _, name := range p.removed {
 		f.parts = append(f.parts, frozenPart[A]{partName: name, deleted: true})
 	}
 	for _, r := range p.dirty {
 		t := r.of.part(r.start)
-		t.dirty, t.kept = -1, true
+		t.dirty, t.kept, t.generation = -1, true, p.census.present()
 		f.parts = append(f.parts, frozenPart[A]{partName: partName{r.of.bytes, t.start}, acc: t.acc, order: t.order})
 	}
+	p.census.froze(len(f.parts), len(p.dirty))
 	p.dirty, p.removed = make([]partRef[K, A], 0, len(p.dirty)), nil
 	return f
+}
+
+// past implements cleanable.
+func (p *panes[K, A]) past() *census { return &p.census }
+
+// volume implements cleanable.
+func (p *panes[K, A]) volume() (fresh, live int, bytes float64) {
+	for _, in := range p.panes {
+		live += len(in.keys)
+	}
+	return len(p.dirty) + len(p.removed), live, p.size.mean()
+}
+
+// clean implements cleanable.
+func (p *panes[K, A]) clean(looks int) {
+	c := &p.census
+	for ; looks > 0 && c.at < len(p.index.slots); looks-- {
+		if k := p.index.slots[c.at].at; k != nil {
+			for i := range k.parts {
+				if t := &k.parts[i]; t.dirty < 0 && t.generation <= c.until {
+					p.touch(k, t)
+				}
+			}
+		}
+		c.at++
+	}
+	if c.at >= len(p.index.slots) {
+		c.until = 0
+	}
 }
 
 // Load implements Table. Panes are made of what was loaded by restored.
@@ -244,6 +285,8 @@ func (p *panes[K, A]) Load(key, value []byte) error {
 	into.insert(part[A]{start: start, acc: acc, order: order, dirty: -1, kept: true})
 	p.dirty = append(p.dirty, partRef[K, A]{into, start}) // until restored
 	p.next = max(p.next, order+1)
+	p.census.loaded(1)
+	p.size.saw(len(key)+len(value), 1)
 	return nil
 }
 
@@ -264,6 +307,7 @@ func (p *panes[K, A]) restored(expires func(start int64) int64) {
 type frozenPanes[A any] struct {
 	id    string
 	codec Codec[A]
+	size  *entrySize
 	parts []frozenPart[A] // those that were deleted first
 	whole bool
 }
@@ -289,7 +333,7 @@ func (f *frozenPanes[A]) Entries(yield func(key, value []byte, deleted bool) err
 		keys.end()
 	}
 	var value []byte
-	order := keys.order()
+	bytes, order := len(keys.all), keys.order()
 	for n, r := range order {
 		t := &f.parts[r.at]
 		if n+1 < len(order) && f.parts[order[n+1].at].partName == t.partName {
@@ -300,11 +344,13 @@ func (f *frozenPanes[A]) Entries(yield func(key, value []byte, deleted bool) err
 			if value, err = f.codec.Append(binary.AppendUvarint(value, t.order), t.acc); err != nil {
 				return fmt.Errorf("operator: table %q: encoding key %q: %w", f.id, keys.key(r.at), err)
 			}
+			bytes += len(value)
 		}
 		if err := yield(keys.key(r.at), value, t.deleted); err != nil {
 			return err
 		}
 	}
+	f.size.saw(bytes, len(f.parts))
 	return nil
 }
 

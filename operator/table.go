@@ -18,7 +18,7 @@ type table[T any] struct {
 	// resident has entries that nobody has asked for since the task was restored; nil: none. Invariant: no key is in both.
 	resident *residentIndex
 	lists    memberLists // what a Resident knew of the members of a map; nil: nothing
-	past     past
+	census   census
 	size     *entrySize // shared with what was frozen
 	// Invariant: dirty holds each cell of the present generation once.
 	dirty      []*cell[T]
@@ -50,7 +50,7 @@ func newTable[T any](id string, codec Codec[T]) *table[T] {
 // adopt implements adopter.
 func (t *table[T]) adopt(entries *residentTable) error {
 	t.resident, t.lists = &entries.residentIndex, entries.lists
-	t.past.loaded(entries.count)
+	t.census.loaded(entries.count)
 	for e := range entries.all() {
 		if t.size.saw(len(e.key)+len(e.value), 1); t.size.entries.Load() == someEntries {
 			break
@@ -170,7 +170,6 @@ func (t *table[T]) enter(c *cell[T]) *cell[T] {
 func (t *table[T]) touch(c *cell[T]) *cell[T] {
 	c.generation = t.generation
 	t.dirty = append(t.dirty, c)
-	t.past.wrote(c.hash)
 	return c
 }
 
@@ -180,7 +179,7 @@ func (t *table[T]) unshared(c *cell[T]) bool { return c.generation > t.shared ||
 // change gives what may be changed in the place of a cell of an older generation: a new one without value, or, if nobody may be encoding it, the
 // cell itself.
 func (t *table[T]) change(c *cell[T]) *cell[T] {
-	t.past.replaced(c.generation)
+	t.census.replaced(c.generation)
 	if t.unshared(c) {
 		return t.touch(c)
 	}
@@ -224,6 +223,7 @@ func (t *table[T]) ID() string { return t.id }
 // Freeze implements Table.
 func (t *table[T]) Freeze() Frozen {
 	f, whole := t.copied(), (t.resident == nil || t.resident.count == 0) && len(t.dirty) == t.cells.count
+	t.census.froze(len(t.dirty), len(t.dirty)-t.deleted)
 	if t.deleted > 0 {
 		for _, c := range t.dirty {
 			if !c.live {
@@ -232,7 +232,6 @@ func (t *table[T]) Freeze() Frozen {
 		}
 		t.deleted = 0
 	}
-	t.past.froze(t.generation, whole, t.len())
 	t.generation++
 	if f != nil {
 		clear(t.dirty)
@@ -290,7 +289,7 @@ func (t *table[T]) Load(key, value []byte) error {
 	k.sum()
 	c := &cell[T]{key: string(key), hash: k.hash, value: v, live: true}
 	t.cells.put(c)
-	t.past.loaded(1)
+	t.census.loaded(1)
 	t.size.saw(len(key)+len(value), 1)
 	return nil
 }
@@ -319,7 +318,6 @@ func (f *frozenTable[T]) Entries(yield func(key, value []byte, deleted bool) err
 	}
 	var value []byte
 	bytes := len(keys.all)
-	defer func() { f.size.saw(bytes, len(f.cells)) }()
 	for _, r := range keys.order() {
 		c := f.cells[r.at]
 		value = value[:0]
@@ -334,6 +332,7 @@ func (f *frozenTable[T]) Entries(yield func(key, value []byte, deleted bool) err
 			return err
 		}
 	}
+	f.size.saw(bytes, len(f.cells))
 	return nil
 }
 

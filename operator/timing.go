@@ -11,12 +11,14 @@ import (
 // timerTable is a queue of timers as a Table. A key is time, encoded key and tag; a value is the registration number, which
 // orders timers of the same time.
 type timerTable struct {
-	id    string
-	queue *timers.Queue
+	id     string
+	queue  *timers.Queue
+	census census
+	size   *entrySize
 }
 
 func newTimerTable(id string) *timerTable {
-	return &timerTable{id: id, queue: timers.NewQueue()}
+	return &timerTable{id: id, queue: timers.NewQueue(), size: &entrySize{}}
 }
 
 // ID implements Table.
@@ -24,7 +26,7 @@ func (t *timerTable) ID() string { return t.id }
 
 // Freeze implements Table.
 func (t *timerTable) Freeze() Frozen {
-	f := &frozenTimers{id: t.id, changes: t.queue.Freeze()}
+	f := &frozenTimers{id: t.id, size: t.size, changes: t.queue.Freeze(t.census.present(), t.census.replaced)}
 	there := 0
 	for i := range f.changes {
 		if !f.changes[i].Removed {
@@ -32,7 +34,23 @@ func (t *timerTable) Freeze() Frozen {
 		}
 	}
 	f.whole = there == t.queue.Len()
+	t.census.froze(len(f.changes), there)
 	return f
+}
+
+// past implements cleanable.
+func (t *timerTable) past() *census { return &t.census }
+
+// volume implements cleanable.
+func (t *timerTable) volume() (fresh, live int, bytes float64) {
+	return t.queue.Changed(), t.queue.Len(), t.size.mean()
+}
+
+// clean implements cleanable.
+func (t *timerTable) clean(looks int) {
+	if t.census.at = t.queue.Again(t.census.at, looks, t.census.until); t.census.at == 0 {
+		t.census.until = 0
+	}
 }
 
 // Load implements Table.
@@ -42,6 +60,8 @@ func (t *timerTable) Load(key, value []byte) error {
 		return fmt.Errorf("operator: table %q: %w", t.id, err)
 	}
 	t.queue.Restore(timer)
+	t.census.loaded(1)
+	t.size.saw(len(key)+len(value), 1)
 	return nil
 }
 
@@ -59,6 +79,7 @@ type frozenTimers struct {
 	id      string
 	changes []timers.Change
 	whole   bool
+	size    *entrySize
 }
 
 // Table implements Frozen.
@@ -74,6 +95,7 @@ func (f *frozenTimers) Entries(yield func(key, value []byte, deleted bool) error
 		keys.all = appendTimer(keys.all, &f.changes[i].Timer)
 		keys.end()
 	}
+	f.size.saw(len(keys.all), len(f.changes))
 	var value []byte
 	for _, r := range keys.order() {
 		c := &f.changes[r.at]

@@ -36,7 +36,7 @@ func ExampleQueue_Freeze() {
 	q.Register(2000, "cid", "")
 	q.Delete(2000, "cid", "")
 	q.Delete(1000, "ann", "")
-	changes := q.Freeze()
+	changes := q.Freeze(1, func(uint64) {})
 	slices.SortFunc(changes, func(a, b timers.Change) int { return cmp.Compare(a.Time, b.Time) })
 	for _, c := range changes {
 		fmt.Println(c.Time, c.Key, c.Reg, c.Removed)

@@ -23,14 +23,16 @@ type entry struct {
 	chained       int32  // the next in its list there
 	bunch         int32  // the one it is in
 	ahead, behind int32  // its neighbours there
-	// Invariant: fresh >= 0 exactly if the last Freeze did not have this timer; then it is the position in Queue.fresh.
-	fresh int32
+	// Invariant: fresh >= 0 exactly if the next Freeze reports this timer as set; then it is the position in Queue.fresh.
+	fresh   int32
+	written uint64 // the Freeze that reported it last, by its number; 0 if it was restored, or none has
+	kept    bool   // it was restored, or reported by a Freeze
 }
 
 // gone is a timer that is not set any more.
 type gone struct {
 	Timer
-	hash uint64
+	hash, written uint64
 }
 
 // Queue is a set of timers in firing order. Use NewQueue.
@@ -48,8 +50,8 @@ type Queue struct {
 	held   heap
 	before uint64 // the bound of the Pops since held was empty
 
-	fresh   []int32 // slots of the timers set since the last Freeze
-	removed []gone  // timers that the last Freeze had and that are gone
+	fresh   []int32 // slots of the timers set since the last Freeze, and of those to be reported again
+	removed []gone  // timers that were reported, or restored, and are gone
 	next    uint64  // the next registration number
 }
 
@@ -64,9 +66,7 @@ func (q *Queue) Register(t int64, key, tag string) bool {
 	if _, ok := q.index.find(q.slots, h, t, key, tag); ok {
 		return false
 	}
-	slot := q.insert(Timer{Time: t, Key: key, Tag: tag, Reg: q.next}, h)
-	q.slots[slot].fresh = int32(len(q.fresh))
-	q.fresh = append(q.fresh, slot)
+	q.report(q.insert(Timer{Time: t, Key: key, Tag: tag, Reg: q.next}, h))
 	q.next++
 	return true
 }
@@ -80,8 +80,14 @@ func (q *Queue) Restore(t Timer) {
 	}
 	q.release()
 	slot := q.insert(t, h)
-	q.slots[slot].fresh = -1
+	q.slots[slot].fresh, q.slots[slot].kept = -1, true
 	q.next = max(q.next, t.Reg+1)
+}
+
+// report has the next Freeze report a timer as set.
+func (q *Queue) report(slot int32) {
+	q.slots[slot].fresh = int32(len(q.fresh))
+	q.fresh = append(q.fresh, slot)
 }
 
 func (q *Queue) insert(t Timer, h uint64) int32 {
@@ -108,9 +114,10 @@ func (q *Queue) remove(slot int32) Timer {
 	t := e.Timer
 	q.leave(slot)
 	q.index.remove(q.slots, slot)
-	if e.fresh < 0 {
-		q.removed = append(q.removed, gone{t, e.hash})
-	} else {
+	if e.kept {
+		q.removed = append(q.removed, gone{t, e.hash, e.written})
+	}
+	if e.fresh >= 0 {
 		last := len(q.fresh) - 1
 		moved := q.fresh[last]
 		q.fresh[e.fresh] = moved
@@ -168,17 +175,41 @@ func (q *Queue) Mark() uint64 { return q.next }
 // Len returns how many timers are set.
 func (q *Queue) Len() int { return q.index.count }
 
+// Changed is how many timers the next Freeze has something to say about.
+func (q *Queue) Changed() int { return len(q.fresh) + len(q.removed) }
+
+// Again looks at so many places, from at on, for timers that no Freeze has reported since the one of number until, and has the next one report them
+// as if they had been set. It returns where to go on, or 0 at the end.
+func (q *Queue) Again(at, places int, until uint64) (next int) {
+	for end := min(at+places, len(q.slots)); at < end; at++ {
+		if e := &q.slots[at]; e.kept && e.fresh < 0 && e.written <= until {
+			q.report(int32(at))
+		}
+	}
+	if at >= len(q.slots) {
+		return 0
+	}
+	return at
+}
+
 // Freeze returns what changed since the last Freeze (or since the queue was made and restored), in no order, and starts anew. A timer that
 // came and went in between is not mentioned. It takes time for the changes only. The caller owns the result.
-func (q *Queue) Freeze() []Change {
+//
+// number is the number of this Freeze. replaced is called for each timer that was restored or reported by an earlier one, with that one's number, and is
+// gone or reported again.
+func (q *Queue) Freeze(number uint64, replaced func(written uint64)) []Change {
 	changes := make([]Change, 0, len(q.fresh)+len(q.removed))
 	for _, slot := range q.fresh {
 		e := &q.slots[slot]
-		e.fresh = -1
+		if e.kept {
+			replaced(e.written)
+		}
+		e.fresh, e.written, e.kept = -1, number, true
 		changes = append(changes, Change{Timer: e.Timer})
 	}
 	for i := range q.removed {
 		t := &q.removed[i]
+		replaced(t.written)
 		if _, again := q.index.find(q.slots, t.hash, t.Time, t.Key, t.Tag); !again {
 			changes = append(changes, Change{Timer: t.Timer, Removed: true})
 		}

@@ -16,6 +16,10 @@ type model struct {
 	set    []Timer
 	frozen []Timer
 	next   uint64
+
+	number  uint64           // of the last freeze
+	written map[Timer]uint64 // of each of frozen, the freeze that reported it last
+	again   []Timer          // to be reported again
 }
 
 func same(a, b Timer) bool { return a.Time == b.Time && a.Key == b.Key && a.Tag == b.Tag }
@@ -63,22 +67,32 @@ func inOrder(changes []Change) {
 	})
 }
 
-func (m *model) freeze() []Change {
-	changes := []Change{}
+func (m *model) freeze() (changes []Change, replaced []uint64) {
+	changes = []Change{}
+	m.number++
+	written := map[Timer]uint64{}
 	for _, t := range m.set {
-		if i := find(m.frozen, t); i < 0 || m.frozen[i].Reg != t.Reg {
+		if written[t] = m.number; !slices.Contains(m.frozen, t) || slices.Contains(m.again, t) {
 			changes = append(changes, Change{Timer: t})
+		} else {
+			written[t] = m.written[t]
 		}
 	}
 	for _, t := range m.frozen {
 		if find(m.set, t) < 0 {
 			changes = append(changes, Change{Timer: t, Removed: true})
 		}
+		if now, is := written[t]; !is || now != m.written[t] {
+			replaced = append(replaced, m.written[t])
+		}
 	}
 	inOrder(changes)
-	m.frozen = slices.Clone(m.set)
-	return changes
+	m.frozen, m.written, m.again = slices.Clone(m.set), written, nil
+	return changes, replaced
 }
+
+// freeze is for those who do not want to know what is replaced.
+func freeze(q *Queue) []Change { return q.Freeze(1, func(uint64) {}) }
 
 // apply makes what a checkpoint store makes of a freeze.
 func apply(stored []Timer, changes []Change) []Timer {
@@ -130,21 +144,37 @@ func TestQueueIsLikeTheModel(t *testing.T) {
 			"back": func(t *rapid.T) { before = rapid.Uint64Range(0, q.Mark()).Draw(t, "before") },
 			"pop":  pop,
 			"pop2": pop,
+			"again": func(t *rapid.T) {
+				until, places := rapid.Uint64Range(0, m.number).Draw(t, "until"), rapid.IntRange(1, 9).Draw(t, "places")
+				for at := q.Again(0, places, until); at > 0; {
+					at = q.Again(at, places, until)
+				}
+				for _, x := range m.frozen {
+					if slices.Contains(m.set, x) && m.written[x] <= until {
+						m.again = append(m.again, x)
+					}
+				}
+			},
 			"freeze": func(t *rapid.T) {
-				got, want := q.Freeze(), m.freeze()
+				want, wantReplaced := m.freeze()
+				var replaced []uint64
+				got := q.Freeze(m.number, func(written uint64) { replaced = append(replaced, written) })
 				inOrder(got)
-				if !slices.Equal(got, want) {
-					t.Fatalf("froze %+v, want %+v", got, want)
+				slices.Sort(replaced)
+				slices.Sort(wantReplaced)
+				if !slices.Equal(got, want) || !slices.Equal(replaced, wantReplaced) {
+					t.Fatalf("froze %+v, replacing %v, want %+v, %v", got, replaced, want, wantReplaced)
 				}
 				stored = apply(stored, got)
 			},
 			"restore": func(t *rapid.T) {
-				stored = apply(stored, q.Freeze())
+				stored = apply(stored, freeze(q))
 				q = NewQueue()
 				for _, i := range rapid.Permutation(indices(len(stored))).Draw(t, "order") {
 					q.Restore(stored[i])
 				}
 				m.freeze()
+				m.written = map[Timer]uint64{}
 				m.next = 0
 				for _, x := range m.set {
 					m.next = max(m.next, x.Reg+1)
@@ -250,7 +280,7 @@ func TestChurnTakesNoMemory(t *testing.T) {
 	for i := range int64(100) {
 		q.Register(i, "stays", "")
 	}
-	q.Freeze()
+	freeze(q)
 	churn := func() {
 		for i := range int64(200) { // at times that others have, too, and at times that nobody has
 			q.Register(i, "k", "")
@@ -263,7 +293,7 @@ func TestChurnTakesNoMemory(t *testing.T) {
 	if n := testing.AllocsPerRun(1000, churn); n > 0.1 {
 		t.Errorf("%v allocations for 200 timers that come and go", n)
 	}
-	if changes := q.Freeze(); len(changes) != 0 {
+	if changes := freeze(q); len(changes) != 0 {
 		t.Errorf("froze %v", changes)
 	}
 }
@@ -273,13 +303,13 @@ func TestFreezeTakesTimeForChangesOnly(t *testing.T) {
 	for i := range int64(100_000) {
 		q.Register(i, "k", "")
 	}
-	if n := len(q.Freeze()); n != 100_000 {
+	if n := len(freeze(q)); n != 100_000 {
 		t.Fatal(n)
 	}
 	q.Delete(5, "k", "")
 	q.Register(5, "l", "")
 	var changes []Change
-	if n := testing.AllocsPerRun(1, func() { changes = append(changes, q.Freeze()...) }); n > 4 {
+	if n := testing.AllocsPerRun(1, func() { changes = append(changes, freeze(q)...) }); n > 4 {
 		t.Errorf("%v allocations", n)
 	}
 	inOrder(changes)
@@ -301,13 +331,13 @@ func BenchmarkTogether(b *testing.B) {
 		for _, key := range keys {
 			q.Register(at, key, "")
 		}
-		q.Freeze()
+		freeze(q)
 		for range keys {
 			if _, ok := q.Pop(at, q.Mark()); !ok {
 				b.Fatal("empty")
 			}
 		}
-		q.Freeze()
+		freeze(q)
 	}
 }
 
@@ -322,7 +352,7 @@ func BenchmarkRegisterPop(b *testing.B) {
 			for i := range size {
 				q.Register(i*7919%size, keys[i%1024], "w")
 			}
-			q.Freeze()
+			freeze(q)
 			at := size
 			b.ReportAllocs()
 			for b.Loop() {
@@ -335,7 +365,7 @@ func BenchmarkRegisterPop(b *testing.B) {
 					b.Fatal("twice")
 				}
 				if at%65536 == 0 {
-					q.Freeze()
+					freeze(q)
 				}
 			}
 		})
