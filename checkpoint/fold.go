@@ -28,9 +28,8 @@ func (s *Store) Commit(e determinant.Epoch, lives []Life) error {
 			keep[life.Task] = true
 		}
 	}
-	removed, err := s.removeImages(func(id imageID) bool { return id.epoch <= e && !keep[id.task] && !f.has(id) })
-	failed = errors.Join(failed, err)
-	if err := f.finish(removed); err != nil {
+	failed = errors.Join(failed, s.removeImages(func(id imageID) bool { return id.epoch <= e && !keep[id.task] && !f.has(id) }))
+	if err := f.finish(); err != nil {
 		return errors.Join(failed, err)
 	}
 	return errors.Join(failed, s.mergeSome(f.bytes), s.sweepSome(1+sweepRate*len(f.parts)))
@@ -58,7 +57,7 @@ func (s *Store) Import(image []byte) error {
 		return fmt.Errorf("%w: import of task %d epoch %d, held is %d", ErrStale, m.Task, m.Epoch, held)
 	}
 	if held < m.Epoch {
-		if err := s.importPart(part{task: m.Task, epoch: m.Epoch, inc: m.Incarnation, bytes: uint64(len(image))}, image); err != nil {
+		if err := s.importPart(part{task: m.Task, epoch: m.Epoch, inc: m.Incarnation, bytes: uint64(len(image)), cleans: m.Cleans}, image); err != nil {
 			return err
 		}
 	}
@@ -83,9 +82,9 @@ func (s *Store) importPart(p part, image []byte) error {
 	}
 	if err := s.sync(); err != nil {
 		s.mu.Lock()
-		s.notPendingLocked(p) // a commit may have failed likewise
-		s.mu.Unlock()
-		return errors.Join(err, s.removeIfThere(p.name()))
+		defer s.mu.Unlock()
+		s.discardLocked(false, p)
+		return err
 	}
 	return s.publish(p)
 }
@@ -94,7 +93,7 @@ func (s *Store) importPart(p part, image []byte) error {
 func (s *Store) publish(parts ...part) error {
 	var failed error
 	for _, p := range parts {
-		if p.from == 0 && s.merge != nil && s.merge.into.task == p.task {
+		if m := s.merge; m != nil && m.into.task == p.task && (p.from == 0 || m.parts[0].epoch <= p.since) { // its parts are dropped
 			failed = errors.Join(failed, s.abandonMerge())
 		}
 	}
@@ -129,7 +128,7 @@ func (s *Store) Drop(t determinant.TaskID) error {
 	if len(chain) == 0 {
 		return nil
 	}
-	// Then its first part: no other counts without it.
+	// Then its first part. No other counts without it: those after it begin where it ends, or later, so after what any of them says to have all since.
 	for _, step := range []func() error{s.sync, func() error { return s.removeIfThere(chain[0].name()) }, s.sync} {
 		if err := step(); err != nil {
 			return fmt.Errorf("checkpoint: drop task %d: %w", t, err)
@@ -138,6 +137,7 @@ func (s *Store) Drop(t determinant.TaskID) error {
 	s.mu.Lock()
 	delete(s.mu.chains, t)
 	delete(s.mu.changed, t)
+	delete(s.mu.whole, t)
 	s.discardLocked(false, chain[1:]...)
 	s.mu.Unlock()
 	return s.sweepTask(t)
@@ -156,11 +156,9 @@ func (s *Store) DropAbove(e determinant.Epoch) error {
 
 // dropImages removes the images that drop chooses, for good. s.fold is held.
 func (s *Store) dropImages(drop func(id imageID) bool) error {
-	removed, err := s.removeImages(drop)
-	if removed {
-		err = errors.Join(err, s.sync())
-	}
-	return err
+	err := s.removeImages(drop)
+	none := folder{s: s}
+	return errors.Join(err, none.finish())
 }
 
 // folder makes images committed state. The caller holds s.fold.
@@ -199,9 +197,9 @@ func (f *folder) add(id imageID, inc determinant.Incarnation) error {
 	if err := s.sweepBeyond(id.task); err != nil {
 		return err
 	}
-	p := part{task: id.task, from: held.Epoch, epoch: id.epoch, inc: inc, bytes: im.bytes, room: im.room}
+	p := part{task: id.task, from: held.Epoch, epoch: id.epoch, inc: inc, since: im.since, bytes: im.bytes, room: im.room, cleans: im.cleans}
 	if im.full {
-		p.from, p.anew = 0, true
+		p.from, p.since, p.anew = 0, 0, true
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -215,13 +213,15 @@ func (f *folder) add(id imageID, inc determinant.Incarnation) error {
 	return nil
 }
 
-// finish makes the names durable. Until then, the images are pending still, under new names.
-func (f *folder) finish(removed bool) error {
-	if len(f.parts) == 0 && !removed {
+// finish makes the names durable, and that images were removed, also by a call that failed. Until then, the images are pending still, under new
+// names.
+func (f *folder) finish() error {
+	if len(f.parts) == 0 && !f.s.removed {
 		return nil
 	}
 	if err := f.s.sync(); err != nil {
 		return err
 	}
+	f.s.removed = false
 	return f.s.publish(f.parts...)
 }

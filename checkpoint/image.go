@@ -21,7 +21,7 @@ type Frozen interface {
 // The image format; docs/format/checkpoint-image.md explains it.
 const (
 	magic         = "USIMAGE\n"
-	formatVersion = 2
+	formatVersion = 3
 	flagFull      = 1
 
 	headerBytes  = len(magic) + 2 // magic, version, flags

@@ -70,7 +70,7 @@ func dump(t require.TestingT, image []byte) string {
 
 func fullMeta() Meta {
 	return Meta{
-		Task: 7, Incarnation: 3, Epoch: 12, Base: 11, Mode: determinant.AtLeastOnce, Depth: determinant.Full,
+		Task: 7, Incarnation: 3, Epoch: 12, Base: 11, Since: 5, Cleans: true, Mode: determinant.AtLeastOnce, Depth: determinant.Full,
 		Log: 1 << 40, Time: 1700000000123, Watermark: math.MinInt64, Ended: true, Records: 99,
 		Inputs:          []determinant.Cursor{{Next: 5, Epoch: 12, Bytes: 100, CRC: 0xdeadbeef}, {Next: 1 << 60}},
 		InputWatermarks: []int64{-5, math.MaxInt64}, InputIdle: []bool{true, false}, InputEnded: []bool{false, true},
@@ -255,12 +255,12 @@ func TestUnknownVersionIsNamed(t *testing.T) {
 	require.ErrorContains(t, err, "version 9")
 }
 
-// TestImageGolden holds the bytes of format version 2 still: stores on disk have them.
+// TestImageGolden holds the bytes of format version 3 still: stores on disk have them.
 func TestImageGolden(t *testing.T) {
 	image, err := Encode(fullMeta(), false, frozen(
 		table{"count", []item{{"apple", "1", false}, {"pear", "", true}}}, table{"timers", []item{{"t", "x", false}}}))
 	require.NoError(t, err)
-	path := filepath.Join("testdata", "image-v2.bin")
+	path := filepath.Join("testdata", "image-v3.bin")
 	if *rewrite {
 		require.NoError(t, os.WriteFile(path, image, 0o644))
 	}

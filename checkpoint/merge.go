@@ -4,14 +4,17 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
-// A committed image is written once and then left alone; only when as much has been committed as the whole state has bytes, the two are read
+// A committed image is written once and then left alone. A task that cleans writes again what does not change, so that old parts can be dropped
+// (chain.go) and nothing is read. For one that does not, when as much has been committed as the whole state has bytes, the two are read
 // and written as one. So each byte that changed is written twice in all, in the long run, however small a part of the state changes between two
-// checkpoints, and a store has no more than about three and a half times the state, and spares. Many small parts are merged with each other before.
+// checkpoints, and a store has no more than about three and a half times the state, and spares. If cleaning does not get on, since failures are
+// frequent, the same is done at a size that it does not come to otherwise. Many small parts are merged with each other before.
 //
 // A merge is done in portions, in the wake of commits, of some times as much as was committed. So it takes about the same time in every
 // commit, ends before much more has come, and needs neither a goroutine nor a clock.
@@ -21,7 +24,10 @@ const (
 	// mergeFloor is how many are, at least: small states are merged at once.
 	mergeFloor = 1 << 20
 	// maxParts is the length of a chain from which on its newer parts are merged with each other. All are open at once when it is read.
-	maxParts = 128
+	// A task that cleans, and changes 1% of its state from checkpoint to checkpoint, has some 160.
+	maxParts = 256
+	// cleanedMost is how many times the bytes of the state a chain has before it is merged although its task cleans. Twice is usual.
+	cleanedMost = 4
 	// maxFailedMerges is how often in a row a merge may fail, for a disk that is full for a while, before a commit says so.
 	maxFailedMerges = 8
 	// sweepRate is how many files are removed for each that comes: to remove a big one takes a while.
@@ -40,20 +46,20 @@ type merge struct {
 	begun  bool // there was an entry, of that table
 }
 
-// due finds the parts of a chain that should be merged: all of them when those on top of the first have grown as big as it is; and when
-// there are many, the newest, from the oldest one on that is not bigger than all after it.
-func (s *Store) due(chain []part) []part {
+// dueLocked finds the parts of a chain that should be merged: all of them when those on top of the first have grown as big as it is, or, if its task
+// cleans, all together much bigger than the state; and when there are many, the newest, from the oldest one on that is not bigger than all
+// after it. s.mu is held.
+func (s *Store) dueLocked(chain []part) []part {
 	if len(chain) < 2 {
 		return nil
 	}
-	var above uint64
-	for _, p := range chain[1:] {
-		above += p.bytes
-	}
-	if above >= max(chain[0].bytes, s.mergeBytes) {
+	above := totalBytes(chain[1:])
+	newest := &chain[len(chain)-1]
+	cleaned := newest.cleans || newest.since > 0
+	if above >= max(chain[0].bytes, s.mergeBytes) && (!cleaned || chain[0].bytes+above >= cleanedMost*s.mu.whole[newest.task]) {
 		return chain
 	}
-	if len(chain) <= maxParts {
+	if len(chain) <= s.maxParts {
 		return nil
 	}
 	for i := range chain[:len(chain)-1] {
@@ -106,40 +112,37 @@ func (s *Store) beginMerge() (found bool, err error) {
 	after, _ := slices.BinarySearch(tasks, s.mu.merged+1)
 	var parts []part
 	for i := range tasks {
-		if parts = s.due(s.mu.chains[tasks[(after+i)%len(tasks)]]); parts != nil {
+		if parts = s.dueLocked(s.mu.chains[tasks[(after+i)%len(tasks)]]); parts != nil {
 			break
 		}
 	}
-	temp := ""
-	if parts != nil {
-		temp = s.tempLocked()
-		s.mu.merged = parts[0].task
-	}
-	s.mu.Unlock()
 	if parts == nil {
+		s.mu.Unlock()
 		return false, nil
+	}
+	m := &merge{parts: parts, into: s.mergedLocked(parts), temp: s.tempLocked()}
+	s.mu.merged = m.into.task
+	s.mu.Unlock()
+	// What a merge has left that failed must not have one end within this one's and one outside (chainOf): it goes, and is gone for good when the
+	// name of this one is durable.
+	if err := s.sweep(math.MaxInt, func(g *leftover) bool { return g.task == m.into.task && !g.spare }); err != nil {
+		return false, err
 	}
 	files, err := s.openParts(parts)
 	if err != nil {
 		return false, err
 	}
-	source, err := newMerging(files, new(pace))
-	if err != nil {
+	if m.source, err = newMerging(files, new(pace)); err != nil {
 		return false, fmt.Errorf("checkpoint: merge: %w", err)
 	}
-	last := parts[len(parts)-1]
-	m := &merge{
-		parts: parts, source: source, temp: temp,
-		into: part{task: last.task, from: parts[0].from, epoch: last.epoch, inc: last.inc},
-	}
 	s.merge = m
-	out, room, err := s.create(temp, parts[0].bytes)
+	out, room, err := s.create(m.temp, parts[0].bytes)
 	if err != nil {
 		return false, fmt.Errorf("checkpoint: merge: %w", err)
 	}
 	m.into.room = room
 	m.out = vfs.NewSyncingFile(out, vfs.SyncingFileOptions{NoSyncOnClose: true, BytesPerSync: syncEvery})
-	m.b = newBuilder(&source.meta, m.into.from == 0, func(bytes []byte) error {
+	m.b = newBuilder(&m.source.meta, m.into.from == 0, func(bytes []byte) error {
 		n, err := m.out.Write(bytes)
 		m.into.bytes += uint64(n)
 		m.into.room = max(m.into.room, m.into.bytes)
@@ -149,6 +152,17 @@ func (s *Store) beginMerge() (found bool, err error) {
 		return err
 	})
 	return true, nil
+}
+
+// mergedLocked is what the parts become, without bytes yet. If the first of its chain is among them, that is the whole state, wherever it began. Its
+// Meta is that of the newest image, so that a task is given the same whether there was a merge or not; what counts is the name. s.mu is held.
+func (s *Store) mergedLocked(parts []part) part {
+	last := parts[len(parts)-1]
+	into := part{task: last.task, epoch: last.epoch, inc: last.inc, cleans: last.cleans}
+	if parts[0] != s.mu.chains[last.task][0] {
+		into.from, into.since = parts[0].from, sinceOf(parts)
+	}
+	return into
 }
 
 // run goes on until so much was walked over.
@@ -214,7 +228,10 @@ func (s *Store) replace(parts []part, by part) {
 		panic(fmt.Sprintf("checkpoint: assertion failed: %s is merged of what is not in %v", by.name(), chain))
 	}
 	next := append(slices.Clone(chain[:i]), by)
-	s.mu.chains[by.task] = append(next, chain[i+len(parts):]...)
+	s.setChainLocked(append(next, chain[i+len(parts):]...))
+	if by.from == 0 {
+		s.mu.whole[by.task] = by.bytes
+	}
 	s.discardLocked(true, parts...)
 	s.usedLocked(by)
 }

@@ -48,9 +48,9 @@ func TestStoreMerges(t *testing.T) {
 	v := strings.Repeat("v", 1000)
 	putCommit(t, s, Meta{Task: 1, Incarnation: 1, Epoch: 1}, "a="+v, "b=1", "c=1")
 	putCommit(t, s, Meta{Task: 1, Incarnation: 1, Epoch: 2, Base: 1}, "b=2", "c")
-	require.Equal(t, []string{"1-0-1-1.part", "1-1-2-1.part"}, files(t, fs), "little came")
+	require.Equal(t, []string{"1-0-1-1-0.part", "1-1-2-1-0.part"}, files(t, fs), "little came")
 	putCommit(t, s, Meta{Task: 1, Incarnation: 2, Epoch: 4, Base: 2, Records: 9}, "a", "d="+v)
-	require.Equal(t, []string{"1-0-4-2.part"}, files(t, fs))
+	require.Equal(t, []string{"1-0-4-2-0.part"}, files(t, fs))
 	for range 2 {
 		require.Equal(t, "@4/2 b=2 d="+v, restored(t, s, 1, 4, 2))
 		whole, err := s.Export(1)
@@ -60,7 +60,7 @@ func TestStoreMerges(t *testing.T) {
 		require.NoError(t, err)
 		require.True(t, full)
 		require.Equal(t, Meta{Task: 1, Incarnation: 2, Epoch: 4, Base: 2, Records: 9}, m)
-		info, err := fs.Stat("w/store/images/1-0-4-2.part")
+		info, err := fs.Stat("w/store/images/1-0-4-2-0.part")
 		require.NoError(t, err)
 		require.EqualValues(t, info.Size(), s.DiskBytes())
 		require.NoError(t, s.Close())
@@ -83,7 +83,7 @@ func TestStoreMergesSmallParts(t *testing.T) {
 		most = max(most, len(files(t, fs)))
 	}
 	require.Less(t, most, 2*maxParts)
-	require.Contains(t, files(t, fs), "1-0-1-1.part", "the big one was left alone")
+	require.Contains(t, files(t, fs), "1-0-1-1-0.part", "the big one was left alone")
 	require.Equal(t, fmt.Sprintf("@%d/1 a=%s %s", 5*maxParts-1, strings.Repeat("v", 100_000), strings.Join(want, " ")), restored(t, s, 1, 5*maxParts-1, 1))
 	require.NoError(t, s.Close())
 }
@@ -169,11 +169,11 @@ func TestStoreMergeFails(t *testing.T) {
 	failing.Store(false)
 	putCommit(t, s, Meta{Task: 1, Incarnation: 1, Epoch: e + 1, Base: e})
 	require.Zero(t, s.failedMerges)
-	require.Contains(t, files(t, mem), fmt.Sprintf("1-0-%d-1.part", e+1))
+	require.Contains(t, files(t, mem), fmt.Sprintf("1-0-%d-1-0.part", e+1))
 	for range e { // what is not needed goes bit by bit
 		require.NoError(t, s.Commit(e+1, nil))
 	}
-	require.Equal(t, []string{fmt.Sprintf("1-0-%d-1.part", e+1)}, files(t, mem))
+	require.Equal(t, []string{fmt.Sprintf("1-0-%d-1-0.part", e+1)}, files(t, mem))
 	require.NoError(t, s.Close())
 }
 
@@ -182,12 +182,12 @@ func TestStoreDamagedPart(t *testing.T) {
 	fs := vfs.NewMem()
 	s := openMerging(t, fs, 1)
 	putCommit(t, s, Meta{Task: 1, Incarnation: 1, Epoch: 1}, "a=1")
-	data, err := fs.UnsafeGetFileDataBuffer("w/store/images/1-0-1-1.part")
+	data, err := fs.UnsafeGetFileDataBuffer("w/store/images/1-0-1-1-0.part")
 	require.NoError(t, err)
 	data[len(data)-20] ^= 1
 	err = s.Restore(1, 1, &Meta{}, func(string, []byte, []byte) error { return nil })
 	require.ErrorIs(t, err, ErrCorrupt)
-	require.ErrorContains(t, err, "1-0-1-1.part")
+	require.ErrorContains(t, err, "1-0-1-1-0.part")
 	require.NoError(t, s.Put(image(t, Meta{Task: 1, Incarnation: 1, Epoch: 2, Base: 1}, false, "a=2")))
 	require.ErrorIs(t, s.Commit(2, []Life{{1, 1}}), ErrCorrupt)
 	require.Equal(t, determinant.Epoch(2), s.Held(1))
@@ -244,32 +244,4 @@ func TestMergingIsAMap(t *testing.T) {
 		require.Equal(t, want, got)
 		require.NoError(t, m.close())
 	})
-}
-
-func TestPartNames(t *testing.T) {
-	p := part{task: 1<<32 - 1, from: 7, epoch: 1 << 63, inc: 3}
-	back, ok := parsePartName(p.name())
-	require.True(t, ok)
-	require.Equal(t, p, back)
-	for _, name := range []string{"1-0-1.part", "1-1-1-1.part", "01-0-1-1.part", "4294967296-0-1-1.part", "1-0-1-1", "1-0-1-1.image", "-1-0-1-1.part", "1-0-1-x.part"} {
-		_, ok := parsePartName(name)
-		require.False(t, ok, name)
-	}
-}
-
-// The chain that is found is the one that a crash may have left: widest first, and what does not fit is for the broom.
-func TestChainOf(t *testing.T) {
-	p := func(from, epoch determinant.Epoch) part { return part{from: from, epoch: epoch} }
-	for _, c := range []struct{ there, chain, rest []part }{
-		{nil, nil, nil},
-		{[]part{p(0, 1), p(1, 2)}, []part{p(0, 1), p(1, 2)}, nil},
-		{[]part{p(1, 2), p(2, 3)}, nil, []part{p(1, 2), p(2, 3)}},                                                          // dropped
-		{[]part{p(0, 1), p(0, 3), p(1, 2), p(2, 3), p(3, 4)}, []part{p(0, 3), p(3, 4)}, []part{p(0, 1), p(1, 2), p(2, 3)}}, // merged
-		{[]part{p(0, 1), p(1, 2), p(1, 3), p(2, 3)}, []part{p(0, 1), p(1, 3)}, []part{p(1, 2), p(2, 3)}},                   // the newer ones merged
-		{[]part{p(0, 5), p(0, 9), p(5, 6)}, []part{p(0, 9)}, []part{p(0, 5), p(5, 6)}},                                     // replaced
-	} {
-		chain, rest := chainOf(c.there)
-		require.Equal(t, c.chain, chain)
-		require.Equal(t, c.rest, rest)
-	}
 }

@@ -100,8 +100,8 @@ func (s *Store) foldFor(t *determinant.TaskID, e *determinant.Epoch, inc determi
 	if len(f.parts) == 0 {
 		return nil
 	}
-	removed, err := s.removeImages(func(id imageID) bool { return id.task == *t && id.epoch <= *e && !f.has(id) })
-	return errors.Join(err, f.finish(removed))
+	err := s.removeImages(func(id imageID) bool { return id.task == *t && id.epoch <= *e && !f.has(id) })
+	return errors.Join(err, f.finish())
 }
 
 // newest is the mutation RestoreUncommitted: the newest image that is here counts, committed or not.

@@ -16,16 +16,16 @@ import (
 // more than to write a few hundred kilobytes: it looks for room and keeps a journal. So files of parts that others have replaced are written anew, as
 // Pebble does with those of its log. What is behind the end of an image then is what the file held before, and says nothing.
 const (
-	spareFiles   = 64       // are kept, at most, by default
-	largestSpare = 2 << 20  // bytes of a file that is worth to be kept
-	smallFile    = 64 << 10 // bytes of a file that may be used for an image however small
+	spareFiles   = 64        // are kept, at most, by default
+	spareBytes   = 128 << 20 // that they have together, at most
+	largestSpare = 8 << 20   // bytes of a file that is worth to be kept
+	smallFile    = 64 << 10  // bytes of a file that may be used for an image however small
 )
 
 // leftover is a part that is not needed any more.
 type leftover struct {
 	part
-	// spare says that its file may be written anew before its name is gone for good: whatever a crash leaves, there is another part that
-	// begins where this one does and reaches further, or none that it fits on.
+	// spare says that its file may be written anew before its name is gone for good: whatever a crash leaves, chainOf does not find it.
 	spare bool
 }
 
@@ -134,10 +134,11 @@ func (s *Store) sweep(most int, match func(g *leftover) bool) error {
 // sweepSome removes at most so many of the parts that are not needed any more, but keeps the newest spares.
 func (s *Store) sweepSome(most int) error {
 	s.mu.Lock()
-	kept := make(map[part]bool)
+	kept, room := make(map[part]bool), uint64(0)
 	for i := len(s.mu.garbage) - 1; i >= 0 && len(kept) < s.spares; i-- {
-		if g := &s.mu.garbage[i]; g.spare && g.room <= largestSpare {
+		if g := &s.mu.garbage[i]; g.spare && g.room <= largestSpare && room+g.room <= spareBytes {
 			kept[g.part] = true
+			room += g.room
 		}
 	}
 	s.mu.Unlock()
@@ -153,9 +154,14 @@ func (s *Store) giveBack() error {
 	return s.sweep(math.MaxInt, func(g *leftover) bool { return g.spare })
 }
 
-// sweepBeyond removes what a dropped chain has left that reaches beyond what is held of the task now. s.fold is held.
+// sweepBeyond takes care that no file looks like what follows on what is held of the task now, before something else does: neither what a dropped
+// chain has left nor what a commit that failed has named. What is within that, or before it, cannot be mixed up with what comes: that begins where
+// this ends, or is the whole state and ends later. s.fold is held.
 func (s *Store) sweepBeyond(t determinant.TaskID) error {
 	held := s.Held(t)
+	if err := s.takeBack(t); err != nil {
+		return err
+	}
 	return s.sweep(math.MaxInt, func(g *leftover) bool { return g.task == t && g.epoch > held })
 }
 

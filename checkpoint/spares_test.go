@@ -129,6 +129,24 @@ func TestSparesFit(t *testing.T) {
 	require.NoError(t, s.Close())
 }
 
+// All spares together are bounded, in files and in bytes: the newest are kept.
+func TestSparesAreBounded(t *testing.T) {
+	s := openMem(t, vfs.NewMem())
+	for e := range determinant.Epoch(100) {
+		s.discardLocked(true, part{task: 1, from: e, epoch: e + 1, room: largestSpare})
+	}
+	require.NoError(t, s.sweepSome(1000))
+	require.Len(t, s.mu.garbage, spareBytes/largestSpare)
+	require.EqualValues(t, spareBytes, s.DiskBytes())
+	for e := range determinant.Epoch(100) {
+		s.discardLocked(true, part{task: 2, from: e, epoch: e + 1, room: 10})
+	}
+	require.NoError(t, s.sweepSome(1000))
+	require.Len(t, s.mu.garbage, spareFiles)
+	require.EqualValues(t, 10*spareFiles, s.DiskBytes())
+	require.NoError(t, s.Close())
+}
+
 // A file that cannot be written anew is made.
 func TestSpareFails(t *testing.T) {
 	fs := vfs.NewMem()
@@ -185,10 +203,10 @@ func TestPartOfAnother(t *testing.T) {
 	s := openMerging(t, fs, 1)
 	putCommit(t, s, Meta{Task: 1, Incarnation: 1, Epoch: 1}, "a=1")
 	putCommit(t, s, Meta{Task: 2, Incarnation: 1, Epoch: 2}, "a=2")
-	require.NoError(t, fs.Rename("w/store/images/2-0-2-1.part", "w/store/images/1-0-1-1.part"))
+	require.NoError(t, fs.Rename("w/store/images/2-0-2-1-0.part", "w/store/images/1-0-1-1-0.part"))
 	err := s.Restore(1, 1, &Meta{}, func(string, []byte, []byte) error { return nil })
 	require.ErrorIs(t, err, ErrCorrupt)
-	require.ErrorContains(t, err, "1-0-1-1.part: checkpoint: corrupt: holds task 2 epoch 2 incarnation 1")
+	require.ErrorContains(t, err, "1-0-1-1-0.part: checkpoint: corrupt: holds task 2 epoch 2 incarnation 1")
 	require.ErrorIs(t, s.MetaAt(1, 1, 1, &Meta{}), ErrCorrupt)
 	require.NoError(t, s.Put(image(t, Meta{Task: 1, Incarnation: 1, Epoch: 3, Base: 1}, false, "a=3")))
 	require.ErrorIs(t, s.Commit(3, []Life{{1, 1}}), ErrCorrupt)

@@ -26,7 +26,7 @@ type StoreOptions struct {
 	// MergeBytes is how much must have been committed on top of a task's state, and be as much as the state, before the two are written
 	// as one; default 1 MiB.
 	MergeBytes int
-	// SpareFiles is how many files that are not needed any more are kept to be written anew, each of 2 MiB at most; default 64, negative: none.
+	// SpareFiles is how many files that are not needed any more are kept to be written anew, each of 8 MiB at most, all of 128 MiB; default 64, negative: none.
 	SpareFiles int
 	// Mutations switches rules off, in tests.
 	Mutations mutation.Set
@@ -50,7 +50,8 @@ func (o *StoreOptions) EnsureDefaults() {
 // nil. A method that fails with an error of the disk has changed nothing that matters and may be called again.
 //
 // The committed state of a task is a chain of parts: an image of the whole, and what has changed since. To commit an image is to give its file the
-// name of a part, whatever its size. Parts are merged in the background of later commits (merge.go).
+// name of a part, whatever its size. Parts are dropped when all in them was written again (chain.go), and merged in the background of later commits
+// (merge.go).
 //
 // Callbacks must not call the store.
 type Store struct {
@@ -59,6 +60,7 @@ type Store struct {
 	lock       io.Closer
 	mergeBytes uint64
 	spares     int
+	maxParts   int // see there
 	mutations  mutation.Set
 
 	// Lock order: life, fold, mu.
@@ -68,6 +70,8 @@ type Store struct {
 
 	// fold serialises everything that changes committed state.
 	fold sync.Mutex
+	// removed says that images were removed and come back after a crash, as far as is known. Guarded by fold.
+	removed bool
 	// merge is under way, across commits; nil: none. Guarded by fold.
 	merge *merge
 	// failedMerges is how many have failed in a row. Guarded by fold.
@@ -81,10 +85,13 @@ type Store struct {
 
 	mu struct {
 		sync.Mutex
-		// Invariant: the parts of a chain follow one another: the first begins at checkpoint 0, each other one where the one before ends.
+		// Invariant: the parts of a chain follow one another: each other one begins where the one before ends. Let since be the greatest of
+		// theirs: the first begins there or before, and ends later.
 		chains map[determinant.TaskID][]part // changed under fold too
 		// changed has the bytes of the newest image that was committed, merged or not.
 		changed map[determinant.TaskID]uint64
+		// whole has how many bytes the state takes as one image, at least about.
+		whole map[determinant.TaskID]uint64
 		// garbage has the parts that are not needed any more and still are there, in the order in which they are to be removed. Invariant:
 		// when its task's chain grows, none reaches beyond the chain: it might fit onto it one day.
 		garbage []leftover
@@ -111,7 +118,7 @@ type Holding struct {
 }
 
 // storeVersion is the layout of the directory, written in front of the identity.
-const storeVersion = 4
+const storeVersion = 5
 
 // identityName is the file that says whose the directory is.
 const identityName = "job"
@@ -120,9 +127,13 @@ const identityName = "job"
 // if it belongs to another job; then nothing in it was changed.
 func OpenStore(dir string, o StoreOptions) (*Store, error) {
 	o.EnsureDefaults()
-	s := &Store{fs: o.FS, dir: o.FS.PathJoin(dir, "images"), mergeBytes: uint64(o.MergeBytes), spares: o.SpareFiles, mutations: o.Mutations}
+	s := &Store{
+		fs: o.FS, dir: o.FS.PathJoin(dir, "images"), mutations: o.Mutations,
+		mergeBytes: uint64(o.MergeBytes), spares: o.SpareFiles, maxParts: maxParts,
+	}
 	s.mu.chains = make(map[determinant.TaskID][]part)
 	s.mu.changed = make(map[determinant.TaskID]uint64)
+	s.mu.whole = make(map[determinant.TaskID]uint64)
 	s.mu.images = make(map[imageID]*pending)
 	s.mu.reading = make(map[string]int)
 	s.mu.putting = make(map[string]chan struct{})
@@ -220,15 +231,12 @@ func (s *Store) heldLocked(t determinant.TaskID) Holding {
 	return Holding{Task: t, Epoch: last.epoch, Incarnation: last.inc}
 }
 
-// Sizes is how many bytes the state of the task takes as one image, the last that was made of it, and how many the newest change to it did; 0 if
-// that is not known, since the state was imported, or is from before the store was opened.
+// Sizes is how many bytes the state of the task takes as one image, by the last that was made of it, or by reckoning if its task cleans; and how many
+// the newest change to it did; 0 if that is not known, since the state was imported, or is from before the store was opened.
 func (s *Store) Sizes(t determinant.TaskID) (whole, newest uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if chain := s.mu.chains[t]; len(chain) > 0 {
-		whole = chain[0].bytes
-	}
-	return whole, s.mu.changed[t]
+	return s.mu.whole[t], s.mu.changed[t]
 }
 
 // Holdings lists all committed checkpoints above 0 that the store has, by task.

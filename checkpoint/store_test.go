@@ -87,7 +87,7 @@ func TestStoreFoldsImages(t *testing.T) {
 	names, err := fs.List("w/store/images")
 	require.NoError(t, err)
 	slices.Sort(names)
-	require.Equal(t, []string{"1-0-1-1.part", "1-1-3-1.part", "2-0-1-1.part", "2-0-3-1.part"}, names, "one that was replaced is a spare")
+	require.Equal(t, []string{"1-0-1-1-0.part", "1-1-3-1-0.part", "2-0-1-1-0.part", "2-0-3-1-0.part"}, names, "one that was replaced is a spare")
 	require.NoError(t, s.Close())
 }
 

@@ -26,6 +26,8 @@ type pending struct {
 	room    uint64            // that its file takes, at least bytes
 	checked bool              // what follows is known, and the file was verified, or made of bytes that were
 	base    determinant.Epoch // that the entries are relative to
+	since   determinant.Epoch // see Meta
+	cleans  bool
 	full    bool
 	part    string // name that the file has already got by a commit that could not be made durable; empty: it has its own
 }
@@ -101,9 +103,16 @@ func (s *Store) load() error {
 	for t, parts := range found { // each for itself
 		chain, rest := chainOf(parts)
 		if len(chain) > 0 {
-			s.mu.chains[t] = chain
+			s.setChainLocked(chain)
+			s.mu.whole[t] = stateBytes(chain)
 		}
-		s.discardLocked(true, rest...)
+		for _, p := range rest {
+			if mayBeWritten(p, chain) {
+				s.discardLocked(true, p)
+			} else if err := s.fs.Remove(s.path(p.name())); err != nil {
+				return fmt.Errorf("checkpoint: clean up %s: %w", p.name(), err)
+			}
+		}
 	}
 	if len(names) > 0 { // a process that was killed may have given some that are not durable
 		if err := s.sync(); err != nil {
@@ -169,9 +178,20 @@ func (s *Store) PutEncoded(image []byte) error {
 	return s.put(image, &d.meta, d.full)
 }
 
+// check finds out whether the checkpoints that an image names are in order.
+func (m *Meta) check(full bool) error {
+	switch {
+	case m.Epoch == 0, !full && m.Base >= m.Epoch:
+		return fmt.Errorf("%w: image of task %d epoch %d relative to %d", ErrCorrupt, m.Task, m.Epoch, m.Base)
+	case !full && m.Since > 0 && m.Since >= m.Base: // one that has all since its base is full
+		return fmt.Errorf("%w: image of task %d epoch %d has all since %d, but is relative to %d", ErrCorrupt, m.Task, m.Epoch, m.Since, m.Base)
+	}
+	return nil
+}
+
 func (s *Store) put(image []byte, meta *Meta, full bool) error {
-	if meta.Epoch == 0 || !full && meta.Base >= meta.Epoch {
-		return fmt.Errorf("%w: image of task %d epoch %d relative to %d", ErrCorrupt, meta.Task, meta.Epoch, meta.Base)
+	if err := meta.check(full); err != nil {
+		return err
 	}
 	if err := s.enter(); err != nil {
 		return err
@@ -186,7 +206,10 @@ func (s *Store) put(image []byte, meta *Meta, full bool) error {
 	if err != nil {
 		return err
 	}
-	p := &pending{inc: meta.Incarnation, bytes: uint64(len(image)), room: room, checked: true, base: meta.Base, full: full}
+	p := &pending{
+		inc: meta.Incarnation, bytes: uint64(len(image)), room: room, checked: true,
+		base: meta.Base, since: meta.Since, cleans: meta.Cleans, full: full,
+	}
 	if err := s.install(temp, meta, p); err != nil {
 		return errors.Join(err, s.removeIfThere(temp))
 	}
@@ -345,16 +368,19 @@ func (s *Store) check(id imageID, p *pending) error {
 	if err == nil {
 		err = r.isOf(id, p.inc)
 	}
+	if err == nil {
+		err = r.meta.check(r.full)
+	}
 	if err = errors.Join(err, f.Close()); err != nil {
 		return fmt.Errorf("checkpoint: image %s: %w", name, err)
 	}
-	p.base, p.full, p.checked = r.meta.Base, r.full, true
+	p.base, p.since, p.cleans, p.full, p.checked = r.meta.Base, r.meta.Since, r.meta.Cleans, r.full, true
 	return nil
 }
 
 // removeImages removes the image files that drop chooses; once the directory is synced they do not come back after a crash. A file that
-// cannot be removed stays known, so that a later call tries again.
-func (s *Store) removeImages(drop func(id imageID) bool) (removed bool, failed error) {
+// cannot be removed stays known, so that a later call tries again. s.fold is held.
+func (s *Store) removeImages(drop func(id imageID) bool) (failed error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for id, p := range s.mu.images { // in any order
@@ -366,7 +392,7 @@ func (s *Store) removeImages(drop func(id imageID) bool) (removed bool, failed e
 			continue
 		}
 		delete(s.mu.images, id)
-		removed = true
+		s.removed = true
 	}
-	return removed, failed
+	return failed
 }

@@ -13,54 +13,33 @@ import (
 // part is a file of committed state: an image of what a task changed after checkpoint from and up to checkpoint epoch. What begins at
 // checkpoint 0 is the whole state.
 type part struct {
-	task  determinant.TaskID
-	from  determinant.Epoch
-	epoch determinant.Epoch
-	inc   determinant.Incarnation // whose image that of checkpoint epoch is
-	bytes uint64                  // of the image, or room if that is not known any more
-	room  uint64                  // that its file takes, at least bytes: it may have been another's before (spares.go)
-	anew  bool                    // it is the whole state since all of that changed
+	task   determinant.TaskID
+	from   determinant.Epoch
+	epoch  determinant.Epoch
+	inc    determinant.Incarnation // whose image that of checkpoint epoch is
+	since  determinant.Epoch       // what changed after this checkpoint and up to epoch is all of the state; 0 says nothing. Invariant: less than epoch
+	bytes  uint64                  // of the image, or room if that is not known any more
+	room   uint64                  // that its file takes, at least bytes: it may have been another's before (spares.go)
+	anew   bool                    // it is the whole state since all of that changed
+	cleans bool                    // its task writes again what does not change; not known any more once the store was opened again
 }
 
 const partSuffix = ".part"
 
-// name is that of the file: task-from-epoch-incarnation.part.
+// name is that of the file: task-from-epoch-incarnation-since.part.
 func (p *part) name() string {
-	return fmt.Sprintf("%d-%d-%d-%d%s", p.task, p.from, p.epoch, p.inc, partSuffix)
+	return fmt.Sprintf("%d-%d-%d-%d-%d%s", p.task, p.from, p.epoch, p.inc, p.since, partSuffix)
 }
 
 // parsePartName is the inverse of name.
 func parsePartName(name string) (p part, ok bool) {
-	var n [4]uint64
+	var n [5]uint64
 	ok = parseNumbers(name, partSuffix, n[:])
-	p = part{task: determinant.TaskID(n[0]), from: determinant.Epoch(n[1]), epoch: determinant.Epoch(n[2]), inc: determinant.Incarnation(n[3])}
-	return p, ok && p.from < p.epoch
-}
-
-// chainOf finds the committed state among the parts of one task that are there. A part that others were merged into, or that is the whole
-// state anew, reaches further than they do from the same beginning; so a crash may come before they are removed.
-func chainOf(parts []part) (chain, rest []part) {
-	var at determinant.Epoch
-	used := make([]bool, len(parts))
-	for {
-		best := -1
-		for i, p := range parts {
-			if p.from == at && (best < 0 || p.epoch > parts[best].epoch || p.epoch == parts[best].epoch && p.inc > parts[best].inc) {
-				best = i
-			}
-		}
-		if best < 0 {
-			break
-		}
-		used[best] = true
-		chain, at = append(chain, parts[best]), parts[best].epoch
+	p = part{
+		task: determinant.TaskID(n[0]), from: determinant.Epoch(n[1]), epoch: determinant.Epoch(n[2]), inc: determinant.Incarnation(n[3]),
+		since: determinant.Epoch(n[4]),
 	}
-	for i, p := range parts {
-		if !used[i] {
-			rest = append(rest, p)
-		}
-	}
-	return chain, rest
+	return p, ok && p.from < p.epoch && p.since < p.epoch
 }
 
 // partFile is a part that is open.
@@ -103,7 +82,8 @@ func (s *Store) openParts(parts []part) (files []partFile, err error) {
 	return files, nil
 }
 
-// publishLocked makes the part the end of its task's chain, or all of it. Its name is durable. s.fold and s.mu are held.
+// publishLocked makes the part the end of its task's chain, or all of it, and drops the parts that are not needed any more. Its name is durable:
+// only then may those of the others go. s.fold and s.mu are held.
 func (s *Store) publishLocked(p part) {
 	s.notPendingLocked(p)
 	chain := s.mu.chains[p.task]
@@ -111,14 +91,33 @@ func (s *Store) publishLocked(p part) {
 		s.discardLocked(true, chain...)
 		chain = nil
 	}
-	if len(chain) > 0 && chain[len(chain)-1].epoch != p.from || len(chain) == 0 && p.from != 0 {
-		panic(fmt.Sprintf("checkpoint: assertion failed: part %s after %v", p.name(), chain))
+	old, chain := trim(append(chain[:len(chain):len(chain)], p))
+	s.discardLocked(true, old...)
+	s.setChainLocked(chain)
+	if p.from == 0 || len(old) > 0 {
+		s.mu.whole[p.task] = stateBytes(chain)
 	}
-	s.mu.chains[p.task] = append(chain[:len(chain):len(chain)], p)
 	if s.mu.changed[p.task] = p.bytes; p.from == 0 && !p.anew {
 		delete(s.mu.changed, p.task)
 	}
 	s.usedLocked(p)
+}
+
+// takeBack gives the images of the task that a commit has named as parts, but could not make that durable, their own names again: they are no
+// parts, and what is committed now may never be followed by them.
+func (s *Store) takeBack(t determinant.TaskID) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for id, im := range s.mu.images { // in any order
+		if id.task != t || im.part == "" {
+			continue
+		}
+		if err := s.fs.Rename(s.path(im.part), s.path(imageName(id, im.inc))); err != nil {
+			return fmt.Errorf("checkpoint: take back part %s: %w", im.part, err)
+		}
+		im.part = ""
+	}
+	return nil
 }
 
 // notPendingLocked forgets the pending image whose file has already got the part's name. s.mu is held.
