@@ -306,3 +306,53 @@ func TestStoreTakesNamesBack(t *testing.T) {
 	require.Contains(t, files(t, fs), "1-3-5-1-0.part")
 	require.NoError(t, s.Close())
 }
+
+// What a merge has left that failed is gone before another gets its name: together with it, parts that this one replaces would look like a chain.
+func TestStoreRemovesAFailedMergeFirst(t *testing.T) {
+	fs := &fickleFS{FS: vfs.NewMem()}
+	s := openMerging(t, fs, 1<<30)
+	putCommit(t, s, Meta{Task: 1, Incarnation: 1, Epoch: 1}, "a="+strings.Repeat("v", 5000))
+	for e := determinant.Epoch(2); e < 5; e++ {
+		putCommit(t, s, Meta{Task: 1, Incarnation: 1, Epoch: e, Base: e - 1}, fmt.Sprintf("k%d=1", e))
+	}
+	s.maxParts = 2
+	fs.failing.Store(1)
+	s.fold.Lock()
+	require.NoError(t, s.mergeSome(0))
+	fs.failing.Store(0)
+	require.Equal(t, 1, s.failedMerges)
+	require.Contains(t, files(t, fs), "1-1-4-1-0.part")
+	found, err := s.beginMerge()
+	require.NoError(t, err)
+	require.True(t, found)
+	require.NotContains(t, files(t, fs), "1-1-4-1-0.part")
+	require.NoError(t, s.mergeSome(0))
+	s.fold.Unlock()
+	require.Contains(t, files(t, fs), "1-1-4-1-0.part")
+	require.NoError(t, s.Close())
+}
+
+// A store that is opened removes parts that have one end within one of the chain and one outside, and keeps what may be written anew.
+func TestStoreOpensWithAnyGarbage(t *testing.T) {
+	fs := vfs.NewMem()
+	s := openMem(t, fs)
+	write := func(from, epoch, since determinant.Epoch) {
+		p := part{task: 1, from: from, epoch: epoch, inc: 1, since: since}
+		f, err := fs.Create("w/store/images/"+p.name(), vfs.WriteCategoryUnspecified)
+		require.NoError(t, err)
+		_, err = f.Write(image(t, Meta{Task: 1, Incarnation: 1, Epoch: epoch}, from == 0, fmt.Sprintf("k%d=1", epoch)))
+		require.NoError(t, err)
+		require.NoError(t, f.Close())
+	}
+	require.NoError(t, s.Close())
+	write(0, 5, 0)  // dropped
+	write(4, 6, 0)  // of no use
+	write(5, 9, 0)  // the chain
+	write(6, 7, 0)  // merged
+	write(8, 10, 0) // leads nowhere
+	write(9, 11, 6)
+	s = openMem(t, fs)
+	require.Equal(t, "@11/1 k11=1 k9=1", restored(t, s, 1, 11, 1))
+	require.Equal(t, []string{"1-0-5-1-0.part", "1-4-6-1-0.part", "1-5-9-1-0.part", "1-6-7-1-0.part", "1-9-11-1-6.part"}, files(t, fs))
+	require.NoError(t, s.Close())
+}
