@@ -247,7 +247,7 @@ func (w *Worker) build(t determinant.TaskID, pr *promotion, log causal.Copy, own
 		State: warm,
 		Log:   own, Passed: pr.passed, Replay: log.Bytes, SkipAt: v.asides(t),
 		Context: w.opts.Context, Clock: w.opts.Clock, Entropy: w.opts.Entropy, Calls: w.opts.Calls(t), Budget: w.opts.Budget, Host: h,
-		MaxElements: w.opts.MaxElements, MaxUnsent: w.opts.MaxUnsent, CleanFrom: w.opts.CleanFrom, Slice: w.opts.Slice, Pick: w.opts.Pick,
+		MaxElements: w.opts.MaxElements, MaxUnsent: w.opts.MaxUnsent, Cleaning: w.opts.Cleaning, Slice: w.opts.Slice, Pick: w.opts.Pick,
 		Hold: func() bool { return w.env.Hold(t) }, Gated: w.gated, Allow: h.allow, Probe: w.opts.Probe, Mutations: w.opts.Mutations,
 	})
 	if err != nil {

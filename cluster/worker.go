@@ -64,10 +64,10 @@ type Options struct {
 	Window           int
 	MaxElements      int
 	MaxUnsent        int
-	LogBudget        int64 // bytes of determinants beyond which sources stop; 0 means no bound
-	StandbyMemory    int64 // bytes of state that is held ready for tasks that this worker is a standby of; 0: none is
-	CleanFrom        int64 // task.Config's. Only the simulator sets it
-	AllWarm          bool  // it holds all state ready, also what is not worth it. Only the simulator sets it
+	LogBudget        int64             // bytes of determinants beyond which sources stop; 0 means no bound
+	StandbyMemory    int64             // bytes of state that is held ready for tasks that this worker is a standby of; 0: none is
+	Cleaning         operator.Cleaning // only the simulator sets it
+	AllWarm          bool              // it holds all state ready, also what is not worth it. Only the simulator sets it
 	Slice            int
 	Pick             func(n int) int
 	Probe            task.Probe // nil outside the simulator

@@ -13,11 +13,7 @@ import (
 // (Rosenblum and Ousterhout, The Design and Implementation of a Log-Structured File System, 1992), from its oldest end. As long as what was
 // written is no more than twice the state, about a fifth of what is come upon still counts, if all keys change equally often.
 const (
-	// cleanedFrom is how many bytes a task's state has for that, about. What is smaller is soon merged.
-	cleanedFrom = 1 << 20
-	// cleanedTo is how many times the state may have been written before its oldest part is written again, and cleanedBy how many of those a
-	// search for it wants to make good.
-	cleanedTo = 2
+	// cleanedBy is how many times the state a search for the oldest part wants to make good.
 	cleanedBy = 0.75
 	// cleanedLooks is how many entries are looked at, at most, for each that was changed, and mostLooks in one barrier: it stands still for that.
 	cleanedLooks = 4
@@ -28,10 +24,26 @@ const (
 	mostLots = 4096
 )
 
+// Cleaning says when a task writes again what has not changed for long. Zero values are the defaults.
+type Cleaning struct {
+	From int64   // about how many bytes of state it has for that; default 1 MiB: what is smaller is soon merged
+	To   float64 // how many times the state may have been written before the oldest part is written again; default 2
+}
+
+// EnsureDefaults fills in the defaults.
+func (c *Cleaning) EnsureDefaults() {
+	if c.From == 0 {
+		c.From = 1 << 20
+	}
+	if c.To == 0 {
+		c.To = 2
+	}
+}
+
 // Freezer freezes the tables of one task, at each of its barriers.
 type Freezer struct {
 	tables []Table
-	least  int64 // bytes of state that are cleaned
+	when   Cleaning
 
 	generation uint64              // how many times it froze. Invariant: the present one of each cleanable table is the next
 	first      uint64              // the generation of the first of epochs
@@ -39,12 +51,10 @@ type Freezer struct {
 	partly     bool                // the last time, a table that cannot be cleaned did not freeze all that it had
 }
 
-// NewFreezer is for tables that are empty or have just been restored. least is how many bytes of state are cleaned, about; 0 is the default.
-func NewFreezer(tables []Table, least int64) *Freezer {
-	if least == 0 {
-		least = cleanedFrom
-	}
-	return &Freezer{tables: tables, least: least, first: 1}
+// NewFreezer is for tables that are empty or have just been restored.
+func NewFreezer(tables []Table, when Cleaning) *Freezer {
+	when.EnsureDefaults()
+	return &Freezer{tables: tables, when: when, first: 1}
 }
 
 // Freezes is what a Freezer gives at a barrier.
@@ -100,10 +110,10 @@ func (f *Freezer) Freeze(e determinant.Epoch) Freezes {
 // clean has what is oldest written again, as long as more was written than the state is worth.
 func (f *Freezer) clean() bool {
 	written, live, fresh := f.bytes()
-	if f.partly || live < float64(f.least) {
+	if f.partly || live < float64(f.when.From) {
 		return false
 	}
-	for looks := min(cleanedLooks*fresh, mostLooks); looks > 0 && written > cleanedTo*live; looks -= cleanedTurn {
+	for looks := min(cleanedLooks*fresh, mostLooks); looks > 0 && written > f.when.To*live; looks -= cleanedTurn {
 		t := f.oldest()
 		if p := t.past(); p.until == 0 {
 			_, live, _ := t.volume()

@@ -32,7 +32,7 @@ func newCleaned(t tester, tables int) *cleaned {
 		tab := newTable(fmt.Sprintf("t%d", i), Codec[int](signedCodec[int]{}))
 		c.tables, all, c.model = append(c.tables, tab), append(all, tab), append(c.model, map[string]int{})
 	}
-	c.freezer = NewFreezer(all, 1)
+	c.freezer = NewFreezer(all, Cleaning{From: 1})
 	return c
 }
 
@@ -232,7 +232,7 @@ func (o *one) Load(key, value []byte) error { return nil }
 func TestNothingIsCleanedBesideOthers(t *testing.T) {
 	tab := newTable("t", Codec[int](signedCodec[int]{}))
 	other := &one{frozenValue("one", "key", []byte("value"))}
-	f := NewFreezer([]Table{tab, other}, 1)
+	f := NewFreezer([]Table{tab, other}, Cleaning{From: 1})
 	for k := range 1000 {
 		tab.set(keyOf(fmt.Sprint(k)), k)
 	}

@@ -173,7 +173,7 @@ func (h *harness) start() {
 // freeze adds what has changed to the state.
 func (h *harness) freeze() {
 	if h.freezer == nil {
-		h.freezer = NewFreezer(h.chain.Tables(), 1)
+		h.freezer = NewFreezer(h.chain.Tables(), Cleaning{From: 1, To: 1.2})
 	}
 	h.epoch += 1 + determinant.Epoch(h.epoch%3/2) // some have no barrier
 	freezes := h.freezer.Freeze(h.epoch)

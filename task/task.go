@@ -69,8 +69,7 @@ type Config struct {
 	Host        Host
 	MaxElements int
 	MaxUnsent   int
-	// CleanFrom is about how many bytes of state the task has if it writes again what does not change; 0 is operator.NewFreezer's default.
-	CleanFrom int64
+	Cleaning    operator.Cleaning
 	// Slice bounds how many elements one call of Step processes; 0 means no bound. Only the simulator sets it.
 	Slice int
 	// Pick chooses among n ready inputs; nil means round robin.
@@ -239,7 +238,7 @@ func (t *Task) openChain() error {
 	if err := chain.Restored(); err != nil {
 		return fmt.Errorf("task: %s: %w", t, err)
 	}
-	t.freezer = operator.NewFreezer(t.tables, t.cfg.CleanFrom)
+	t.freezer = operator.NewFreezer(t.tables, t.cfg.Cleaning)
 	if t.source != nil && t.cfg.Meta.Epoch > 0 {
 		t.idle = t.cfg.Splits.Grows && t.source.Open() == 0 // as was said before the barrier
 	}

@@ -113,8 +113,8 @@ func mutantOptions(m mutation.Set, seed uint64) Options {
 		o.Growing, o.Kinds, o.Faults = 100, Pause|BreakSession|ChangeLeader, 12
 	case mutation.StandbyAhead: // in every fourth seed standbys hold all state ready
 		o.Seed, o.Kinds, o.Faults = 4*seed+1, KillTask|KillWorker, 8
-	case mutation.SinceTooLate: // in four of eight seeds little state is cleaned
-		o.Seed, o.Kinds, o.Faults = 8*seed+4+seed%4, KillTask|KillWorker, 8
+	case mutation.SinceTooLate: // in every other seed standbys hold no state ready
+		o.Seed, o.Cold, o.Kinds, o.Faults = 2*seed, true, KillTask|KillWorker, 20
 	case mutation.EndKept:
 		o.Mode, o.Kinds, o.Faults = determinant.AtLeastOnce, KillTask, 20
 	case mutation.CommitBeforeComplete, mutation.PrepareLeftOut, mutation.AbortLeftOut, mutation.AckBeforePrepare,

@@ -78,7 +78,7 @@ func (p *process) open(id determinant.WorkerID, view cluster.View) bool {
 		Budget: w.newBudget(), LogBudget: w.plan.logBudget, DeadLetter: w.deadLetter(), OpenSink: w.openSink,
 		OpenTransactions: p.openTransactions,
 		Window:           w.plan.window, MaxElements: w.plan.elements, MaxUnsent: w.plan.unsent, Slice: w.plan.slice,
-		StandbyMemory: w.standbyMemory(), AllWarm: true, CleanFrom: w.cleanFrom(),
+		StandbyMemory: w.standbyMemory(), AllWarm: true, Cleaning: w.cleaning(),
 		Pick: w.rng.IntN, Probe: &probe{p}, Mutations: mutations,
 	})
 	if w.opts.Interleave {
@@ -91,8 +91,16 @@ func (p *process) open(id determinant.WorkerID, view cluster.View) bool {
 	return true
 }
 
-// cleanFrom has tasks write again what does not change in half of all runs, however little it is.
-func (w *World) cleanFrom() int64 { return int64(w.opts.Seed / 4 % 2) }
+// cleaning has tasks write again what does not change in every other run of four, and whenever there is much of that.
+func (w *World) cleaning() operator.Cleaning {
+	switch {
+	case w.opts.Cold:
+		return operator.Cleaning{From: 1, To: 1}
+	case w.opts.Seed/4%2 == 1:
+		return operator.Cleaning{From: 1}
+	}
+	return operator.Cleaning{}
+}
 
 // standbyMemory has standbys hold all state ready in every other run, in half of those with little room.
 func (w *World) standbyMemory() int64 { return []int64{0, 1 << 30, 0, 1500}[w.opts.Seed%4] }

@@ -113,7 +113,7 @@ func (r *reader) Next() (v record, next uint64, err error) {
 	}
 	id := r.split*1000 + r.next
 	r.next++
-	return record{ID: id, Key: mix(id, 5) % 8, Value: small(mix(id, 9))}, r.next, nil
+	return record{ID: id, Key: mix(id, 5) % r.source.world.keys(), Value: small(mix(id, 9))}, r.next, nil
 }
 
 // Ready implements operator.Reader. The scheduler asks again anyway.

@@ -31,7 +31,9 @@ type Options struct {
 	// Transactional is how many in a hundred sinks are transactional.
 	Transactional int
 	// Growing is how many in a hundred sources get splits while the job runs.
-	Growing   int
+	Growing int
+	// Cold has many keys and many checkpoints, so that little of the state changes from one to the next, and the rest is written again.
+	Cold      bool
 	Mutations mutation.Set
 	Trace     io.Writer // nil: no trace
 	// Script, if set, runs after every step instead of the seed's faults, until it returns true.
@@ -258,13 +260,25 @@ func newWorld(o Options) *World {
 func (w *World) makePlan() plan {
 	r := w.rng
 	pick := func(n ...int) int { return n[r.IntN(len(n))] }
-	return plan{
+	p := plan{
 		records: 20 + r.IntN(60), dry: pick(3, 10, 30),
 		interval: int64(pick(5, 15, 40)), timeout: int64(pick(300, 3000)),
 		standbys: pick(1, 1, 1, 2, -1),
 		elements: pick(1, 2, 4, 8, 4096), unsent: pick(1, 40, 400, 1<<20), window: pick(1, 60, 600, 1<<20),
 		slice: pick(0, 1, 1, 2, 3), haste: pick(2, 4, 20), disk: pick(4, 8, 16),
 	}
+	if w.opts.Cold {
+		p.interval, p.records, p.disk = 2, 2*p.records, 16
+	}
+	return p
+}
+
+// keys is how many keys the records have.
+func (w *World) keys() uint64 {
+	if w.opts.Cold {
+		return 40
+	}
+	return 8
 }
 
 // makeCluster fixes what kind of cluster it is, by a stream of its own.
