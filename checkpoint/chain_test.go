@@ -210,9 +210,10 @@ func TestDue(t *testing.T) {
 		{part{since: 1}, []uint64{100, 200, 100}, 3},
 		{part{cleans: true}, []uint64{500, 499}, 0},
 		{part{cleans: true}, []uint64{500}, 0},
-		{part{cleans: true}, slices.Repeat([]uint64{1}, maxParts), 0},
-		{part{cleans: true}, slices.Repeat([]uint64{1}, maxParts+1), maxParts + 1},
-		{part{cleans: true}, append([]uint64{300}, slices.Repeat([]uint64{0}, maxParts)...), maxParts},
+		{part{}, append([]uint64{300}, slices.Repeat([]uint64{1}, maxParts-1)...), 0},
+		{part{}, append([]uint64{300}, slices.Repeat([]uint64{1}, maxParts)...), maxParts},
+		{part{cleans: true}, append([]uint64{300}, slices.Repeat([]uint64{0}, maxCleaned-1)...), 0},
+		{part{cleans: true}, append([]uint64{300}, slices.Repeat([]uint64{0}, maxCleaned)...), maxCleaned/8 + 1},
 	} {
 		var chain []part
 		for i, n := range c.bytes {
@@ -220,9 +221,27 @@ func TestDue(t *testing.T) {
 		}
 		last := &chain[len(chain)-1]
 		last.cleans, last.since = c.newest.cleans, c.newest.since
-		require.Len(t, s.dueLocked(chain), c.due, "%v", c)
+		require.Equal(t, c.due, len(s.dueLocked(chain)), "%d parts, %+v", len(chain), c.newest)
 	}
 	require.NoError(t, s.Close())
+}
+
+func TestFewestBytes(t *testing.T) {
+	sizes := func(parts []part) (n []uint64) {
+		for _, p := range parts {
+			n = append(n, p.bytes)
+		}
+		return n
+	}
+	var chain []part
+	for _, n := range []uint64{5, 1, 9, 2, 1, 1, 7} {
+		chain = append(chain, part{bytes: n})
+	}
+	require.Equal(t, []uint64{1, 1}, sizes(fewestBytes(chain, 2)))
+	require.Equal(t, []uint64{2, 1, 1}, sizes(fewestBytes(chain, 3)))
+	require.Equal(t, []uint64{2, 1, 1, 7}, sizes(fewestBytes(chain, 4)))
+	require.Equal(t, []uint64{5, 1, 9, 2, 1, 1}, sizes(fewestBytes(chain, 6)))
+	require.Len(t, fewestBytes(chain, 7), 7)
 }
 
 // A merge under way is given up when one of its parts is dropped, and goes on when only those before are; what newer parts become says what they said.
@@ -244,12 +263,12 @@ func TestStoreMergesWhatIsDropped(t *testing.T) {
 		put(5, 1)
 		require.EqualValues(t, 1, s.mu.chains[1][0].from)
 		s.fold.Lock()
-		s.maxParts = 2
+		s.maxParts, s.maxCleaned = 2, 2
 		found, err := s.beginMerge()
 		require.NoError(t, err)
 		require.True(t, found)
 		require.Equal(t, part{task: 1, from: 2, epoch: 5, inc: 1, since: 1, cleans: true}, s.merge.into)
-		s.maxParts = maxParts
+		s.maxParts, s.maxCleaned = maxParts, maxCleaned
 		s.fold.Unlock()
 		merging := s.merge
 		require.NoError(t, s.Put(image(t, Meta{Task: 1, Incarnation: 1, Epoch: 6, Base: 5, Since: since, Cleans: true}, false, "k3=1", "k4=1")))
@@ -315,7 +334,7 @@ func TestStoreRemovesAFailedMergeFirst(t *testing.T) {
 	for e := determinant.Epoch(2); e < 5; e++ {
 		putCommit(t, s, Meta{Task: 1, Incarnation: 1, Epoch: e, Base: e - 1}, fmt.Sprintf("k%d=1", e))
 	}
-	s.maxParts = 2
+	s.maxParts, s.maxCleaned = 2, 2
 	fs.failing.Store(1)
 	s.fold.Lock()
 	require.NoError(t, s.mergeSome(0))

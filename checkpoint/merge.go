@@ -24,8 +24,9 @@ const (
 	// mergeFloor is how many are, at least: small states are merged at once.
 	mergeFloor = 1 << 20
 	// maxParts is the length of a chain from which on its newer parts are merged with each other. All are open at once when it is read.
-	// A task that cleans, and changes 1% of its state from checkpoint to checkpoint, has some 160.
-	maxParts = 256
+	maxParts = 128
+	// maxCleaned is that length if its task cleans. If 1% of the state changes from checkpoint to checkpoint, there are some 200 parts.
+	maxCleaned = 4 * maxParts
 	// cleanedMost is how many times the bytes of the state a chain has before it is merged although its task cleans. Twice is usual.
 	cleanedMost = 4
 	// maxFailedMerges is how often in a row a merge may fail, for a disk that is full for a while, before a commit says so.
@@ -48,7 +49,7 @@ type merge struct {
 
 // dueLocked finds the parts of a chain that should be merged: all of them when those on top of the first have grown as big as it is, or, if its task
 // cleans, all together much bigger than the state; and when there are many, the newest, from the oldest one on that is not bigger than all
-// after it. s.mu is held.
+// after it, or, if its task cleans, an eighth of what there may be, where they have the fewest bytes, but for the first. s.mu is held.
 func (s *Store) dueLocked(chain []part) []part {
 	if len(chain) < 2 {
 		return nil
@@ -59,7 +60,10 @@ func (s *Store) dueLocked(chain []part) []part {
 	if above >= max(chain[0].bytes, s.mergeBytes) && (!cleaned || chain[0].bytes+above >= cleanedMost*s.mu.whole[newest.task]) {
 		return chain
 	}
-	if len(chain) <= s.maxParts {
+	if over := len(chain) - s.maxCleaned; cleaned && over > 0 {
+		return fewestBytes(chain[1:], over+max(1, s.maxCleaned/8))
+	}
+	if cleaned || len(chain) <= s.maxParts {
 		return nil
 	}
 	for i := range chain[:len(chain)-1] {
@@ -69,6 +73,18 @@ func (s *Store) dueLocked(chain []part) []part {
 		above -= chain[i+1].bytes
 	}
 	return chain[len(chain)-2:]
+}
+
+// fewestBytes finds so many parts that follow one another and have the fewest bytes.
+func fewestBytes(chain []part, n int) []part {
+	bytes := totalBytes(chain[:n])
+	least, at := bytes, 0
+	for i := n; i < len(chain); i++ {
+		if bytes += chain[i].bytes - chain[i-n].bytes; bytes < least {
+			least, at = bytes, i-n+1
+		}
+	}
+	return chain[at : at+n]
 }
 
 // mergeSome goes on with merging after so many bytes were committed. s.fold is held.

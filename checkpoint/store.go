@@ -61,6 +61,7 @@ type Store struct {
 	mergeBytes uint64
 	spares     int
 	maxParts   int // see there
+	maxCleaned int
 	mutations  mutation.Set
 
 	// Lock order: life, fold, mu.
@@ -129,7 +130,7 @@ func OpenStore(dir string, o StoreOptions) (*Store, error) {
 	o.EnsureDefaults()
 	s := &Store{
 		fs: o.FS, dir: o.FS.PathJoin(dir, "images"), mutations: o.Mutations,
-		mergeBytes: uint64(o.MergeBytes), spares: o.SpareFiles, maxParts: maxParts,
+		mergeBytes: uint64(o.MergeBytes), spares: o.SpareFiles, maxParts: maxParts, maxCleaned: maxCleaned,
 	}
 	s.mu.chains = make(map[determinant.TaskID][]part)
 	s.mu.changed = make(map[determinant.TaskID]uint64)

@@ -322,7 +322,7 @@ func crashRun(t *testing.T, seed uint64, calls map[string]int) (crashes int) {
 				continue
 			}
 			require.NoError(t, err, "seed %d", seed)
-			s.maxParts = 3
+			s.maxParts, s.maxCleaned = 3, 5
 			return s, c
 		}
 	}
