@@ -116,6 +116,6 @@ func chainOf(parts []part) (chain, rest []part) {
 
 // mayBeWritten tells whether a part that was found beside a chain never is found in its place, and so may be written anew: chainOf says why.
 func mayBeWritten(p part, chain []part) bool {
-	return len(chain) == 0 || p.epoch <= sinceOf(chain) ||
+	return p.epoch <= sinceOf(chain) ||
 		slices.ContainsFunc(chain, func(c part) bool { return c.from <= p.from && p.epoch <= c.epoch })
 }

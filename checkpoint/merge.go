@@ -48,7 +48,7 @@ type merge struct {
 }
 
 // dueLocked finds the parts of a chain that should be merged: all of them when those on top of the first have grown as big as it is, or, if its task
-// cleans, all together much bigger than the state; and when there are many, the newest, from the oldest one on that is not bigger than all
+// cleans or has said Since, all together much bigger than the state; and when there are many, the newest, from the oldest one on that is not bigger than all
 // after it, or, if its task cleans, an eighth of what there may be, where they have the fewest bytes, but for the first. s.mu is held.
 func (s *Store) dueLocked(chain []part) []part {
 	if len(chain) < 2 {

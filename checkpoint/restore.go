@@ -3,6 +3,7 @@ package checkpoint
 import (
 	"errors"
 	"fmt"
+	"math"
 
 	"github.com/understudy-stream/understudy/determinant"
 	"github.com/understudy-stream/understudy/internal/mutation"
@@ -67,16 +68,13 @@ func (s *Store) MetaAt(t determinant.TaskID, e determinant.Epoch, inc determinan
 		*meta = Meta{Task: t}
 		return nil
 	}
-	files, err := s.openHeld(t, e)
+	files, err := s.openHeld(t, e, 1)
 	if err != nil {
 		return err
 	}
-	newest := &files[len(files)-1]
+	newest := &files[0]
 	r, err := newest.open()
-	for _, f := range files {
-		err = errors.Join(err, f.file.Close())
-	}
-	if err != nil {
+	if err = errors.Join(err, newest.file.Close()); err != nil {
 		return fmt.Errorf("checkpoint: meta of task %d in %s: %w", t, newest.name(), err)
 	}
 	*meta = r.meta
@@ -153,7 +151,7 @@ func (s *Store) Export(t determinant.TaskID) ([]byte, error) {
 func (s *Store) view(
 	t determinant.TaskID, e determinant.Epoch, p *pace, begin func(m *Meta), load func(table string, key, value []byte) error,
 ) (Meta, error) {
-	files, err := s.openHeld(t, e)
+	files, err := s.openHeld(t, e, math.MaxInt)
 	if err != nil {
 		return Meta{}, err
 	}
@@ -177,8 +175,9 @@ func (s *Store) view(
 	}
 }
 
-// openHeld opens the files of committed checkpoint e of the task: nothing that is committed later shows in them. The caller closes them.
-func (s *Store) openHeld(t determinant.TaskID, e determinant.Epoch) ([]partFile, error) {
+// openHeld opens the files of committed checkpoint e of the task, the newest so many: nothing that is committed later shows in them. The caller
+// closes them.
+func (s *Store) openHeld(t determinant.TaskID, e determinant.Epoch, newest int) ([]partFile, error) {
 	s.fold.Lock()
 	defer s.fold.Unlock()
 	s.mu.Lock()
@@ -187,5 +186,5 @@ func (s *Store) openHeld(t determinant.TaskID, e determinant.Epoch) ([]partFile,
 	if held != e {
 		return nil, fmt.Errorf("%w: task %d epoch %d, held is %d", ErrNotHeld, t, e, held)
 	}
-	return s.openParts(chain)
+	return s.openParts(chain[max(0, len(chain)-newest):])
 }

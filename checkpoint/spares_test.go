@@ -2,6 +2,7 @@ package checkpoint
 
 import (
 	"fmt"
+	"math"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -78,7 +79,7 @@ func TestSparesAreNotRead(t *testing.T) {
 	fs, c := vfs.NewMem(), new(counting)
 	s := openCounting(t, fs, c)
 	putCommit(t, s, Meta{Task: 1, Incarnation: 1, Epoch: 1}, "a="+strings.Repeat("1", 3000))
-	files, err := s.openHeld(1, 1)
+	files, err := s.openHeld(1, 1, math.MaxInt)
 	require.NoError(t, err)
 	again := func(e determinant.Epoch) {
 		require.NoError(t, s.Put(image(t, Meta{Task: 1, Incarnation: 1, Epoch: e}, true, "a="+strings.Repeat(fmt.Sprint(e%10), 3000))))

@@ -1,6 +1,7 @@
 package operator
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"sync/atomic"
@@ -20,8 +21,9 @@ const (
 	mostLooks    = 64 << 10
 	// cleanedTurn is how many of one table are, before it is found out again which has the oldest.
 	cleanedTurn = 64
-	// mostLots is how many generations a table tells apart.
-	mostLots = 4096
+	// A look at which an entry is written again counts as more looks, and more again if it has to be decoded.
+	rewriteLooks = 1
+	thawLooks    = 3
 )
 
 // Cleaning says when a task writes again what has not changed for long. Zero values are the defaults.
@@ -45,16 +47,21 @@ type Freezer struct {
 	tables []Table
 	when   Cleaning
 
-	generation uint64              // how many times it froze. Invariant: the present one of each cleanable table is the next
-	first      uint64              // the generation of the first of epochs
-	epochs     []determinant.Epoch // that ended with the generations, from the oldest on that anybody may ask for
-	partly     bool                // the last time, a table that cannot be cleaned did not freeze all that it had
+	generation uint64     // how many times it froze. Invariant: the present one of each cleanable table is the next
+	freezes    []freezeOf // in order, not all of them, from the oldest on that anybody may ask for
+	partly     bool       // the last time, a table that cannot be cleaned did not freeze all that it had
 }
 
 // NewFreezer is for tables that are empty or have just been restored.
 func NewFreezer(tables []Table, when Cleaning) *Freezer {
 	when.EnsureDefaults()
-	return &Freezer{tables: tables, when: when, first: 1}
+	return &Freezer{tables: tables, when: when}
+}
+
+// freezeOf says which epoch ended with a generation.
+type freezeOf struct {
+	generation uint64
+	epoch      determinant.Epoch
 }
 
 // Freezes is what a Freezer gives at a barrier.
@@ -74,8 +81,8 @@ type cleanable interface {
 	past() *census
 	// volume is how many entries have changed since the last Freeze, how many there are, and how many bytes one of them has, about.
 	volume() (fresh, live int, bytes float64)
-	// clean goes on with a search for entries that were written up to generation past().until, looks at so many, and writes them again. At the end of
-	// the search it sets that to 0.
+	// clean goes on with a search for entries that were written up to generation past().until, looks at so many, and writes them again. It ends the
+	// search when there are no others.
 	clean(looks int)
 }
 
@@ -86,7 +93,7 @@ func (f *Freezer) Freeze(e determinant.Epoch) Freezes {
 		r.Frozen = append(r.Frozen, t.Freeze())
 	}
 	f.generation++
-	f.epochs = append(f.epochs, e)
+	f.freezes = append(f.freezes, freezeOf{f.generation, e})
 	needed := f.generation
 	r.All, f.partly = true, false
 	for i, t := range f.tables {
@@ -97,14 +104,28 @@ func (f *Freezer) Freeze(e determinant.Epoch) Freezes {
 			}
 			continue
 		}
-		oldest, known := c.past().oldest()
-		needed, r.All = min(needed, oldest), r.All && known
+		oldest, all := c.past().oldest()
+		needed, r.All = min(needed, oldest), r.All && all
 	}
-	f.epochs, f.first = f.epochs[needed-f.first:], needed
-	if r.All {
-		r.Since = f.epochs[0] - 1
+	if f.forget(needed); r.All {
+		r.Since = f.freezes[0].epoch - 1
 	}
 	return r
+}
+
+// forget forgets the freezes before that of a generation. If there are very many left, it forgets every other one of the older half: what is asked of
+// the one after it is answered by the one before, to be safe.
+func (f *Freezer) forget(before uint64) {
+	first := 0
+	for first+1 < len(f.freezes) && f.freezes[first+1].generation <= before {
+		first++
+	}
+	if f.freezes = f.freezes[first:]; len(f.freezes) > 2*mostLots {
+		for i := range mostLots / 2 {
+			f.freezes[i] = f.freezes[2*i]
+		}
+		f.freezes = slices.Delete(f.freezes, mostLots/2, mostLots)
+	}
 }
 
 // clean has what is oldest written again, as long as more was written than the state is worth.
@@ -115,7 +136,7 @@ func (f *Freezer) clean() bool {
 	}
 	for looks := min(cleanedLooks*fresh, mostLooks); looks > 0 && written > f.when.To*live; looks -= cleanedTurn {
 		t := f.oldest()
-		if p := t.past(); p.until == 0 {
+		if p := t.past(); !p.on {
 			_, live, _ := t.volume()
 			p.search(int(cleanedBy * float64(live)))
 		}
@@ -141,8 +162,8 @@ func (f *Freezer) oldest() (first cleanable) {
 	var least uint64
 	for _, t := range f.tables {
 		if c, ok := t.(cleanable); ok {
-			generation, known := c.past().oldest()
-			if !known {
+			generation, all := c.past().oldest()
+			if !all {
 				generation = 0
 			}
 			if first == nil || generation < least {
@@ -156,55 +177,86 @@ func (f *Freezer) oldest() (first cleanable) {
 // census is how many entries of a table were written in each of its generations. They are numbered from 1, by how often it was frozen; what the
 // table was restored with is of 0.
 //
-// Invariant: each entry of the table that was frozen counts once as live: in old if it was last written in base or before, otherwise in the lot of
-// that generation.
+// Invariant: each entry of the table that was frozen counts once as live: in old if the table was restored with it and it was not written since,
+// otherwise in the lot that has the generation in which it was written last.
 type census struct {
-	base uint64 // generations up to this one are not told apart
-	old  lot
-	lots []lot // of those after base, up to the last one that was frozen; the first has some that are live, if old has none
-	all  int   // written, in lots
+	old    lot
+	lots   []lot  // in the order of their generations, up to the last that was frozen; the first has some that are live, if old has none
+	joined int    // so many lots, the first ones, may have more than one generation
+	frozen uint64 // generations
+	all    int    // written, in lots
 
-	until uint64 // what was written up to this generation is searched for, to be written again; 0: nothing is
-	at    int    // where the search goes on
+	until uint64 // what was written up to this generation is searched for, to be written again
+	on    bool   // the search is under way
+	at    int    // where it goes on
 }
 
-// lot is how many entries were written in a generation, deleted ones included, and how many of them still count.
-type lot struct{ written, live int }
+// lot is how many entries were written in some generations, and how many of them still count.
+type lot struct {
+	first         uint64 // generation; the last is the one before the next lot
+	written, live int
+}
+
+const (
+	// mostLots is how many lots a table has. Neighbours are joined before there are more.
+	mostLots = 4096
+	// restoredAs is how many times what a table is restored with counts as written: in the store it is more than once.
+	restoredAs = 1.5
+	// deletions count as written as one entry.
+	deletions = 4
+)
 
 // present is the generation that is to be frozen next.
-func (c *census) present() uint64 { return c.base + uint64(len(c.lots)) + 1 }
+func (c *census) present() uint64 { return c.frozen + 1 }
 
 // loaded notes entries that the table was restored with.
 func (c *census) loaded(entries int) {
-	c.old.written += entries
 	c.old.live += entries
+	c.old.written = int(restoredAs * float64(c.old.live))
 }
 
 // replaced notes that an entry that was last written in that generation is written again, or removed.
 func (c *census) replaced(generation uint64) {
-	l := &c.old
-	if generation > c.base {
-		l = &c.lots[generation-c.base-1]
-	}
+	l := c.lotOf(generation)
 	if l.live--; l.live < 0 {
 		panic(fmt.Sprintf("operator: assertion: more entries of generation %d are replaced than it had", generation))
 	}
 }
 
-// froze ends the generation, in which so many entries were written, of which so many are live.
-func (c *census) froze(written, live int) {
-	c.lots = append(c.lots, lot{written, live})
-	c.all += written
-	if c.settle(); len(c.lots) > mostLots {
-		for _, l := range c.lots[:mostLots/2] {
-			c.old.written += l.written
-			c.old.live += l.live
-			c.all -= l.written
-		}
-		c.base += mostLots / 2
-		c.lots = slices.Delete(c.lots, 0, mostLots/2)
-		c.settle()
+// lotOf is the lot that has a generation that was frozen.
+func (c *census) lotOf(generation uint64) *lot {
+	if generation == 0 {
+		return &c.old
 	}
+	if single := c.lots[c.joined:]; len(single) > 0 && generation >= single[0].first {
+		return &single[generation-single[0].first]
+	}
+	i, found := slices.BinarySearchFunc(c.lots[:c.joined], generation, func(l lot, g uint64) int { return cmp.Compare(l.first, g) })
+	if !found {
+		i--
+	}
+	return &c.lots[i]
+}
+
+// froze ends the generation, in which so many entries were set, and so many deleted.
+func (c *census) froze(set, deleted int) {
+	c.frozen++
+	l := lot{first: c.frozen, written: set + deleted/deletions, live: set}
+	c.lots, c.all = append(c.lots, l), c.all+l.written
+	if c.settle(); len(c.lots) > mostLots {
+		c.join()
+	}
+}
+
+// join makes one lot of every two of the older half.
+func (c *census) join() {
+	n := len(c.lots) / 4
+	for i := range n {
+		a, b := c.lots[2*i], c.lots[2*i+1]
+		c.lots[i] = lot{a.first, a.written + b.written, a.live + b.live}
+	}
+	c.lots = slices.Delete(c.lots, n, 2*n)
+	c.joined = n + max(0, c.joined-2*n)
 }
 
 // settle drops the oldest generations of which nothing is left.
@@ -213,11 +265,12 @@ func (c *census) settle() {
 		return
 	}
 	c.old = lot{}
-	for len(c.lots) > 0 && c.lots[0].live == 0 {
-		c.all -= c.lots[0].written
-		c.lots = c.lots[1:]
-		c.base++
+	gone := 0
+	for gone < len(c.lots) && c.lots[gone].live == 0 {
+		c.all -= c.lots[gone].written
+		gone++
 	}
+	c.lots, c.joined = c.lots[gone:], max(0, c.joined-gone)
 }
 
 // written is how many entries were written since the first that counts, but for the present generation.
@@ -226,20 +279,25 @@ func (c *census) written() int {
 	return c.old.written + c.all
 }
 
-// oldest is the first generation after base of which something is left, the present one if there is no other. It is not known what the oldest is
-// if something is left of base, or of those before.
-func (c *census) oldest() (generation uint64, known bool) {
+// oldest is the first generation of which something is left, the present one if there is none; that is not all if something is left that the table was
+// restored with.
+func (c *census) oldest() (generation uint64, all bool) {
 	c.settle()
-	return c.base + 1, c.old.live == 0
+	if len(c.lots) > 0 {
+		return c.lots[0].first, c.old.live == 0
+	}
+	return c.present(), c.old.live == 0
 }
 
-// search begins a search for what was written first, so much of it, or a generation at least.
+// search begins a search for what was written first, so much of it, or a lot at least.
 func (c *census) search(written int) {
-	c.until, c.at = c.base, 0
+	c.on, c.until, c.at = true, 0, 0
 	found := c.old.written
-	for i := 0; i < len(c.lots) && (found < written || c.until == 0); i++ {
-		c.until++
+	for i := 0; i < len(c.lots) && found < max(1, written); i++ {
 		found += c.lots[i].written
+		if c.until = c.frozen; i+1 < len(c.lots) {
+			c.until = c.lots[i+1].first - 1
+		}
 	}
 }
 
@@ -288,17 +346,19 @@ func (t *table[T]) clean(looks int) {
 				k := keyBytes{bytes: []byte(e.key)}
 				k.sum()
 				t.rewrite(t.thaw(&k)) // another may take its place
+				looks -= thawLooks
 			} else {
 				c.at++
 			}
 			continue
 		}
 		if c.at >= len(t.cells.slots) {
-			c.until = 0
+			c.on = false
 			return
 		}
 		if e := t.cells.slots[c.at].at; e != nil && e.live && e.generation <= c.until {
 			t.rewrite(e)
+			looks -= rewriteLooks
 		}
 		c.at++
 	}

@@ -2,6 +2,7 @@ package operator
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -219,6 +220,100 @@ func TestCleaningIsRight(t *testing.T) {
 	c.tables[0].census.old = lot{}
 	require.True(t, c.freeze().All)
 	require.NotEqual(t, c.model[0], c.restored(0))
+}
+
+// One entry that never changes does not keep the others from being cleaned.
+func TestOneColdEntryIsCleaned(t *testing.T) {
+	c := newCleaned(t, 2)
+	c.set(1, "cold", 1)
+	c.freeze()
+	for k := range 2000 {
+		c.set(0, fmt.Sprint(k), k)
+	}
+	for epoch := range 300 {
+		for i := range 40 {
+			c.set(0, fmt.Sprint((epoch*1117+i*53)%2000), epoch)
+		}
+		c.freeze()
+		if epoch > 100 {
+			require.Less(t, c.written(), 3*2000, "epoch %d", epoch)
+		}
+	}
+	c.requireAll()
+}
+
+// TestCensusAgainstModel goes on for so many generations that they are joined.
+func TestCensusAgainstModel(t *testing.T) {
+	rng := rand.New(rand.NewPCG(1, 2))
+	c := &census{}
+	c.loaded(3)
+	last := map[int]uint64{-1: 0, -2: 0, -3: 0} // by key
+	for generation := uint64(1); generation <= 3*mostLots; generation++ {
+		set, deleted := 0, 0
+		for range rng.IntN(4) {
+			key := rng.IntN(1 << (1 + rng.IntN(16)))
+			if old, ok := last[key]; ok && old < generation {
+				c.replaced(old)
+				if rng.IntN(2) == 0 {
+					delete(last, key)
+					deleted++
+					continue
+				}
+			} else if ok {
+				continue
+			}
+			last[key] = generation
+			set++
+		}
+		if generation == mostLots/2 {
+			for key := -3; key < 0; key++ {
+				c.replaced(0)
+				delete(last, key)
+			}
+		}
+		require.Equal(t, generation, c.present())
+		c.froze(set, deleted)
+		if generation%97 > 0 {
+			continue
+		}
+		require.LessOrEqual(t, len(c.lots), mostLots)
+		live, oldest := make(map[*lot]int), c.present()
+		for _, g := range last {
+			live[c.lotOf(g)]++
+			oldest = min(oldest, g)
+		}
+		for l, n := range live {
+			require.Equal(t, n, l.live)
+		}
+		require.Equal(t, live[&c.old], c.old.live)
+		got, all := c.oldest()
+		require.Equal(t, c.old.live == 0, all)
+		if all {
+			require.LessOrEqual(t, got, oldest)
+			require.Less(t, oldest-got, uint64(4*mostLots)/uint64(len(c.lots)), "what is joined is of about the same age")
+		}
+	}
+	require.Positive(t, c.joined)
+}
+
+// However long one entry stays as it is, a Freezer does not remember every epoch since, and is right when it goes.
+func TestFreezerForgets(t *testing.T) {
+	c := newCleaned(t, 1)
+	c.freezer.when.From = 1 << 40
+	for k := range 10 {
+		c.set(0, fmt.Sprint(k), k)
+	}
+	for epoch := range 3 * mostLots {
+		c.set(0, fmt.Sprint(epoch%9), epoch)
+		c.freeze()
+		require.LessOrEqual(t, len(c.freezer.freezes), 2*mostLots)
+	}
+	require.Len(t, c.images, 3*mostLots)
+	c.clear(0, "9")
+	r := c.freeze()
+	require.True(t, r.All)
+	require.GreaterOrEqual(t, r.Since, c.epoch-10)
+	c.requireAll()
 }
 
 // one is a table that cannot be cleaned.

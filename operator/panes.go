@@ -21,6 +21,7 @@ type panes[K comparable, A any] struct {
 
 	index keyIndex[keyPanes[K, A], *keyPanes[K, A]]
 	panes []*pane[K, A] // by start
+	parts int           // how many there are
 	next  uint64        // order of the next part
 	seen  uint64        // what look read, so that it is read
 
@@ -132,6 +133,7 @@ func (p *panes[K, A]) touch(k *keyPanes[K, A], t *part[A]) {
 func (p *panes[K, A]) add(k *keyPanes[K, A], in *pane[K, A], acc A) {
 	p.touch(k, k.insert(part[A]{start: in.start, acc: acc, order: p.next}))
 	in.keys = append(in.keys, k)
+	p.parts++
 	p.next++
 }
 
@@ -199,6 +201,7 @@ func (p *panes[K, A]) dropPart(k *keyPanes[K, A], start int64) {
 		p.dirty = p.dirty[:last]
 	}
 	k.parts = slices.Delete(k.parts, i, i+1)
+	p.parts--
 	if len(k.parts) > 0 {
 		return
 	}
@@ -215,11 +218,7 @@ func (p *panes[K, A]) ID() string { return p.id }
 
 // Freeze implements Table.
 func (p *panes[K, A]) Freeze() Frozen {
-	all := 0
-	for _, in := range p.panes {
-		all += len(in.keys)
-	}
-	f := &frozenPanes[A]{id: p.id, whole: len(p.dirty) == all, codec: p.codec, size: p.size, parts: make([]frozenPart[A], 0, len(p.removed)+len(p.dirty))}
+	f := &frozenPanes[A]{id: p.id, whole: len(p.dirty) == p.parts, codec: p.codec, size: p.size, parts: make([]frozenPart[A], 0, len(p.removed)+len(p.dirty))}
 	for _, name := range p.removed {
 		f.parts = append(f.parts, frozenPart[A]{partName: name, deleted: true})
 	}
@@ -228,7 +227,7 @@ func (p *panes[K, A]) Freeze() Frozen {
 		t.dirty, t.kept, t.generation = -1, true, p.census.present()
 		f.parts = append(f.parts, frozenPart[A]{partName: partName{r.of.bytes, t.start}, acc: t.acc, order: t.order})
 	}
-	p.census.froze(len(f.parts), len(p.dirty))
+	p.census.froze(len(p.dirty), len(p.removed))
 	p.dirty, p.removed = make([]partRef[K, A], 0, len(p.dirty)), nil
 	return f
 }
@@ -238,10 +237,7 @@ func (p *panes[K, A]) past() *census { return &p.census }
 
 // volume implements cleanable.
 func (p *panes[K, A]) volume() (fresh, live int, bytes float64) {
-	for _, in := range p.panes {
-		live += len(in.keys)
-	}
-	return len(p.dirty) + len(p.removed), live, p.size.mean()
+	return len(p.dirty) + len(p.removed), p.parts, p.size.mean()
 }
 
 // clean implements cleanable.
@@ -252,14 +248,14 @@ func (p *panes[K, A]) clean(looks int) {
 			for i := range k.parts {
 				if t := &k.parts[i]; t.dirty < 0 && t.generation <= c.until {
 					p.touch(k, t)
+					looks -= rewriteLooks
 				}
 			}
+			looks -= len(k.parts) - 1
 		}
 		c.at++
 	}
-	if c.at >= len(p.index.slots) {
-		c.until = 0
-	}
+	c.on = c.at < len(p.index.slots)
 }
 
 // Load implements Table. Panes are made of what was loaded by restored.
@@ -285,6 +281,7 @@ func (p *panes[K, A]) Load(key, value []byte) error {
 	into.insert(part[A]{start: start, acc: acc, order: order, dirty: -1, kept: true})
 	p.dirty = append(p.dirty, partRef[K, A]{into, start}) // until restored
 	p.next = max(p.next, order+1)
+	p.parts++
 	p.census.loaded(1)
 	p.size.saw(len(key)+len(value), 1)
 	return nil

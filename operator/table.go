@@ -223,7 +223,7 @@ func (t *table[T]) ID() string { return t.id }
 // Freeze implements Table.
 func (t *table[T]) Freeze() Frozen {
 	f, whole := t.copied(), (t.resident == nil || t.resident.count == 0) && len(t.dirty) == t.cells.count
-	t.census.froze(len(t.dirty), len(t.dirty)-t.deleted)
+	t.census.froze(len(t.dirty)-t.deleted, t.deleted)
 	if t.deleted > 0 {
 		for _, c := range t.dirty {
 			if !c.live {

@@ -34,7 +34,7 @@ func (t *timerTable) Freeze() Frozen {
 		}
 	}
 	f.whole = there == t.queue.Len()
-	t.census.froze(len(f.changes), there)
+	t.census.froze(there, len(f.changes)-there)
 	return f
 }
 
@@ -48,9 +48,9 @@ func (t *timerTable) volume() (fresh, live int, bytes float64) {
 
 // clean implements cleanable.
 func (t *timerTable) clean(looks int) {
-	if t.census.at = t.queue.Again(t.census.at, looks, t.census.until); t.census.at == 0 {
-		t.census.until = 0
-	}
+	c := &t.census
+	c.at = t.queue.Again(c.at, looks, c.until, c.replaced)
+	c.on = c.at > 0
 }
 
 // Load implements Table.

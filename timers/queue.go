@@ -25,14 +25,15 @@ type entry struct {
 	ahead, behind int32  // its neighbours there
 	// Invariant: fresh >= 0 exactly if the next Freeze reports this timer as set; then it is the position in Queue.fresh.
 	fresh   int32
-	written uint64 // the Freeze that reported it last, by its number; 0 if it was restored, or none has
 	kept    bool   // it was restored, or reported by a Freeze
+	written uint64 // the Freeze that reported it last, by its number; 0 if it was restored, or none has
 }
 
 // gone is a timer that is not set any more.
 type gone struct {
 	Timer
 	hash, written uint64
+	again         bool // it was to be reported again
 }
 
 // Queue is a set of timers in firing order. Use NewQueue.
@@ -115,7 +116,7 @@ func (q *Queue) remove(slot int32) Timer {
 	q.leave(slot)
 	q.index.remove(q.slots, slot)
 	if e.kept {
-		q.removed = append(q.removed, gone{t, e.hash, e.written})
+		q.removed = append(q.removed, gone{t, e.hash, e.written, e.fresh >= 0})
 	}
 	if e.fresh >= 0 {
 		last := len(q.fresh) - 1
@@ -179,10 +180,11 @@ func (q *Queue) Len() int { return q.index.count }
 func (q *Queue) Changed() int { return len(q.fresh) + len(q.removed) }
 
 // Again looks at so many places, from at on, for timers that no Freeze has reported since the one of number until, and has the next one report them
-// as if they had been set. It returns where to go on, or 0 at the end.
-func (q *Queue) Again(at, places int, until uint64) (next int) {
+// as if they had been set. It returns where to go on, or 0 at the end. It calls replaced for each, with the number of the Freeze that reported it last.
+func (q *Queue) Again(at, places int, until uint64, replaced func(written uint64)) (next int) {
 	for end := min(at+places, len(q.slots)); at < end; at++ {
 		if e := &q.slots[at]; e.kept && e.fresh < 0 && e.written <= until {
+			replaced(e.written)
 			q.report(int32(at))
 		}
 	}
@@ -196,20 +198,19 @@ func (q *Queue) Again(at, places int, until uint64) (next int) {
 // came and went in between is not mentioned. It takes time for the changes only. The caller owns the result.
 //
 // number is the number of this Freeze. replaced is called for each timer that was restored or reported by an earlier one, with that one's number, and is
-// gone or reported again.
+// gone, unless Again has called it.
 func (q *Queue) Freeze(number uint64, replaced func(written uint64)) []Change {
 	changes := make([]Change, 0, len(q.fresh)+len(q.removed))
 	for _, slot := range q.fresh {
 		e := &q.slots[slot]
-		if e.kept {
-			replaced(e.written)
-		}
 		e.fresh, e.written, e.kept = -1, number, true
 		changes = append(changes, Change{Timer: e.Timer})
 	}
 	for i := range q.removed {
 		t := &q.removed[i]
-		replaced(t.written)
+		if !t.again {
+			replaced(t.written)
+		}
 		if _, again := q.index.find(q.slots, t.hash, t.Time, t.Key, t.Tag); !again {
 			changes = append(changes, Change{Timer: t.Timer, Removed: true})
 		}

@@ -111,6 +111,7 @@ func TestQueueIsLikeTheModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		q, m := NewQueue(), &model{}
 		var stored []Timer
+		var replaced []uint64 // since the last freeze
 		before := uint64(0)
 		timer := func(t *rapid.T) Timer {
 			return Timer{
@@ -146,8 +147,9 @@ func TestQueueIsLikeTheModel(t *testing.T) {
 			"pop2": pop,
 			"again": func(t *rapid.T) {
 				until, places := rapid.Uint64Range(0, m.number).Draw(t, "until"), rapid.IntRange(1, 9).Draw(t, "places")
-				for at := q.Again(0, places, until); at > 0; {
-					at = q.Again(at, places, until)
+				note := func(written uint64) { replaced = append(replaced, written) }
+				for at := q.Again(0, places, until, note); at > 0; {
+					at = q.Again(at, places, until, note)
 				}
 				for _, x := range m.frozen {
 					if slices.Contains(m.set, x) && m.written[x] <= until {
@@ -157,11 +159,11 @@ func TestQueueIsLikeTheModel(t *testing.T) {
 			},
 			"freeze": func(t *rapid.T) {
 				want, wantReplaced := m.freeze()
-				var replaced []uint64
 				got := q.Freeze(m.number, func(written uint64) { replaced = append(replaced, written) })
 				inOrder(got)
 				slices.Sort(replaced)
 				slices.Sort(wantReplaced)
+				defer func() { replaced = nil }()
 				if !slices.Equal(got, want) || !slices.Equal(replaced, wantReplaced) {
 					t.Fatalf("froze %+v, replacing %v, want %+v, %v", got, replaced, want, wantReplaced)
 				}
@@ -174,7 +176,7 @@ func TestQueueIsLikeTheModel(t *testing.T) {
 					q.Restore(stored[i])
 				}
 				m.freeze()
-				m.written = map[Timer]uint64{}
+				m.written, replaced = map[Timer]uint64{}, nil
 				m.next = 0
 				for _, x := range m.set {
 					m.next = max(m.next, x.Reg+1)
