@@ -29,7 +29,7 @@ func newBenchCheckpointCommand() *cobra.Command {
 		Use:   "checkpoint",
 		Short: "Measure what checkpoints of a big state cost",
 		Long: `Fill keyed state of --state-mb, in one job in this process, exactly once, with a standby per task; then let records read values of any key,
-and change --dirty percent of all keys in each checkpoint interval, by the clock. Stages with a checkpoint every interval and stages with none take
+and change --dirty percent of all keys, any of them, in each checkpoint interval, by the clock. Stages with a checkpoint every interval and stages with none take
 turns: at full rate for the throughput, and at half of what went through without checkpoints for the latency, which counts from when a record was due
 to when it was written to the sink, whatever held its source up.
 

@@ -3,6 +3,7 @@ package bench
 import (
 	"context"
 	"io"
+	"math"
 	"testing"
 	"time"
 
@@ -34,8 +35,8 @@ func TestHistogram(t *testing.T) {
 	}
 }
 
-// Keys that are changed one after the other are all different, until each had its turn.
-func TestStagedChangesEveryKeyOnce(t *testing.T) {
+// Any key may be changed next, so some are again before others have been.
+func TestStagedChangesAnyKey(t *testing.T) {
 	const keys = 1000
 	s := newStaged(2, keys)
 	s.enter(&stage{start: time.Now().Add(-time.Hour), changes: 1e9})
@@ -52,7 +53,7 @@ func TestStagedChangesEveryKeyOnce(t *testing.T) {
 		}
 		require.NoError(t, r.Close())
 	}
-	require.Len(t, seen, keys)
+	require.InDelta(t, keys*(1-1/math.E), len(seen), keys/20)
 	require.EqualValues(t, keys, s.given())
 	_, err := s.Open(context.Background(), "0", 5)
 	require.ErrorIs(t, err, errReadAgain)

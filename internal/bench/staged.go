@@ -48,7 +48,6 @@ type stage struct {
 type staged struct {
 	parts int
 	keys  uint64
-	step  uint64 // Invariant: has no divisor in common with keys, so that steps by it come to every key
 	stage atomic.Pointer[stage]
 	mu    struct {
 		sync.Mutex
@@ -57,20 +56,9 @@ type staged struct {
 }
 
 func newStaged(parts int, keys uint64) *staged {
-	s := &staged{parts: parts, keys: keys, step: max(1, keys*618/1000)}
-	for divisor(s.step, keys) != 1 {
-		s.step++
-	}
+	s := &staged{parts: parts, keys: keys}
 	s.stage.Store(&stage{halted: true})
 	return s
-}
-
-// divisor is the greatest that a and b have in common.
-func divisor(a, b uint64) uint64 {
-	for b > 0 {
-		a, b = b, a%b
-	}
-	return a
 }
 
 // enter begins a stage.
@@ -174,7 +162,7 @@ func (r *stagedReader) Next() (access, uint64, error) {
 		r.now = time.Now()
 	}
 	if float64(r.altered*uint64(s.parts)) < st.changes*r.now.Sub(st.start).Seconds() {
-		key := (r.changed*uint64(s.parts) + r.part) % s.keys * s.step % s.keys
+		key := scatter(^(r.changed*uint64(s.parts) + r.part)) % s.keys
 		r.altered, r.changed = r.altered+1, r.changed+1
 		return r.give(access{Key: key, Kind: alter, Due: due})
 	}
