@@ -176,10 +176,10 @@ func TestStoreMergesWhatIsNotCleaned(t *testing.T) {
 		require.Less(t, totalBytes(s.mu.chains[1]), cleanedMost*whole)
 		putCommit(t, s, m(e, 0), "b="+v, "c")
 	}
-	require.EqualValues(t, 8, e)
+	require.EqualValues(t, 10, e)
 	whole, _ = s.Sizes(1)
-	require.Equal(t, []part{{task: 1, epoch: 7, inc: 1, bytes: whole, room: whole, cleans: true}}, s.mu.chains[1])
-	image, err := fs.UnsafeGetFileDataBuffer("w/store/images/1-0-7-1-0.part")
+	require.Equal(t, []part{{task: 1, epoch: 9, inc: 1, bytes: whole, room: whole, cleans: true}}, s.mu.chains[1])
+	image, err := fs.UnsafeGetFileDataBuffer("w/store/images/1-0-9-1-0.part")
 	require.NoError(t, err)
 	_, full, err := Verify(image)
 	require.NoError(t, err)
@@ -187,7 +187,7 @@ func TestStoreMergesWhatIsNotCleaned(t *testing.T) {
 	require.Equal(t, fmt.Sprintf("t/a=%s\nt/b=%s\n", v, v), dump(t, image))
 
 	// Without cleaning, as much on top of the state is enough.
-	putCommit(t, s, Meta{Task: 1, Incarnation: 2, Epoch: 8, Base: 7}, "a="+v, "b="+v)
+	putCommit(t, s, Meta{Task: 1, Incarnation: 2, Epoch: 10, Base: 9}, "a="+v, "b="+v)
 	require.Len(t, s.mu.chains[1], 1)
 	require.NoError(t, s.Close())
 }
@@ -204,10 +204,10 @@ func TestDue(t *testing.T) {
 	}{
 		{part{}, []uint64{100, 99}, 0},
 		{part{}, []uint64{100, 100}, 2},
-		{part{cleans: true}, []uint64{100, 200, 99}, 0},
-		{part{cleans: true}, []uint64{100, 200, 100}, 3},
-		{part{since: 1}, []uint64{100, 200, 99}, 0},
-		{part{since: 1}, []uint64{100, 200, 100}, 3},
+		{part{cleans: true}, []uint64{100, 300, 99}, 0},
+		{part{cleans: true}, []uint64{100, 300, 100}, 3},
+		{part{since: 1}, []uint64{100, 300, 99}, 0},
+		{part{since: 1}, []uint64{100, 300, 100}, 3},
 		{part{cleans: true}, []uint64{500, 499}, 0},
 		{part{cleans: true}, []uint64{500}, 0},
 		{part{}, append([]uint64{300}, slices.Repeat([]uint64{1}, maxParts-1)...), 0},

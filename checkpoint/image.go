@@ -18,6 +18,9 @@ type Frozen interface {
 	Entries(yield func(key, value []byte, deleted bool) error) error
 }
 
+// Sized is a Frozen that knows about how many bytes its keys and values have.
+type Sized interface{ Bytes() int }
+
 // The image format; docs/format/checkpoint-image.md explains it.
 const (
 	magic         = "USIMAGE\n"
@@ -52,6 +55,7 @@ func Encode(meta Meta, full bool, frozen []Frozen) ([]byte, error) {
 	slices.SortStableFunc(ordered, func(a, b Frozen) int { return strings.Compare(a.Table(), b.Table()) })
 	b := newBuilder(&meta, full, nil)
 	defer b.release()
+	b.expect(ordered)
 	for i, f := range ordered {
 		if i == 0 || f.Table() != ordered[i-1].Table() {
 			if err := b.table(f.Table()); err != nil {
@@ -69,6 +73,7 @@ func Encode(meta Meta, full bool, frozen []Frozen) ([]byte, error) {
 // does the end of the table sort them, with a second copy of that table alone. With a sink, it keeps no more than a few sections.
 type builder struct {
 	buf  []byte
+	own  bool               // buf is not from scratch, and as long as the image will be, about
 	sink func([]byte) error // takes what is built; nil: it stays in buf. The bytes are valid until sink returns
 	full bool
 
@@ -107,9 +112,30 @@ func newBuilder(meta *Meta, full bool, sink func([]byte) error) *builder {
 	return b
 }
 
+// expectFrom is how many bytes an image has that is built where it stays. Smaller ones are copied, which takes less than to find memory for them.
+const expectFrom = 256 << 10
+
+// expect has the image built in memory of its own, if all that goes into it says how much that is.
+func (b *builder) expect(frozen []Frozen) {
+	bytes := 0
+	for _, f := range frozen {
+		s, ok := f.(Sized)
+		if !ok {
+			return
+		}
+		bytes += s.Bytes()
+	}
+	if bytes < expectFrom || bytes > MaxImageBytes {
+		return
+	}
+	buf := append(make([]byte, 0, len(b.buf)+bytes+bytes/32), b.buf...)
+	b.release()
+	b.buf, b.own = buf, true
+}
+
 // release gives the memory back.
 func (b *builder) release() {
-	if b.sink == nil {
+	if b.sink == nil && !b.own {
 		scratch.give(b.buf)
 	}
 	b.buf = nil
@@ -271,10 +297,13 @@ func (b *builder) end() error {
 	return b.drain(0)
 }
 
-// finish completes the image and gives a copy of it, which has no more memory than it needs.
+// finish completes the image and gives it, in memory that is not much more than it needs.
 func (b *builder) finish() ([]byte, error) {
 	if err := b.end(); err != nil {
 		return nil, err
+	}
+	if b.own && cap(b.buf)-len(b.buf) <= len(b.buf)/8 {
+		return b.buf[:len(b.buf):len(b.buf)], nil
 	}
 	return bytes.Clone(b.buf), nil
 }

@@ -354,3 +354,31 @@ func BenchmarkEncode(b *testing.B) {
 		})
 	}
 }
+
+// sized says how big a table is, rightly or not.
+type sized struct {
+	Frozen
+	bytes int
+}
+
+func (s sized) Bytes() int { return s.bytes }
+
+// What a table says about its size makes no difference to the image, and little to how much memory that keeps.
+func TestEncodeBelievesSizesWithCare(t *testing.T) {
+	var items []item
+	for i := range 4000 {
+		items = append(items, item{fmt.Sprintf("%06d", i), strings.Repeat("v", 100), i%50 == 0})
+	}
+	meta := fullMeta()
+	want, err := Encode(meta, false, frozen(table{"t", items}))
+	require.NoError(t, err)
+	for _, bytes := range []int{0, expectFrom, len(want) - 1000, len(want), 3 * len(want), MaxImageBytes + 1} {
+		got, err := Encode(meta, false, []Frozen{sized{table{"t", items}, bytes}})
+		require.NoError(t, err)
+		require.Equal(t, want, got)
+		require.Less(t, cap(got), len(got)*9/8, "%d bytes were expected", bytes)
+	}
+	got, err := Encode(meta, false, []Frozen{sized{table{"t", items}, 1 << 20}, table{"u", nil}})
+	require.NoError(t, err)
+	require.Equal(t, want, got, "one does not know its size")
+}

@@ -27,8 +27,8 @@ const (
 	maxParts = 128
 	// maxCleaned is that length if its task cleans. If 1% of the state changes from checkpoint to checkpoint, there are some 200 parts.
 	maxCleaned = 4 * maxParts
-	// cleanedMost is how many times the bytes of the state a chain has before it is merged although its task cleans. Twice is usual.
-	cleanedMost = 4
+	// cleanedMost is how many times the bytes of the state a chain has before it is merged although its task cleans. Two to three and a bit are usual.
+	cleanedMost = 5
 	// maxFailedMerges is how often in a row a merge may fail, for a disk that is full for a while, before a commit says so.
 	maxFailedMerges = 8
 	// sweepRate is how many files are removed for each that comes: to remove a big one takes a while.

@@ -18,7 +18,7 @@ import (
 const (
 	spareFiles   = 64        // are kept, at most, by default
 	spareBytes   = 128 << 20 // that they have together, at most
-	largestSpare = 8 << 20   // bytes of a file that is worth to be kept
+	largestSpare = 16 << 20  // bytes of a file that is worth to be kept
 	smallFile    = 64 << 10  // bytes of a file that may be used for an image however small
 )
 

@@ -17,7 +17,7 @@ const (
 	// cleanedBy is how many times the state a search for the oldest part wants to make good.
 	cleanedBy = 0.75
 	// cleanedLooks is how many entries are looked at, at most, for each that was changed, and mostLooks in one barrier: it stands still for that.
-	cleanedLooks = 4
+	cleanedLooks = 8
 	mostLooks    = 64 << 10
 	// cleanedTurn is how many of one table are, before it is found out again which has the oldest.
 	cleanedTurn = 64
@@ -29,7 +29,7 @@ const (
 // Cleaning says when a task writes again what has not changed for long. Zero values are the defaults.
 type Cleaning struct {
 	From int64   // about how many bytes of state it has for that; default 1 MiB: what is smaller is soon merged
-	To   float64 // how many times the state may have been written before the oldest part is written again; default 2
+	To   float64 // how many times the state may have been written before the oldest part is written again; default 2.5
 }
 
 // EnsureDefaults fills in the defaults.
@@ -38,7 +38,7 @@ func (c *Cleaning) EnsureDefaults() {
 		c.From = 1 << 20
 	}
 	if c.To == 0 {
-		c.To = 2
+		c.To = 2.5
 	}
 }
 
@@ -326,6 +326,12 @@ func (s *entrySize) mean() float64 {
 	}
 	return 0
 }
+
+// entryHeads is about how many bytes the lengths of an entry have in an image.
+const entryHeads = 4
+
+// of is about how many bytes so many entries have in an image.
+func (s *entrySize) of(entries int) int { return int((s.mean() + entryHeads) * float64(entries)) }
 
 // past implements cleanable.
 func (t *table[T]) past() *census { return &t.census }

@@ -201,7 +201,7 @@ func TestCleaning(t *testing.T) {
 				}
 				c.requireAll()
 				t.Logf("%.2f times the state, %.2f entries for each change", float64(most)/keys, float64(written)/float64(changed))
-				require.Less(t, most, 3*keys)
+				require.Less(t, most, keys*7/2)
 				require.Less(t, written, changed*5/2)
 			})
 		}
@@ -236,7 +236,7 @@ func TestOneColdEntryIsCleaned(t *testing.T) {
 		}
 		c.freeze()
 		if epoch > 100 {
-			require.Less(t, c.written(), 3*2000, "epoch %d", epoch)
+			require.Less(t, c.written(), 7*1000, "epoch %d", epoch)
 		}
 	}
 	c.requireAll()

@@ -322,6 +322,9 @@ func (f *frozenPanes[A]) Table() string { return f.id }
 // Whole implements Frozen.
 func (f *frozenPanes[A]) Whole() bool { return f.whole }
 
+// Bytes implements checkpoint.Sized.
+func (f *frozenPanes[A]) Bytes() int { return f.size.of(len(f.parts)) }
+
 // Entries implements Frozen; a key is length, key and start of the pane, a value is the order in the pane and the accumulator.
 func (f *frozenPanes[A]) Entries(yield func(key, value []byte, deleted bool) error) error {
 	keys := keysOf(len(f.parts))

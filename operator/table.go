@@ -309,6 +309,9 @@ func (f *frozenTable[T]) Table() string { return f.id }
 // Whole implements Frozen.
 func (f *frozenTable[T]) Whole() bool { return f.whole }
 
+// Bytes implements checkpoint.Sized.
+func (f *frozenTable[T]) Bytes() int { return f.size.of(len(f.cells)) }
+
 // Entries implements Frozen; entries come in the order of their keys.
 func (f *frozenTable[T]) Entries(yield func(key, value []byte, deleted bool) error) error {
 	keys := keysOf(len(f.cells))
@@ -352,6 +355,11 @@ func (f *frozenCopy) Table() string { return f.id }
 // Whole implements Frozen.
 func (f *frozenCopy) Whole() bool { return f.whole }
 
+// Bytes implements checkpoint.Sized.
+func (f *frozenCopy) Bytes() int {
+	return len(f.keys.all) + len(f.values.all) + entryHeads*len(f.deleted)
+}
+
 // Entries implements Frozen; entries come in the order of their keys.
 func (f *frozenCopy) Entries(yield func(key, value []byte, deleted bool) error) error {
 	if f.err != nil {
@@ -388,6 +396,14 @@ func (f *frozenEntries) Table() string { return f.id }
 
 // Whole implements Frozen.
 func (f *frozenEntries) Whole() bool { return f.whole }
+
+// Bytes implements checkpoint.Sized.
+func (f *frozenEntries) Bytes() (n int) {
+	for i := range f.entries {
+		n += len(f.entries[i].key) + len(f.entries[i].value) + entryHeads
+	}
+	return n
+}
 
 // Entries implements Frozen.
 func (f *frozenEntries) Entries(yield func(key, value []byte, deleted bool) error) error {

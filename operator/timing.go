@@ -88,6 +88,9 @@ func (f *frozenTimers) Table() string { return f.id }
 // Whole implements Frozen.
 func (f *frozenTimers) Whole() bool { return f.whole }
 
+// Bytes implements checkpoint.Sized.
+func (f *frozenTimers) Bytes() int { return f.size.of(len(f.changes)) }
+
 // Entries implements Frozen.
 func (f *frozenTimers) Entries(yield func(key, value []byte, deleted bool) error) error {
 	keys := keysOf(len(f.changes))
