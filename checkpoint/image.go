@@ -18,7 +18,7 @@ type Frozen interface {
 	Entries(yield func(key, value []byte, deleted bool) error) error
 }
 
-// Sized is a Frozen that knows about how many bytes its keys and values have.
+// Sized is a Frozen that tells about how many bytes its entries have, -1 if it does not know.
 type Sized interface{ Bytes() int }
 
 // The image format; docs/format/checkpoint-image.md explains it.
@@ -120,14 +120,15 @@ func (b *builder) expect(frozen []Frozen) {
 	bytes := 0
 	for _, f := range frozen {
 		s, ok := f.(Sized)
-		if !ok {
+		if !ok || s.Bytes() < 0 {
 			return
 		}
 		bytes += s.Bytes()
 	}
-	if bytes < expectFrom || bytes > MaxImageBytes {
+	if bytes < expectFrom {
 		return
 	}
+	bytes = min(bytes, maxScratch) // it is an estimate
 	buf := append(make([]byte, 0, len(b.buf)+bytes+bytes/32), b.buf...)
 	b.release()
 	b.buf, b.own = buf, true

@@ -372,11 +372,34 @@ func TestEncodeBelievesSizesWithCare(t *testing.T) {
 	meta := fullMeta()
 	want, err := Encode(meta, false, frozen(table{"t", items}))
 	require.NoError(t, err)
-	for _, bytes := range []int{0, expectFrom, len(want) - 1000, len(want), 3 * len(want), MaxImageBytes + 1} {
-		got, err := Encode(meta, false, []Frozen{sized{table{"t", items}, bytes}})
+	for _, c := range []struct {
+		bytes []int // that tables say they have
+		stays bool  // the image is where it was built
+	}{
+		{[]int{0, 0}, false},
+		{[]int{-1, len(want)}, false},
+		{[]int{len(want), -1}, false},
+		{[]int{expectFrom - 1, 0}, false},
+		{[]int{len(want) * 63 / 64, 0}, true},
+		{[]int{len(want) / 2, len(want) / 2}, true},
+		{[]int{3 * len(want), 0}, false},
+		{[]int{MaxImageBytes, MaxImageBytes}, false},
+	} {
+		parts := []Frozen{sized{table{"t", items[2000:]}, c.bytes[0]}, sized{table{"t", items[:2000]}, c.bytes[1]}} // to be sorted
+		got, err := Encode(meta, false, parts)
 		require.NoError(t, err)
 		require.Equal(t, want, got)
-		require.Less(t, cap(got), len(got)*9/8, "%d bytes were expected", bytes)
+		b := newBuilder(&meta, false, nil)
+		b.expect(parts)
+		require.NoError(t, b.table("t"))
+		for _, p := range parts {
+			require.NoError(t, p.Entries(b.entry))
+		}
+		got, err = b.finish()
+		require.NoError(t, err)
+		require.Equal(t, want, got)
+		require.Equal(t, c.stays, &got[0] == &b.buf[0], "%v", c.bytes)
+		require.LessOrEqual(t, cap(b.buf), 2*maxScratch)
 	}
 	got, err := Encode(meta, false, []Frozen{sized{table{"t", items}, 1 << 20}, table{"u", nil}})
 	require.NoError(t, err)

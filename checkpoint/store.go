@@ -26,7 +26,7 @@ type StoreOptions struct {
 	// MergeBytes is how much must have been committed on top of a task's state, and be as much as the state, before the two are written
 	// as one; default 1 MiB.
 	MergeBytes int
-	// SpareFiles is how many files that are not needed any more are kept to be written anew, each of 8 MiB at most, all of 128 MiB; default 64, negative: none.
+	// SpareFiles is how many files that are not needed any more are kept to be written anew, each of 16 MiB at most, all of 128 MiB; default 64, negative: none.
 	SpareFiles int
 	// Mutations switches rules off, in tests.
 	Mutations mutation.Set

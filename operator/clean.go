@@ -21,9 +21,8 @@ const (
 	mostLooks    = 64 << 10
 	// cleanedTurn is how many of one table are, before it is found out again which has the oldest.
 	cleanedTurn = 64
-	// A look at which an entry is written again counts as more looks, and more again if it has to be decoded.
+	// rewriteLooks are what it counts as more to write an entry again.
 	rewriteLooks = 1
-	thawLooks    = 3
 )
 
 // Cleaning says when a task writes again what has not changed for long. Zero values are the defaults.
@@ -136,7 +135,7 @@ func (f *Freezer) clean() bool {
 	}
 	for looks := min(cleanedLooks*fresh, mostLooks); looks > 0 && written > f.when.To*live; looks -= cleanedTurn {
 		t := f.oldest()
-		if p := t.past(); !p.on {
+		if p := t.past(); !p.on || p.found() {
 			_, live, _ := t.volume()
 			p.search(int(cleanedBy * float64(live)))
 		}
@@ -289,6 +288,12 @@ func (c *census) oldest() (generation uint64, all bool) {
 	return c.present(), c.old.live == 0
 }
 
+// found tells whether nothing is left of what is searched for.
+func (c *census) found() bool {
+	oldest, all := c.oldest()
+	return all && oldest > c.until
+}
+
 // search begins a search for what was written first, so much of it, or a lot at least.
 func (c *census) search(written int) {
 	c.on, c.until, c.at = true, 0, 0
@@ -330,44 +335,45 @@ func (s *entrySize) mean() float64 {
 // entryHeads is about how many bytes the lengths of an entry have in an image.
 const entryHeads = 4
 
-// of is about how many bytes so many entries have in an image.
-func (s *entrySize) of(entries int) int { return int((s.mean() + entryHeads) * float64(entries)) }
+// of is about how many bytes so many entries have in an image, -1 if that is not known.
+func (s *entrySize) of(entries int) int {
+	mean := s.mean()
+	if mean == 0 && entries > 0 {
+		return -1
+	}
+	return int((mean + entryHeads) * float64(entries))
+}
 
 // past implements cleanable.
 func (t *table[T]) past() *census { return &t.census }
 
 // volume implements cleanable.
 func (t *table[T]) volume() (fresh, live int, bytes float64) {
-	return len(t.dirty), t.len(), t.size.mean()
+	return len(t.dirty) - t.deleted + len(t.again) + t.deleted/deletions, t.len(), t.size.mean()
 }
 
-// clean implements cleanable. Entries move when others are removed, or the index grows, so some may be left for the next search; only resident
-// ones, which come first, are searched for until none is left.
+// clean implements cleanable: resident entries, which are written again as the bytes that they are, and then cells. They move when others are
+// removed, or an index grows, so some may be left for the next search.
 func (t *table[T]) clean(looks int) {
-	c := &t.census
-	for ; looks > 0; looks-- {
-		if t.resident != nil {
-			c.at %= len(t.resident.slots)
-			if e := t.resident.slots[c.at].at; e != nil {
-				k := keyBytes{bytes: []byte(e.key)}
-				k.sum()
-				t.rewrite(t.thaw(&k)) // another may take its place
-				looks -= thawLooks
-			} else {
-				c.at++
+	c, resident := &t.census, 0
+	if t.resident != nil {
+		resident = len(t.resident.slots)
+	}
+	for ; looks > 0 && c.at < resident+len(t.cells.slots); looks-- {
+		if c.at < resident {
+			if e := t.resident.slots[c.at].at; e != nil && e.generation <= c.until {
+				c.replaced(e.generation)
+				e.generation = t.generation
+				t.again = append(t.again, e)
+				looks -= rewriteLooks
 			}
-			continue
-		}
-		if c.at >= len(t.cells.slots) {
-			c.on = false
-			return
-		}
-		if e := t.cells.slots[c.at].at; e != nil && e.live && e.generation <= c.until {
+		} else if e := t.cells.slots[c.at-resident].at; e != nil && e.live && e.generation <= c.until {
 			t.rewrite(e)
 			looks -= rewriteLooks
 		}
 		c.at++
 	}
+	c.on = c.at < resident+len(t.cells.slots)
 }
 
 // rewrite writes a live entry again as it is.

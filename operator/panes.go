@@ -237,7 +237,7 @@ func (p *panes[K, A]) past() *census { return &p.census }
 
 // volume implements cleanable.
 func (p *panes[K, A]) volume() (fresh, live int, bytes float64) {
-	return len(p.dirty) + len(p.removed), p.parts, p.size.mean()
+	return len(p.dirty) + len(p.removed)/deletions, p.parts, p.size.mean()
 }
 
 // clean implements cleanable.

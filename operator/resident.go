@@ -34,6 +34,7 @@ type residentTable struct {
 type residentEntry struct {
 	key, value string
 	hash       uint64
+	generation uint64 // of the table that has taken it over, in which it was written last; 0: in none
 }
 
 func (e *residentEntry) name() (key string, hash uint64) { return e.key, e.hash }

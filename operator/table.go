@@ -22,7 +22,8 @@ type table[T any] struct {
 	size     *entrySize // shared with what was frozen
 	// Invariant: dirty holds each cell of the present generation once.
 	dirty      []*cell[T]
-	deleted    int // how many cells are not live
+	again      []*residentEntry // likewise those of resident, to be written as they are
+	deleted    int              // how many cells are not live
 	generation uint64
 	shared     uint64 // the last generation whose cells were swapped
 	copies     int    // entries that Freeze copies, at most
@@ -78,7 +79,10 @@ func (t *table[T]) thaw(key *keyBytes) *cell[T] {
 	if err != nil {
 		panic(unreadable{fmt.Errorf("operator: table %q: reading back key %q: %w", t.id, key.bytes, err)})
 	}
-	c := &cell[T]{key: e.key, hash: e.hash, value: v, live: true}
+	if e.generation == t.generation {
+		panic(fmt.Sprintf("operator: assertion: table %q is asked for key %q between its cleaning and its freeze", t.id, key.bytes))
+	}
+	c := &cell[T]{key: e.key, hash: e.hash, value: v, live: true, generation: e.generation}
 	t.cells.put(c)
 	if t.resident.remove(e); t.resident.count == 0 {
 		t.resident = nil
@@ -222,8 +226,8 @@ func (t *table[T]) ID() string { return t.id }
 
 // Freeze implements Table.
 func (t *table[T]) Freeze() Frozen {
-	f, whole := t.copied(), (t.resident == nil || t.resident.count == 0) && len(t.dirty) == t.cells.count
-	t.census.froze(len(t.dirty)-t.deleted, t.deleted)
+	f, whole := t.copied(), len(t.dirty)+len(t.again) == t.len()+t.deleted
+	t.census.froze(len(t.dirty)-t.deleted+len(t.again), t.deleted)
 	if t.deleted > 0 {
 		for _, c := range t.dirty {
 			if !c.live {
@@ -235,12 +239,12 @@ func (t *table[T]) Freeze() Frozen {
 	t.generation++
 	if f != nil {
 		clear(t.dirty)
-		t.dirty = t.dirty[:0]
+		t.dirty, t.again = t.dirty[:0], nil
 		f.whole = whole
 		return f
 	}
-	swapped := &frozenTable[T]{id: t.id, codec: t.codec, cells: t.dirty, whole: whole, size: t.size}
-	t.dirty, t.shared = nil, t.generation-1
+	swapped := &frozenTable[T]{id: t.id, codec: t.codec, cells: t.dirty, again: t.again, whole: whole, size: t.size}
+	t.dirty, t.again, t.shared = nil, nil, t.generation-1
 	return swapped
 }
 
@@ -254,29 +258,43 @@ const (
 
 // copied is what has changed, as bytes; nil if that is too much.
 func (t *table[T]) copied() *frozenCopy {
-	if t.much > 0 || len(t.dirty) > t.copies {
+	n := len(t.dirty) + len(t.again)
+	if t.much > 0 || n > t.copies {
 		t.much = max(0, t.much-1)
 		return nil
 	}
-	f := &frozenCopy{id: t.id, keys: keysOf(len(t.dirty)), values: keysOf(len(t.dirty)), deleted: make([]bool, len(t.dirty))}
-	for i, c := range t.dirty {
-		f.keys.all = append(f.keys.all, c.key...)
-		f.keys.end()
-		if f.deleted[i] = !c.live; c.live {
-			var err error
-			if f.values.all, err = t.codec.Append(f.values.all, c.value); err != nil {
-				f.err = fmt.Errorf("operator: table %q: encoding key %q: %w", t.id, c.key, err)
-				break
-			}
+	f := &frozenCopy{id: t.id, keys: keysOf(n), values: keysOf(n), deleted: make([]bool, n)}
+	for i := range n {
+		f.err = t.copyTo(f, i)
+		if f.err != nil {
+			break
 		}
-		f.values.end()
 		if len(f.keys.all)+len(f.values.all) > copiedBytes {
 			t.much = muchAgain
 			return nil
 		}
 	}
-	t.size.saw(len(f.keys.all)+len(f.values.all), len(t.dirty))
+	t.size.saw(len(f.keys.all)+len(f.values.all), n)
 	return f
+}
+
+// copyTo adds to a copy the i-th of what has changed.
+func (t *table[T]) copyTo(f *frozenCopy, i int) (err error) {
+	if k := i - len(t.dirty); k >= 0 {
+		f.keys.all = append(f.keys.all, t.again[k].key...)
+		f.values.all = append(f.values.all, t.again[k].value...)
+	} else {
+		c := t.dirty[i]
+		f.keys.all = append(f.keys.all, c.key...)
+		if f.deleted[i] = !c.live; c.live {
+			if f.values.all, err = t.codec.Append(f.values.all, c.value); err != nil {
+				return fmt.Errorf("operator: table %q: encoding key %q: %w", t.id, c.key, err)
+			}
+		}
+	}
+	f.keys.end()
+	f.values.end()
+	return nil
 }
 
 // Load implements Table.
@@ -299,6 +317,7 @@ type frozenTable[T any] struct {
 	id    string
 	codec Codec[T]
 	cells []*cell[T]
+	again []*residentEntry
 	whole bool
 	size  *entrySize
 }
@@ -310,32 +329,40 @@ func (f *frozenTable[T]) Table() string { return f.id }
 func (f *frozenTable[T]) Whole() bool { return f.whole }
 
 // Bytes implements checkpoint.Sized.
-func (f *frozenTable[T]) Bytes() int { return f.size.of(len(f.cells)) }
+func (f *frozenTable[T]) Bytes() int { return f.size.of(len(f.cells) + len(f.again)) }
 
 // Entries implements Frozen; entries come in the order of their keys.
 func (f *frozenTable[T]) Entries(yield func(key, value []byte, deleted bool) error) error {
-	keys := keysOf(len(f.cells))
+	keys := keysOf(len(f.cells) + len(f.again))
 	for _, c := range f.cells {
 		keys.all = append(keys.all, c.key...)
+		keys.end()
+	}
+	for _, e := range f.again {
+		keys.all = append(keys.all, e.key...)
 		keys.end()
 	}
 	var value []byte
 	bytes := len(keys.all)
 	for _, r := range keys.order() {
-		c := f.cells[r.at]
 		value = value[:0]
-		if c.live {
+		deleted := false
+		if k := int(r.at) - len(f.cells); k >= 0 {
+			value = append(value, f.again[k].value...)
+		} else if c := f.cells[r.at]; c.live {
 			var err error
 			if value, err = f.codec.Append(value, c.value); err != nil {
 				return fmt.Errorf("operator: table %q: encoding key %q: %w", f.id, c.key, err)
 			}
-			bytes += len(value)
+		} else {
+			deleted = true
 		}
-		if err := yield(keys.key(r.at), value, !c.live); err != nil {
+		bytes += len(value)
+		if err := yield(keys.key(r.at), value, deleted); err != nil {
 			return err
 		}
 	}
-	f.size.saw(bytes, len(f.cells))
+	f.size.saw(bytes, len(f.cells)+len(f.again))
 	return nil
 }
 

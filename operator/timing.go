@@ -43,7 +43,8 @@ func (t *timerTable) past() *census { return &t.census }
 
 // volume implements cleanable.
 func (t *timerTable) volume() (fresh, live int, bytes float64) {
-	return t.queue.Changed(), t.queue.Len(), t.size.mean()
+	set, removed := t.queue.Changed()
+	return set + removed/deletions, t.queue.Len(), t.size.mean()
 }
 
 // clean implements cleanable.
