@@ -31,12 +31,15 @@ func trim(chain []part) (old, needed []part) {
 	return chain[:n], chain[n:]
 }
 
-// stateBytes reckons how many bytes the state takes as one image. When a part is dropped, a task that cleans has about 2.5 times as many.
+// stateBytes reckons how many bytes the state takes as one image: what the newest part says or is, or what the first has, or no more than all parts.
 func stateBytes(chain []part) uint64 {
-	if chain[0].from == 0 {
+	switch newest := &chain[len(chain)-1]; {
+	case newest.from > 0 && newest.state > 0:
+		return newest.state
+	case chain[0].from == 0:
 		return chain[0].bytes
 	}
-	return totalBytes(chain) * 2 / 5
+	return totalBytes(chain)
 }
 
 func totalBytes(chain []part) (bytes uint64) {

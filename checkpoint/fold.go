@@ -57,7 +57,7 @@ func (s *Store) Import(image []byte) error {
 		return fmt.Errorf("%w: import of task %d epoch %d, held is %d", ErrStale, m.Task, m.Epoch, held)
 	}
 	if held < m.Epoch {
-		if err := s.importPart(part{task: m.Task, epoch: m.Epoch, inc: m.Incarnation, bytes: uint64(len(image)), cleans: m.Cleans}, image); err != nil {
+		if err := s.importPart(part{task: m.Task, epoch: m.Epoch, inc: m.Incarnation, bytes: uint64(len(image)), state: m.State}, image); err != nil {
 			return err
 		}
 	}
@@ -197,7 +197,7 @@ func (f *folder) add(id imageID, inc determinant.Incarnation) error {
 	if err := s.sweepBeyond(id.task); err != nil {
 		return err
 	}
-	p := part{task: id.task, from: held.Epoch, epoch: id.epoch, inc: inc, since: im.since, bytes: im.bytes, room: im.room, cleans: im.cleans}
+	p := part{task: id.task, from: held.Epoch, epoch: id.epoch, inc: inc, since: im.since, bytes: im.bytes, room: im.room, state: im.state}
 	if im.full {
 		p.from, p.since, p.anew = 0, 0, true
 	}

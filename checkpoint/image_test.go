@@ -70,7 +70,7 @@ func dump(t require.TestingT, image []byte) string {
 
 func fullMeta() Meta {
 	return Meta{
-		Task: 7, Incarnation: 3, Epoch: 12, Base: 11, Since: 5, Cleans: true, Mode: determinant.AtLeastOnce, Depth: determinant.Full,
+		Task: 7, Incarnation: 3, Epoch: 12, Base: 11, Since: 5, State: 1000, Mode: determinant.AtLeastOnce, Depth: determinant.Full,
 		Log: 1 << 40, Time: 1700000000123, Watermark: math.MinInt64, Ended: true, Records: 99,
 		Inputs:          []determinant.Cursor{{Next: 5, Epoch: 12, Bytes: 100, CRC: 0xdeadbeef}, {Next: 1 << 60}},
 		InputWatermarks: []int64{-5, math.MaxInt64}, InputIdle: []bool{true, false}, InputEnded: []bool{false, true},

@@ -56,7 +56,7 @@ func (s *Store) dueLocked(chain []part) []part {
 	}
 	above := totalBytes(chain[1:])
 	newest := &chain[len(chain)-1]
-	cleaned := newest.cleans || newest.since > 0
+	cleaned := newest.state > 0 || newest.since > 0
 	if above >= max(chain[0].bytes, s.mergeBytes) && (!cleaned || chain[0].bytes+above >= cleanedMost*s.mu.whole[newest.task]) {
 		return chain
 	}
@@ -174,7 +174,7 @@ func (s *Store) beginMerge() (found bool, err error) {
 // Meta is that of the newest image, so that a task is given the same whether there was a merge or not; what counts is the name. s.mu is held.
 func (s *Store) mergedLocked(parts []part) part {
 	last := parts[len(parts)-1]
-	into := part{task: last.task, epoch: last.epoch, inc: last.inc, cleans: last.cleans}
+	into := part{task: last.task, epoch: last.epoch, inc: last.inc, state: last.state}
 	if parts[0] != s.mu.chains[last.task][0] {
 		into.from, into.since = parts[0].from, sinceOf(parts)
 	}

@@ -17,9 +17,9 @@ type Meta struct {
 	// Since says that the images of the checkpoints after Since, this one included, have all of the state: what had not changed was written again.
 	// So what is older is not needed any more. 0 says nothing.
 	Since determinant.Epoch
-	// Cleans says that the task writes again, bit by bit, what did not change for long, to be able to say Since: a store need not merge its images for
-	// their size.
-	Cleans bool
+	// State says that the task writes again, bit by bit, what did not change for long, to be able to say Since, so that a store need not merge its images
+	// for their size; and how many bytes an image of all of the state would have, about. 0: it does not.
+	State uint64
 	// Mode and Depth belong to epoch Epoch+1: barrier Epoch carried them. A task restored from the image starts with them.
 	Mode  determinant.Mode
 	Depth determinant.Depth
@@ -46,7 +46,7 @@ func appendMeta(dst []byte, m *Meta) []byte {
 	dst = binary.AppendUvarint(dst, uint64(m.Epoch))
 	dst = binary.AppendUvarint(dst, uint64(m.Base))
 	dst = binary.AppendUvarint(dst, uint64(m.Since))
-	dst = appendBool(dst, m.Cleans)
+	dst = binary.AppendUvarint(dst, m.State)
 	dst = append(dst, byte(m.Mode))
 	dst = binary.AppendUvarint(dst, uint64(m.Depth))
 	dst = binary.AppendUvarint(dst, uint64(m.Log))
@@ -99,7 +99,7 @@ func decodeMeta(src []byte) (Meta, error) {
 		Epoch:       determinant.Epoch(r.uvarint()),
 		Base:        determinant.Epoch(r.uvarint()),
 		Since:       determinant.Epoch(r.uvarint()),
-		Cleans:      r.bool(),
+		State:       r.uvarint(),
 		Mode:        determinant.Mode(r.byte()),
 		Depth:       determinant.Depth(r.uvarintMax(1<<16 - 1)),
 		Log:         determinant.LogOffset(r.uvarint()),

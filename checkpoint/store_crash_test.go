@@ -141,7 +141,7 @@ func randomOp(t *testing.T, rng *rand.Rand, m *model) storeOp {
 		im := randomImage(rng, Meta{Task: task, Incarnation: inc, Epoch: max(epoch, 1), Base: held})
 		if rng.IntN(10) == 0 || im.meta.Base >= im.meta.Epoch {
 			im.meta.Base = im.meta.Epoch - 1
-		} else if im.meta.Cleans = rng.IntN(4) > 0; im.meta.Cleans {
+		} else if im.meta.State = []uint64{0, 4 << 10, 1 << 20, 1 << 20}[rng.IntN(4)]; im.meta.State > 0 {
 			m.clean(rng, &im)
 		}
 		b := im.encode(t)

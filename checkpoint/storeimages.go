@@ -27,7 +27,7 @@ type pending struct {
 	checked bool              // what follows is known, and the file was verified, or made of bytes that were
 	base    determinant.Epoch // that the entries are relative to
 	since   determinant.Epoch // see Meta
-	cleans  bool
+	state   uint64
 	full    bool
 	part    string // name that the file has already got by a commit that could not be made durable; empty: it has its own
 }
@@ -208,7 +208,7 @@ func (s *Store) put(image []byte, meta *Meta, full bool) error {
 	}
 	p := &pending{
 		inc: meta.Incarnation, bytes: uint64(len(image)), room: room, checked: true,
-		base: meta.Base, since: meta.Since, cleans: meta.Cleans, full: full,
+		base: meta.Base, since: meta.Since, state: meta.State, full: full,
 	}
 	if err := s.install(temp, meta, p); err != nil {
 		return errors.Join(err, s.removeIfThere(temp))
@@ -374,7 +374,7 @@ func (s *Store) check(id imageID, p *pending) error {
 	if err = errors.Join(err, f.Close()); err != nil {
 		return fmt.Errorf("checkpoint: image %s: %w", name, err)
 	}
-	p.base, p.since, p.cleans, p.full, p.checked = r.meta.Base, r.meta.Since, r.meta.Cleans, r.full, true
+	p.base, p.since, p.state, p.full, p.checked = r.meta.Base, r.meta.Since, r.meta.State, r.full, true
 	return nil
 }
 

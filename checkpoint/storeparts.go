@@ -13,15 +13,15 @@ import (
 // part is a file of committed state: an image of what a task changed after checkpoint from and up to checkpoint epoch. What begins at
 // checkpoint 0 is the whole state.
 type part struct {
-	task   determinant.TaskID
-	from   determinant.Epoch
-	epoch  determinant.Epoch
-	inc    determinant.Incarnation // whose image that of checkpoint epoch is
-	since  determinant.Epoch       // what changed after this checkpoint and up to epoch is all of the state; 0 says nothing. Invariant: less than epoch
-	bytes  uint64                  // of the image, or room if that is not known any more
-	room   uint64                  // that its file takes, at least bytes: it may have been another's before (spares.go)
-	anew   bool                    // it is the whole state since all of that changed
-	cleans bool                    // its task writes again what does not change; not known any more once the store was opened again
+	task  determinant.TaskID
+	from  determinant.Epoch
+	epoch determinant.Epoch
+	inc   determinant.Incarnation // whose image that of checkpoint epoch is
+	since determinant.Epoch       // what changed after this checkpoint and up to epoch is all of the state; 0 says nothing. Invariant: less than epoch
+	bytes uint64                  // of the image, or room if that is not known any more
+	room  uint64                  // that its file takes, at least bytes: it may have been another's before (spares.go)
+	anew  bool                    // it is the whole state since all of that changed
+	state uint64                  // that Meta has; not known any more once the store was opened again
 }
 
 const partSuffix = ".part"
@@ -94,7 +94,7 @@ func (s *Store) publishLocked(p part) {
 	old, chain := trim(append(chain[:len(chain):len(chain)], p))
 	s.discardLocked(true, old...)
 	s.setChainLocked(chain)
-	if p.from == 0 || len(old) > 0 {
+	if p.from == 0 || p.state > 0 || len(old) > 0 {
 		s.mu.whole[p.task] = stateBytes(chain)
 	}
 	if s.mu.changed[p.task] = p.bytes; p.from == 0 && !p.anew {

@@ -69,8 +69,8 @@ type Freezes struct {
 	// Since says, if All, that all that is in the tables is in what they froze after that epoch.
 	Since determinant.Epoch
 	All   bool
-	// Cleans tells whether what does not change is written again.
-	Cleans bool
+	// State is 0 unless what does not change is written again; then it is about how many bytes all has that is in the tables.
+	State uint64
 }
 
 // cleanable is a Table that can write again what has not changed for long.
@@ -87,7 +87,7 @@ type cleanable interface {
 
 // Freeze freezes the tables at the barrier that ends epoch e.
 func (f *Freezer) Freeze(e determinant.Epoch) Freezes {
-	r := Freezes{Cleans: f.clean()}
+	r := Freezes{State: f.clean()}
 	for _, t := range f.tables {
 		r.Frozen = append(r.Frozen, t.Freeze())
 	}
@@ -127,11 +127,12 @@ func (f *Freezer) forget(before uint64) {
 	}
 }
 
-// clean has what is oldest written again, as long as more was written than the state is worth.
-func (f *Freezer) clean() bool {
+// clean has what is oldest written again, as long as more was written than the state is worth, of which it says how much that is; 0: it is not to be
+// cleaned.
+func (f *Freezer) clean() uint64 {
 	written, live, fresh := f.bytes()
 	if f.partly || live < float64(f.when.From) {
-		return false
+		return 0
 	}
 	for looks := min(cleanedLooks*fresh, mostLooks); looks > 0 && written > f.when.To*live; looks -= cleanedTurn {
 		t := f.oldest()
@@ -142,7 +143,7 @@ func (f *Freezer) clean() bool {
 		t.clean(cleanedTurn)
 		written, live, _ = f.bytes()
 	}
-	return true
+	return uint64(live)
 }
 
 // bytes is how many have been written and may still count, and how many there are, about; and how many entries were changed.

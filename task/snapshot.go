@@ -25,6 +25,6 @@ func (t *Task) snapshot(e determinant.Epoch) Snapshot {
 		m.Outputs = append(m.Outputs, o.End())
 	}
 	s := Snapshot{Meta: m, Freezes: t.freezer.Freeze(e)}
-	s.Meta.Cleans = s.Cleans
+	s.Meta.State = s.State
 	return s
 }
