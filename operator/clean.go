@@ -11,8 +11,8 @@ import (
 
 // What has not changed for long is written again, a little in each checkpoint and from memory, so that the images in which it was written before
 // are not needed any more: they need not be read again to be merged with newer ones. That is how a log-structured file system cleans its log
-// (Rosenblum and Ousterhout, The Design and Implementation of a Log-Structured File System, 1992), from its oldest end. As long as what was
-// written is no more than twice the state, about a fifth of what is come upon still counts, if all keys change equally often.
+// (Rosenblum and Ousterhout, The Design and Implementation of a Log-Structured File System, 1992), from its oldest end. If what was
+// written is 2.5 times the state, about a tenth of what is come upon still counts, if all keys change equally often.
 const (
 	// cleanedBy is how many times the state a search for the oldest part wants to make good.
 	cleanedBy = 0.75
