@@ -245,7 +245,7 @@ func (h *hosted) changed(s *task.Snapshot) (tables []checkpoint.Frozen, full boo
 		since = min(since+1, s.Meta.Epoch-1)
 	}
 	h.frozen = append(h.frozen, frozenEpoch{epoch: s.Meta.Epoch, tables: s.Frozen})
-	if anew := all && since >= h.base; anew {
+	if all && since >= h.base {
 		h.frozen = slices.DeleteFunc(h.frozen, func(f frozenEpoch) bool { return f.epoch <= since })
 		h.frozen[0].anew = true
 	} else if all {

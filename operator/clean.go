@@ -44,6 +44,7 @@ func (c *Cleaning) EnsureDefaults() {
 // Freezer freezes the tables of one task, at each of its barriers.
 type Freezer struct {
 	tables []Table
+	clean  []cleanable // of tables, those that are
 	when   Cleaning
 
 	generation uint64     // how many times it froze. Invariant: the present one of each cleanable table is the next
@@ -54,7 +55,13 @@ type Freezer struct {
 // NewFreezer is for tables that are empty or have just been restored.
 func NewFreezer(tables []Table, when Cleaning) *Freezer {
 	when.EnsureDefaults()
-	return &Freezer{tables: tables, when: when}
+	f := &Freezer{tables: tables, when: when}
+	for _, t := range tables {
+		if c, ok := t.(cleanable); ok {
+			f.clean = append(f.clean, c)
+		}
+	}
+	return f
 }
 
 // freezeOf says which epoch ended with a generation.
@@ -87,7 +94,7 @@ type cleanable interface {
 
 // Freeze freezes the tables at the barrier that ends epoch e.
 func (f *Freezer) Freeze(e determinant.Epoch) Freezes {
-	r := Freezes{State: f.clean()}
+	r := Freezes{State: f.rewrite()}
 	for _, t := range f.tables {
 		r.Frozen = append(r.Frozen, t.Freeze())
 	}
@@ -96,14 +103,12 @@ func (f *Freezer) Freeze(e determinant.Epoch) Freezes {
 	needed := f.generation
 	r.All, f.partly = true, false
 	for i, t := range f.tables {
-		c, ok := t.(cleanable)
-		if !ok {
-			if !r.Frozen[i].Whole() {
-				r.All, f.partly = false, true
-			}
-			continue
+		if _, ok := t.(cleanable); !ok && !r.Frozen[i].Whole() {
+			r.All, f.partly = false, true
 		}
-		oldest, all := c.past().oldest()
+	}
+	for _, t := range f.clean {
+		oldest, all := t.past().oldest()
 		needed, r.All = min(needed, oldest), r.All && all
 	}
 	if f.forget(needed); r.All {
@@ -127,9 +132,9 @@ func (f *Freezer) forget(before uint64) {
 	}
 }
 
-// clean has what is oldest written again, as long as more was written than the state is worth, of which it says how much that is; 0: it is not to be
+// rewrite has what is oldest written again, as long as more was written than the state is worth, of which it says how much that is; 0: it is not to be
 // cleaned.
-func (f *Freezer) clean() uint64 {
+func (f *Freezer) rewrite() uint64 {
 	written, live, fresh := f.bytes()
 	if f.partly || live < float64(f.when.From) {
 		return 0
@@ -148,11 +153,9 @@ func (f *Freezer) clean() uint64 {
 
 // bytes is how many have been written and may still count, and how many there are, about; and how many entries were changed.
 func (f *Freezer) bytes() (written, live float64, fresh int) {
-	for _, t := range f.tables {
-		if c, ok := t.(cleanable); ok {
-			now, n, bytes := c.volume()
-			written, live, fresh = written+float64(c.past().written()+now)*bytes, live+float64(n)*bytes, fresh+now
-		}
+	for _, t := range f.clean {
+		now, n, bytes := t.volume()
+		written, live, fresh = written+float64(t.past().written()+now)*bytes, live+float64(n)*bytes, fresh+now
 	}
 	return written, live, fresh
 }
@@ -160,15 +163,13 @@ func (f *Freezer) bytes() (written, live float64, fresh int) {
 // oldest is the table that has what was written first.
 func (f *Freezer) oldest() (first cleanable) {
 	var least uint64
-	for _, t := range f.tables {
-		if c, ok := t.(cleanable); ok {
-			generation, all := c.past().oldest()
-			if !all {
-				generation = 0
-			}
-			if first == nil || generation < least {
-				first, least = c, generation
-			}
+	for _, t := range f.clean {
+		generation, all := t.past().oldest()
+		if !all {
+			generation = 0
+		}
+		if first == nil || generation < least {
+			first, least = t, generation
 		}
 	}
 	return first

@@ -179,8 +179,9 @@ func (q *Queue) Len() int { return q.index.count }
 // Changed is how many timers the next Freeze is going to report as set, and how many as removed, but for those that were set again.
 func (q *Queue) Changed() (set, removed int) { return len(q.fresh), len(q.removed) }
 
-// Again looks at so many places, each with something to report for two, from at on, for timers that no Freeze has reported since the one of number until, and has the next one report them
-// as if they had been set. It returns where to go on, or 0 at the end. It calls replaced for each, with the number of the Freeze that reported it last.
+// Again looks at so many places, each with something to report for two, from at on, for timers that no Freeze has reported since the one of number
+// until, and has the next one report them as if they had been set. It returns where to go on, or 0 at the end. It calls replaced for each, with the
+// number of the Freeze that reported it last.
 func (q *Queue) Again(at, places int, until uint64, replaced func(written uint64)) (next int) {
 	for ; places > 0 && at < len(q.slots); places-- {
 		if e := &q.slots[at]; e.kept && e.fresh < 0 && e.written <= until {

@@ -91,7 +91,7 @@ func (p *process) open(id determinant.WorkerID, view cluster.View) bool {
 	return true
 }
 
-// cleaning has tasks write again what does not change in every other run of four, and whenever there is much of that.
+// cleaning has tasks write again what does not change, however little there is: in four of eight runs, and in all in which much is cold.
 func (w *World) cleaning() operator.Cleaning {
 	switch {
 	case w.opts.Cold:
