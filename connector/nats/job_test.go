@@ -76,15 +76,23 @@ func (g *gate) pass(i int) {
 
 // let lets records pass, some at a time, until a plain reader could see so many. It does not run far ahead of what is shown, so that there is
 // something left to do then.
-func (g *gate) let(t testing.TB, js jetstream.JetStream, until int) {
-	n := 0
+func (g *gate) let(t testing.TB, js jetstream.JetStream, until int, done chan error, w *waits) {
+	n, now := 0, 0
 	require.Eventually(t, func() bool {
-		now := shown(t, js)
+		now = shown(t, js)
 		n = max(n, min(n+10, now+300))
 		g.open(n)
-		return now >= until
-	}, time.Minute, time.Millisecond)
+		return now >= until || len(done) > 0
+	}, time.Minute, time.Millisecond, "%v", waiting{func() string { return fmt.Sprintf("%d of %d are shown; said: %v", now, until, w.last()) }})
+	if len(done) > 0 {
+		require.FailNow(t, "the job has ended", "%v", <-done)
+	}
 }
+
+// waiting is a text that is made when it is printed.
+type waiting struct{ text func() string }
+
+func (w waiting) String() string { return w.text() }
 
 // drawing is a job that reads a stream of numbers, draws one for each, and writes them to streams.
 func drawing(address string, g *gate, waits *waits) *operator.Job {
@@ -132,6 +140,13 @@ func (w *waits) count() int {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return len(w.all)
+}
+
+// last gives what was said last.
+func (w *waits) last() []string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.all[max(0, len(w.all)-5):]
 }
 
 const outputs = 2
@@ -217,7 +232,7 @@ func TestTheServerIsKilled(t *testing.T) {
 		done <- err
 	}()
 	for k := range kills {
-		g.let(t, js, (k+1)*n/(kills+2))
+		g.let(t, js, (k+1)*n/(kills+2), done, w)
 		before := w.count()
 		p.kill() // most likely in the middle of a write
 		// Whoever waits says so at each try, four times a second: longer than requests and checkpoints have.
@@ -252,7 +267,7 @@ func TestTheServerIsStopped(t *testing.T) {
 		})
 		done <- err
 	}()
-	g.let(t, js, n/3)
+	g.let(t, js, n/3, done, w)
 	before := w.count()
 	p.signal(syscall.SIGSTOP)
 	g.open(n)

@@ -91,6 +91,9 @@ func embedded(t testing.TB) *server.Server {
 }
 
 func startEmbedded(t testing.TB, dir string, port int) *server.Server {
+	// A server that deletes its last stream removes the folder of all streams a moment later if that is empty, also from under a stream
+	// that is just made there (nats-server 2.15, stream.stop). Something of ours is in it, so it stays.
+	require.NoError(t, os.MkdirAll(filepath.Join(dir, server.JetStreamStoreDir, server.DEFAULT_GLOBAL_ACCOUNT, "streams", "kept"), 0o750))
 	s, err := server.NewServer(serverOptions(dir, port))
 	require.NoError(t, err)
 	s.Start()
