@@ -32,20 +32,21 @@ type drawn struct {
 	Chosen uint64
 }
 
-// gate lets the first n records pass, and others slowly: those behind one that must wait may be ones that may pass, and a task that waits for good
-// cannot be killed.
+// gate lets n records pass, whichever come first, and further ones slowly: a task that waits for good cannot be killed. A record that has
+// passed passes at once when it is replayed. Otherwise a task whose split is ahead would come no further between two kills, ever.
 type gate struct {
 	mu     sync.Mutex
 	n      int
+	passed map[int]bool
 	opened chan struct{} // closed when n grows
 }
 
 // slowly is how long a record waits that must wait: some hundred pass in the seconds that an outage lasts.
 const slowly = 20 * time.Millisecond
 
-func newGate() *gate { return &gate{opened: make(chan struct{})} }
+func newGate() *gate { return &gate{passed: map[int]bool{}, opened: make(chan struct{})} }
 
-// open lets records up to n pass.
+// open lets n records pass.
 func (g *gate) open(n int) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -59,17 +60,19 @@ func (g *gate) open(n int) {
 func (g *gate) pass(i int) {
 	over := time.NewTimer(slowly)
 	defer over.Stop()
-	for {
+	for slow := false; ; {
 		g.mu.Lock()
-		n, opened := g.n, g.opened
-		g.mu.Unlock()
-		if i < n {
+		if g.passed[i] || len(g.passed) < g.n || slow {
+			g.passed[i] = true
+			g.mu.Unlock()
 			return
 		}
+		opened := g.opened
+		g.mu.Unlock()
 		select {
 		case <-opened:
 		case <-over.C:
-			return
+			slow = true
 		}
 	}
 }
