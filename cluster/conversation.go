@@ -230,6 +230,8 @@ func (l *life) listen(ctx context.Context, s *leaderLink) error {
 		case d.Leave != nil:
 			l.ends(ErrStopped)
 			return nil
+		case d.Alive:
+			l.worker.Align(d.Slowest)
 		case d.Cut:
 			for _, p := range l.peers() {
 				l.mesh.Cut(p.ID)

@@ -81,5 +81,9 @@ func (w *Worker) noteLosses() {
 
 // allow is how many records a source may give now, limit of them at most; 0: it is stepped again soon. Task's goroutine.
 func (h *hosted) allow(limit int) int {
-	return h.pace.allow(h.w.opts.Clock(), h.w.lost.Load(), h.task.Records(), limit)
+	now := h.w.opts.Clock()
+	if h.drift.waits(now, h.w.alignment.Load()) {
+		return 0
+	}
+	return h.pace.allow(now, h.w.lost.Load(), h.task.Records(), limit)
 }

@@ -28,6 +28,7 @@ type hosted struct {
 	stepping atomic.Bool   // a step is under way
 	stepped  atomic.Uint64 // steps begun, to tell one that hangs from one after the other
 	pace     sourcePace    // of a source; the task's goroutine only
+	drift    drift         // likewise: it and others stay together
 	watched  watchedStep   // under the worker's mu
 
 	ended      bool        // its end was reported; the task's goroutine only
@@ -99,6 +100,7 @@ func (w *Worker) Step(t *task.Task) (progress bool) {
 	h.stepping.Store(true)
 	progress, err := h.task.Step()
 	h.stepping.Store(false)
+	h.drift.look(h.task)
 	if h.dead.Load() {
 		return false
 	}

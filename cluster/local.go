@@ -111,6 +111,7 @@ type Local struct {
 	result   error
 	resumed  bool
 	complete bool         // when it was opened
+	drifts   bool         // sources are to stay together in event time
 	waiting  atomic.Value // string
 	outside  outside
 
@@ -135,6 +136,7 @@ func RunLocal(ctx context.Context, plan *operator.Plan, o LocalOptions) (Summary
 		return Summary{}, err
 	}
 	l := &Local{job: job, opts: o, finished: make(chan struct{}), stats: newStats(len(job.Tasks))}
+	l.drifts = slices.ContainsFunc(plan.Vertices, func(v operator.Vertex) bool { return v.MaxDrift > 0 })
 	l.ctx, l.cancel = context.WithCancel(context.Background())
 	if err := l.open(ctx); err != nil {
 		return Summary{}, errors.Join(err, l.close())
@@ -397,6 +399,7 @@ func (l *Local) run(ctx context.Context) error {
 // tick lets the coordinator see the time.
 func (l *Local) tick() {
 	l.coord.Tick(l.opts.Clock())
+	l.align()
 	why := l.coord.Undiscovered()
 	l.undiscovered.Store(&why)
 }

@@ -45,6 +45,7 @@ func (w *Worker) Measure() []TaskMetrics {
 		m := TaskMetrics{
 			Task: id, Incarnation: h.inc, Records: h.task.Records(), Log: w.mu.logs.Log(id).End().Bytes(),
 			Backpressure: h.task.Held(), BusyMillis: h.busy(w.opts.Clock()), Replaying: h.task.Replaying(), Source: source, Waiting: waiting[t],
+			EventTime: h.drift.eventTime(),
 		}
 		if h.sink != nil {
 			m.Written = h.sink.shown
@@ -54,12 +55,15 @@ func (w *Worker) Measure() []TaskMetrics {
 	return all
 }
 
-// waiting tells why task t waits for an external system: its source, or its store, which may be fenced before the task runs.
+// waiting tells why task t waits for an external system, its source or its store, which may be fenced before the task runs, or for slower sources.
 func (w *Worker) waiting(t determinant.TaskID) string {
 	var all []string
 	if h := w.tasks[t].Load(); h != nil {
 		if why := h.task.Waiting(); why != "" {
 			all = append(all, "source: "+why)
+		}
+		if why := h.drift.why(w.opts.Clock()); why != "" {
+			all = append(all, why)
 		}
 	}
 	if s := w.outside[t].Load(); s != nil {

@@ -40,7 +40,8 @@ type cell struct {
 	security transport.Security
 
 	inspecting func(address string)
-	outage     *outage // nil: there is none
+	outage     *outage               // nil: there is none
+	own        func() *operator.Plan // nil: drawnPlan
 	log        record
 }
 
@@ -107,6 +108,9 @@ func newCell(t *testing.T, coordinators, workers int, n uint64) *cell {
 }
 
 func (c *cell) plan() *operator.Plan {
+	if c.own != nil {
+		return c.own()
+	}
 	plan := drawnPlan(c.t, c.valve, c.out)
 	if c.outage != nil {
 		c.outage.behind(plan)

@@ -7,7 +7,7 @@ import (
 	"github.com/understudy-stream/understudy/determinant"
 )
 
-// outside are the tasks whose sources or sinks wait for an external system, and why. It logs when such a wait begins and when
+// outside are the tasks that wait, mostly sources and sinks for an external system, and why. It logs when such a wait begins and when
 // it is over, and not each time that its reason, which may tell times, has other words.
 type outside struct {
 	mu  sync.Mutex
@@ -29,9 +29,9 @@ func (o *outside) note(log *slog.Logger, job *Job, m TaskMetrics) {
 	}
 	switch {
 	case was == "" && m.Waiting != "":
-		log.Warn("a task waits for an external system", "task", nameOf(job, m.Task), "why", m.Waiting)
+		log.Warn("a task waits", "task", nameOf(job, m.Task), "why", m.Waiting)
 	case was != "" && m.Waiting == "":
-		log.Info("a task no longer waits for an external system", "task", nameOf(job, m.Task))
+		log.Info("a task waits no longer", "task", nameOf(job, m.Task))
 	}
 }
 

@@ -223,6 +223,7 @@ func (w *Worker) build(t determinant.TaskID, pr *promotion, log causal.Copy, own
 	h := &hosted{w: w, inc: inc, base: epoch}
 	h.recovering.Store(v.Places[t].Recovering)
 	h.silent.Store(inc > 1)
+	h.drift.begin(w.job.Plan.Vertices[spec.Vertex].MaxDrift)
 	meta := checkpoint.Meta{Task: t}
 	state := w.opts.State
 	err := state.MetaAt(t, epoch, life, &meta)

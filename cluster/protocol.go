@@ -71,8 +71,9 @@ type down struct {
 	Entry    *Entry
 	Control  *Control
 	Leave    *leave
-	Cut      bool // break the links to all peers, for chaos
-	Alive    bool // the leader lives: a worker that hears nothing for too long looks for another
+	Cut      bool  // break the links to all peers, for chaos
+	Alive    bool  // the leader lives: a worker that hears nothing for too long looks for another
+	Slowest  int64 // with Alive: event time of the slowest source that others wait for; MaxTime: there is none
 }
 
 // welcome gives a worker its id and the view that entries follow on.

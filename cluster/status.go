@@ -115,5 +115,7 @@ type TaskMetrics struct {
 	Replaying    bool                    `json:"replaying"`
 	Source       bool                    `json:"source"`
 	Written      uint64                  `json:"written"` // records visible in its sink since the job's start
-	Waiting      string                  `json:"waiting"` // why its source or sink waits for an external system; empty if neither does
+	Waiting      string                  `json:"waiting"` // why its source or sink waits, mostly for an external system; empty if neither does
+	// EventTime is how far a source with MaxDrift is, in milliseconds; absent if no other need wait for it.
+	EventTime *int64 `json:"event_time_ms,omitempty"`
 }

@@ -87,10 +87,11 @@ type Worker struct {
 	places   []atomic.Uint64          // by task; the worker that runs it, for wake-ups
 	consumer []atomic.Uint64          // by channel; the worker that has subscribed to it
 
-	ended     atomic.Bool   // it was closed
-	committed atomic.Uint64 // epoch of the last completed checkpoint
-	asked     atomic.Uint64 // epoch whose checkpoint was asked for to free memory
-	lost      atomic.Int64  // when it heard that a task was lost that is not back yet, in milliseconds; 0: none is
+	ended     atomic.Bool                   // it was closed
+	committed atomic.Uint64                 // epoch of the last completed checkpoint
+	asked     atomic.Uint64                 // epoch whose checkpoint was asked for to free memory
+	lost      atomic.Int64                  // when it heard that a task was lost that is not back yet, in milliseconds; 0: none is
+	alignment atomic.Pointer[slowestSource] // nil: it has heard of none
 	said      said
 	refused   *refusals
 

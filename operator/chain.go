@@ -29,6 +29,8 @@ type Chain interface {
 	Watermark(wm int64) error
 	// Idle says that all (or no longer all) of the task's input channels are idle.
 	Idle(idle bool) error
+	// Reached is the least watermark that the chain's Timestamps with MaxDrift make; ok is false if none does now.
+	Reached() (wm int64, ok bool)
 	// NextTimer is the time of the earliest processing-time timer.
 	NextTimer() (t int64, ok bool)
 	// ProcessingTime fires every processing-time timer due at or before now, operator by operator, each in (time,

@@ -52,7 +52,11 @@ func (j *Job) Plan(parallelism int) (*Plan, error) {
 		}
 	}
 	for _, g := range graphs {
-		p.Vertices = append(p.Vertices, g.vertex())
+		v, err := g.vertex()
+		if err != nil {
+			return nil, err
+		}
+		p.Vertices = append(p.Vertices, v)
 	}
 	p.Shape = p.shape(graphs)
 	p.Hash = xxhash.Sum64String(p.Shape)
@@ -138,7 +142,7 @@ func (p *Plan) connect(g *vertexGraph, vertexOf, tasks []int) error {
 	return nil
 }
 
-func (g *vertexGraph) vertex() Vertex {
+func (g *vertexGraph) vertex() (Vertex, error) {
 	v := Vertex{Index: g.index, Parallelism: g.parallelism, Source: g.nodes[0].source, InputOf: g.nodes[0].inputOf, Growing: g.nodes[0].growing}
 	names := make([]string, len(g.nodes))
 	for i, n := range g.nodes {
@@ -146,11 +150,20 @@ func (g *vertexGraph) vertex() Vertex {
 		if n.atLeastOnce {
 			v.AtLeastOnce = append(v.AtLeastOnce, n.name)
 		}
+		if n.drift > 0 {
+			if v.Source == nil {
+				return v, fmt.Errorf("operator: %s %q: MaxDrift: its tasks read no source, so they cannot wait before they read on: give it the "+
+					"parallelism of its source, and let no shuffle be between them", n.kind, n.name)
+			}
+			if v.MaxDrift == 0 || n.drift < v.MaxDrift {
+				v.MaxDrift = n.drift
+			}
+		}
 		g.sinkOf(n, &v)
 	}
 	v.Name = strings.Join(names, " -> ")
 	v.New = func(rt Runtime) (Chain, error) { return newInstance(g, rt) }
-	return v
+	return v, nil
 }
 
 // sinkOf tells the vertex what n ends it in, if it does.

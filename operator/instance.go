@@ -18,6 +18,7 @@ type instance struct {
 	rewinds []rewinder
 	element uint64 // counts the records that went into the chain
 	restore []restorer
+	reaches []reacher
 	tables  []Table
 	last    progress
 }
@@ -35,6 +36,8 @@ type (
 	// rewinder holds until the end of a step what elements have left.
 	rewinder interface{ rewind() }
 	restorer interface{ restored() error }
+	// reacher makes a watermark that others may have to wait for.
+	reacher interface{ reached() (wm int64, ok bool) }
 	// asyncHead is a head with outstanding external calls.
 	asyncHead interface {
 		asyncDone(k int, result []byte, failed bool) error
@@ -146,6 +149,9 @@ func (c *instance) link(g *vertexGraph, parts []built, rotations [][]Table) {
 		if r, ok := p.op.(restorer); ok {
 			c.restore = append(c.restore, r)
 		}
+		if r, ok := p.op.(reacher); ok {
+			c.reaches = append(c.reaches, r)
+		}
 		c.tables = append(c.tables, p.state...)
 		c.tables = append(c.tables, rotations[i]...)
 	}
@@ -172,6 +178,19 @@ func (c *instance) Watermark(wm int64) (err error) {
 func (c *instance) Idle(idle bool) (err error) {
 	defer c.guard(&err)
 	return c.head.idle(idle)
+}
+
+// Reached implements Chain.
+func (c *instance) Reached() (wm int64, ok bool) {
+	if c.last.ended {
+		return 0, false
+	}
+	for _, r := range c.reaches {
+		if at, has := r.reached(); has && (!ok || at < wm) {
+			wm, ok = at, true
+		}
+	}
+	return wm, ok
 }
 
 // NextTimer implements Chain.

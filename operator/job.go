@@ -59,6 +59,7 @@ type node struct {
 	source        sourceSplits
 	inputOf       func(split string) string
 	growing       Growing // the source, if it is one
+	drift         int64   // milliseconds; 0: any
 	sink          CausalSink
 	transactional TransactionalSink
 	checks        []func() error // asked at Plan time
@@ -140,6 +141,8 @@ type options struct {
 	hasLateness bool
 	idleAfter   time.Duration
 	hasIdle     bool
+	drift       time.Duration
+	hasDrift    bool
 	combined    bool
 }
 
@@ -179,6 +182,17 @@ func IdleAfter(d time.Duration) Option {
 	return func(o *options) { o.idleAfter, o.hasIdle = d, true }
 }
 
+// MaxDrift keeps sources together in event time: a task of a source does not read on while the watermark that its [Timestamps] makes is more
+// than d ahead of the least that any task of the job makes with this option. Without it a split that is read faster than others gets further
+// and further ahead of them, and windows and joins behind must hold all of what it gave until the others have come as far. A task that is idle
+// (see [IdleAfter]), has given no record yet, recovers, or is at its end, holds back none; one that is just slow does. Tasks hear of each
+// other ten times a second, so d bounds the drift but for what is read in some 200 ms, and should be well more than that. The Timestamps
+// must run in the tasks of the source, with nothing between that has other tasks. It is Flink's watermark alignment (FLIP-182), with
+// one group for the job.
+func MaxDrift(d time.Duration) Option {
+	return func(o *options) { o.drift, o.hasDrift = d, true }
+}
+
 // Combined makes a tumbling or sliding [Window] add records up before they cross to the tasks that have their keys: of the records that
 // a task takes in one step, which is as many as are ready, it sends one accumulator per key and slide. That pays where
 // many records have few keys, also if one key has most. Aggregator.Merge joins the accumulators. There is no late stream.
@@ -212,13 +226,16 @@ func (o *options) unused() error {
 	if o.hasIdle {
 		return errors.New("IdleAfter is for Timestamps")
 	}
+	if o.hasDrift {
+		return errors.New("MaxDrift is for Timestamps")
+	}
 	if o.combined {
 		return errors.New("Combined is for windows")
 	}
 	return nil
 }
 
-// takeLateness, takeCombined and takeIdle hand an option to the operator that it is meant for.
+// takeLateness, takeCombined, takeIdle and takeDrift hand an option to the operator that it is meant for.
 func (o *options) takeLateness() (d time.Duration, given bool) {
 	given, o.hasLateness = o.hasLateness, false
 	return o.lateness, given
@@ -227,6 +244,11 @@ func (o *options) takeLateness() (d time.Duration, given bool) {
 func (o *options) takeCombined() (given bool) {
 	given, o.combined = o.combined, false
 	return given
+}
+
+func (o *options) takeDrift() (d time.Duration, given bool) {
+	given, o.hasDrift = o.hasDrift, false
+	return o.drift, given
 }
 
 func (o *options) takeIdle() (d time.Duration, given bool) {

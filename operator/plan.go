@@ -34,6 +34,9 @@ type Vertex struct {
 	InputOf func(split string) string
 	// Growing is the source if it may get new splits while the job runs; nil for others.
 	Growing Growing
+	// MaxDrift is how far a source's tasks may be ahead of the least watermark that the job's sources make, in milliseconds of event time; 0:
+	// any distance. See the option of that name.
+	MaxDrift int64
 	// Sink opens the causal store of one task of a vertex that ends in a causal sink; nil for others.
 	Sink func(ctx context.Context, task int) (CausalStore, error)
 	// Transactions opens those of one task of a vertex that ends in a transactional sink; nil for others.

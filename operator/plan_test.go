@@ -32,6 +32,15 @@ func TestPlanErrors(t *testing.T) {
 		`Map "m": IdleAfter is for Timestamps`: func(j *Job) {
 			To(Map(numbers(j, "in"), "m", keep, IdleAfter(time.Second)), "out", nowhere{})
 		},
+		`Map "m": MaxDrift is for Timestamps`: func(j *Job) {
+			To(Map(numbers(j, "in"), "m", keep, MaxDrift(time.Second)), "out", nowhere{})
+		},
+		`Timestamps "ts": MaxDrift(1µs): want at least 1ms`: func(j *Job) {
+			To(Timestamps(numbers(j, "in"), "ts", atMilli, 0, MaxDrift(time.Microsecond)), "out", nowhere{})
+		},
+		`Timestamps "ts": MaxDrift: its tasks read no source`: func(j *Job) {
+			To(Timestamps(Rebalanced(numbers(j, "in")), "ts", atMilli, 0, MaxDrift(time.Second)), "out", nowhere{})
+		},
 		`Map "m": its output goes to another vertex, "sum": type chan int: a chan can't be encoded`: func(j *Job) {
 			m := Map(numbers(j, "in"), "m", func(Context, int) (chan int, error) { return nil, nil })
 			s := Reduce(KeyBy(m, func(chan int) int { return 0 }), "sum", func(a, b chan int) (chan int, error) { return a, nil },
@@ -109,6 +118,8 @@ func TestPlanErrors(t *testing.T) {
 	_, err := planned(t).Plan(0)
 	require.ErrorContains(t, err, "parallelism 0")
 }
+
+func atMilli(v int) time.Time { return time.UnixMilli(int64(v)) }
 
 type noCodec struct{}
 

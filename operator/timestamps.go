@@ -10,7 +10,7 @@ import (
 
 // Timestamps gives records their event time, in milliseconds, and makes the stream's watermark: the greatest timestamp so
 // far, less outOfOrder, less one. It replaces what timestamps and watermarks there were. [IdleAfter] keeps a stream that has
-// fallen silent from holding back others.
+// fallen silent from holding back others. [MaxDrift] keeps sources from getting far ahead of each other.
 func Timestamps[T any](s Stream[T], name string, ts func(T) time.Time, outOfOrder time.Duration, o ...Option) Stream[T] {
 	j, opts := jobOf(s, "Timestamps", name), collect(o)
 	j.require(ts != nil, "Timestamps", name, "its function")
@@ -21,12 +21,16 @@ func Timestamps[T any](s Stream[T], name string, ts func(T) time.Time, outOfOrde
 	if given && idle < time.Millisecond {
 		j.fail(fmt.Errorf("operator: Timestamps %q: IdleAfter(%v): want at least 1ms", name, idle))
 	}
+	drift, given := opts.takeDrift()
+	if given && drift < time.Millisecond {
+		j.fail(fmt.Errorf("operator: Timestamps %q: MaxDrift(%v): want at least 1ms", name, drift))
+	}
 	n := j.add(&node{
-		kind: "Timestamps", name: name, inputs: []input{inputOf(s)}, ports: ports(1),
+		kind: "Timestamps", name: name, inputs: []input{inputOf(s)}, ports: ports(1), drift: drift.Milliseconds(),
 		build: func(_ *builder, at *site, outs []any) (built, error) {
 			out, err := portOf[T](outs, 0)
 			op := &timestamps[T]{pass: pass{at, out}, ts: ts, out: out, bound: outOfOrder.Milliseconds(), greatest: MinTime,
-				idleAfter: idle.Milliseconds(), timer: newTimerTable(name + "/idle timer")}
+				drifts: given, idleAfter: idle.Milliseconds(), timer: newTimerTable(name + "/idle timer")}
 			return built{op: op, entries: []any{op}, state: []Table{op, op.timer}}, err
 		},
 	}, opts)
@@ -38,6 +42,7 @@ type timestamps[T any] struct {
 	ts        func(T) time.Time
 	out       collector[T]
 	bound     int64
+	drifts    bool  // MaxDrift was given
 	idleAfter int64 // 0: never
 	timer     *timerTable
 
@@ -61,6 +66,11 @@ func (t *timestamps[T]) record(v T, ts int64, hasTime bool) error {
 		}
 	}
 	return t.out.record(v, ts, true)
+}
+
+// reached implements reacher.
+func (t *timestamps[T]) reached() (wm int64, ok bool) {
+	return t.wm, t.drifts && !t.told && t.wm > MinTime && t.wm < MaxTime
 }
 
 // rewind implements rewinder: what the present element had it say is not said. The next record says it.

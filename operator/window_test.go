@@ -158,6 +158,48 @@ func TestARecordThatFailsLeavesTheStreamIdle(t *testing.T) {
 	require.Equal(t, []string{`out0.0@6 "\x06"`}, h.take())
 }
 
+// What the least of a job's sources is, is told by the chain: not before the first record, while the stream is idle, or at its end; and the
+// least if there are two.
+func TestReached(t *testing.T) {
+	j := NewJob("reached")
+	early := Timestamps(numbers(j, "in"), "early", atMilli, 0, MaxDrift(time.Second), IdleAfter(30*ms))
+	late := Timestamps(early, "late", atMilli, 5*ms, MaxDrift(2*time.Second))
+	To(Rebalanced(Timestamps(late, "other", atMilli, 90*ms)), "out", nowhere{}, Parallelism(2))
+	plan, err := j.Plan(1)
+	require.NoError(t, err)
+	require.EqualValues(t, 1000, plan.Vertices[0].MaxDrift)
+	require.Zero(t, plan.Vertices[1].MaxDrift)
+	h := newHarness(t, j, "early", 1)
+	reached := func(want int64, ok bool) {
+		t.Helper()
+		wm, has := h.chain.Reached()
+		require.Equal(t, ok, has)
+		if ok {
+			require.Equal(t, want, wm)
+		}
+	}
+	reached(0, false)
+	require.NoError(t, h.chain.Source().Add("0"))
+	emit := func(v int) {
+		require.NoError(t, h.chain.Source().(*sourceHead[int]).out.record(v, 0, false))
+		require.NoError(t, h.chain.StepEnd())
+	}
+	emit(20)
+	reached(14, true)
+	h.timers(1000)
+	h.timers(1030)
+	h.timers(1060)
+	reached(0, false)
+	emit(25)
+	reached(19, true)
+	h.restart()
+	reached(19, true)
+	emit(30)
+	reached(24, true)
+	h.end()
+	reached(0, false)
+}
+
 func TestTimestampsAndIdleness(t *testing.T) {
 	j := NewJob("timestamps")
 	s := Timestamps(numbers(j, "in"), "ts", func(v int) time.Time { return time.UnixMilli(int64(v)) }, 5*ms, IdleAfter(30*ms))

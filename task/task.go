@@ -297,6 +297,9 @@ func (t *Task) Records() uint64 { return t.records.Load() }
 // Replaying tells whether the task still replays. Any goroutine.
 func (t *Task) Replaying() bool { return t.replays.Load() }
 
+// Reached is the least watermark that the task's Timestamps with MaxDrift make; ok is false if none does now. Task's goroutine.
+func (t *Task) Reached() (wm int64, ok bool) { return t.chain.Reached() }
+
 // Waiting tells why the task's source waits for its external system; empty if it does not, or is no source. Any goroutine.
 func (t *Task) Waiting() string {
 	if t.source == nil {

@@ -39,10 +39,16 @@ func (s *Source) From(job *operator.Job, name string) operator.Stream[Event] {
 		c := Config{Rate: s.options.EventRate, Group: s.options.Group}
 		disorder = time.Duration(c.disorder()) * time.Millisecond
 	}
-	tasks := operator.Parallelism(s.options.Splits)
-	events := operator.From(job, name, operator.Source[Event](s), operator.WithCodec[Event](EventCodec{}), tasks)
-	return operator.Timestamps(events, name+" time", func(e Event) time.Time { return time.UnixMilli(e.Time()) }, disorder, tasks)
+	options := []operator.Option{operator.Parallelism(s.options.Splits)}
+	if s.options.Rate == 0 { // the clock keeps paced splits together
+		options = append(options, operator.MaxDrift(time.Duration(maxDrift*float64(time.Second)/float64(s.options.EventRate))))
+	}
+	events := operator.From(job, name, operator.Source[Event](s), operator.WithCodec[Event](EventCodec{}), operator.Parallelism(s.options.Splits))
+	return operator.Timestamps(events, name+" time", func(e Event) time.Time { return time.UnixMilli(e.Time()) }, disorder, options...)
 }
+
+// maxDrift is how many events one split may be ahead of another: what a core reads in a third of a second.
+const maxDrift = 600_000
 
 // Splits implements operator.Source. A paced source counts from now on, unless the options say from when.
 func (s *Source) Splits(context.Context) ([]string, error) {
