@@ -14,7 +14,8 @@ import (
 // ahead gives nothing for now, as one does that gives way to a recovery. When a task reads on is no choice that is logged: only what it then
 // reads is. So this touches no replay, and what was heard may be old or lost.
 
-// alignmentHolds is for how long, in milliseconds, what was heard of the slowest counts: without a coordinator sources go on.
+// alignmentHolds is for how long, in milliseconds, what was heard of the slowest counts in one process. Among several it is as long as
+// a worker waits for a word of its coordinator: sources go on without one.
 const alignmentHolds = 1000
 
 // driftShown is how long, in milliseconds, a task has waited for others before that is worth telling: short waits are what MaxDrift is for.
@@ -24,6 +25,7 @@ const driftShown = 2000
 type slowestSource struct {
 	at    int64 // event time in milliseconds; MaxTime: there is none to wait for
 	heard int64 // when the worker heard of it, in milliseconds
+	until int64 // then it does not count any more
 }
 
 // drift keeps a source's task from getting too far ahead. The zero value, after begin, does nothing.
@@ -39,16 +41,21 @@ func (d *drift) begin(most int64) {
 }
 
 // look notes how far the task is, after a step. One that replays is behind because it was lost, and holds back nobody: the others' output goes
-// on meanwhile. Task's goroutine.
+// on meanwhile. One that waits here may look idle for it: it still is as far as it was. Task's goroutine.
 func (d *drift) look(t *task.Task) {
-	if d.most == 0 {
-		return
+	if d.most > 0 {
+		wm, ok := t.Reached()
+		d.note(wm, ok && !t.Replaying())
 	}
-	reached, ok := t.Reached()
-	if !ok || t.Replaying() {
-		reached = operator.MaxTime
+}
+
+func (d *drift) note(wm int64, ok bool) {
+	switch {
+	case ok:
+		d.reached.Store(wm)
+	case d.since.Load() == 0:
+		d.reached.Store(operator.MaxTime)
 	}
-	d.reached.Store(reached)
 }
 
 // waits tells whether the task is too far ahead to read on. Task's goroutine.
@@ -56,7 +63,7 @@ func (d *drift) waits(now int64, s *slowestSource) bool {
 	if d.most == 0 {
 		return false
 	}
-	ahead := s != nil && now >= s.heard && now-s.heard <= alignmentHolds && d.tooFar(s.at)
+	ahead := s != nil && now >= s.heard && now < s.until && d.tooFar(s.at)
 	switch {
 	case !ahead:
 		d.since.Store(0)
@@ -91,43 +98,48 @@ func (d *drift) why(now int64) string {
 	return fmt.Sprintf("source: it is more than %v of event time ahead of the slowest source (MaxDrift)", time.Duration(d.most)*time.Millisecond)
 }
 
-// Align tells the worker how far the slowest source is, in milliseconds of event time; MaxTime if none is to be waited for. Any goroutine.
-func (w *Worker) Align(slowest int64) {
-	w.alignment.Store(&slowestSource{at: slowest, heard: w.opts.Clock()})
+// Align tells the worker how far the slowest source is, in milliseconds of event time; MaxTime if none is to be waited for. That counts for so
+// many milliseconds. Any goroutine.
+func (w *Worker) Align(slowest, holds int64) {
+	now := w.opts.Clock()
+	w.alignment.Store(&slowestSource{at: slowest, heard: now, until: now + holds})
 }
 
-// slowest is the least event time of the sources that others wait for; MaxTime if there is none. Of a task that is gone the last counts that was
-// measured, until its next life begins.
-func (s *stats) slowest() int64 {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+// slowest is the least event time of the sources that others wait for; MaxTime if there is none. It counts only lives that run and do not
+// recover.
+func (n *coordinatorNode) slowest() int64 {
 	least := int64(operator.MaxTime)
-	for _, m := range s.mu.tasks { //lint:sorted a minimum
-		if m.EventTime != nil {
-			least = min(least, *m.EventTime)
+	for _, s := range n.sessions { //lint:sorted a minimum
+		for t, m := range s.tasks { //lint:sorted a minimum
+			if m.EventTime != nil && n.waits(s, m) && !n.rep.coord.view.Places[t].Recovering {
+				least = min(least, *m.EventTime)
+			}
 		}
 	}
 	return least
 }
 
-// align tells the workers of this process how far the slowest source is.
+// align tells the workers of this process how far the slowest source is. On the events goroutine.
 func (l *Local) align() {
 	if !l.drifts {
 		return
 	}
-	l.stats.measure(l)
-	slowest := l.stats.slowest()
+	least := int64(operator.MaxTime)
 	for _, w := range l.workers() {
-		if w != nil {
-			w.worker.Align(slowest)
+		if w == nil {
+			continue
+		}
+		for t, p := range l.coord.view.Places {
+			if h := w.worker.tasks[t].Load(); h != nil && h.inc == p.Incarnation && !p.Recovering {
+				if at := h.drift.eventTime(); at != nil {
+					least = min(least, *at)
+				}
+			}
 		}
 	}
-}
-
-// eventTime is how far a task that runs here is; nil if nobody need wait for it.
-func (w *Worker) eventTime(t *task.Task) *int64 {
-	if h := w.tasks[t.ID()].Load(); h != nil && h.task == t {
-		return h.drift.eventTime()
+	for _, w := range l.workers() {
+		if w != nil {
+			w.worker.Align(least, alignmentHolds)
+		}
 	}
-	return nil
 }

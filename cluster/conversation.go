@@ -231,7 +231,7 @@ func (l *life) listen(ctx context.Context, s *leaderLink) error {
 			l.ends(ErrStopped)
 			return nil
 		case d.Alive:
-			l.worker.Align(d.Slowest)
+			l.worker.Align(d.Slowest, l.patience().Milliseconds())
 		case d.Cut:
 			for _, p := range l.peers() {
 				l.mesh.Cut(p.ID)

@@ -379,7 +379,7 @@ func (n *coordinatorNode) reassure(now time.Time) {
 		return
 	}
 	n.spoke = now
-	body := encode(&down{Alive: true, Slowest: n.stats.slowest()})
+	body := encode(&down{Alive: true, Slowest: n.slowest()})
 	for _, s := range n.sessions { //lint:sorted each gets it by itself
 		s.send(body)
 	}

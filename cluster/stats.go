@@ -248,7 +248,7 @@ func (s *stats) measure(l *Local) {
 			}
 			s.measured(TaskMetrics{
 				Task: tk.ID(), Records: tk.Records(), Log: w.worker.Logs().Log(tk.ID()).End().Bytes(),
-				Source: l.job.Plan.Vertices[l.job.Tasks[t].Vertex].Source != nil, EventTime: w.worker.eventTime(tk),
+				Source: l.job.Plan.Vertices[l.job.Tasks[t].Vertex].Source != nil,
 			})
 		}
 	}

@@ -186,7 +186,7 @@ func IdleAfter(d time.Duration) Option {
 // than d ahead of the least that any task of the job makes with this option. Without it a split that is read faster than others gets further
 // and further ahead of them, and windows and joins behind must hold all of what it gave until the others have come as far. A task that is idle
 // (see [IdleAfter]), has given no record yet, recovers, or is at its end, holds back none; one that is just slow does. Tasks hear of each
-// other ten times a second, so d bounds the drift but for what is read in some 200 ms, and should be well more than that. The Timestamps
+// other with the heartbeats, ten times a second, so d bounds the drift but for what is read in some 200 ms, and should be well more than that. The Timestamps
 // must run in the tasks of the source, with nothing between that has other tasks. It is Flink's watermark alignment (FLIP-182), with
 // one group for the job.
 func MaxDrift(d time.Duration) Option {
