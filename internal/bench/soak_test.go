@@ -20,14 +20,11 @@ import (
 var soakFor = flag.Duration("bench.soak", 0, "how long each query of TestSoak runs; 0: not at all")
 
 const (
-	soakLook   = 250 * time.Millisecond
-	soakGrowth = 1.15    // of the last third's median by the second third's
-	soakSlack  = 8 << 20 // bytes by which a small figure may grow nevertheless
-	// soakUnmerged is how much more three workers' stores may have at one time than at another of what was replaced, until it is merged. A byte
-	// that leaks with each event is more.
-	soakUnmerged = 3 * 16 << 20
-	soakEvents   = 1 << 50 // more than there is time for
-	soakSamples  = 30      // at least
+	soakLook    = 250 * time.Millisecond
+	soakGrowth  = 1.15    // of the last third's median by the second third's
+	soakSlack   = 8 << 20 // bytes by which a small figure may grow nevertheless: a checkpoint interval may hold more or less
+	soakEvents  = 1 << 50 // more than there is time for
+	soakSamples = 30      // at least
 )
 
 // level is what a job held at some time, in bytes.
@@ -39,16 +36,15 @@ type level struct {
 	checkpoints int     // completed so far
 }
 
-// kinds are the figures that must stay flat, but for what a checkpoint interval may hold more or less on a machine that does other things too.
+// kinds are the figures that must stay flat.
 var kinds = []struct {
-	name  string
-	of    func(level) float64
-	slack float64
+	name string
+	of   func(level) float64
 }{
-	{"live heap less kept output", func(l level) float64 { return max(0, l.heap-l.inflight) }, soakUnmerged},
-	{"kept output", func(l level) float64 { return l.inflight }, soakSlack},
-	{"determinants", func(l level) float64 { return l.choices }, soakSlack},
-	{"state directory", func(l level) float64 { return l.disk }, soakUnmerged},
+	{"live heap less kept output", func(l level) float64 { return max(0, l.heap-l.inflight) }},
+	{"kept output", func(l level) float64 { return l.inflight }},
+	{"determinants", func(l level) float64 { return l.choices }},
+	{"state directory", func(l level) float64 { return l.disk }},
 }
 
 // errNotFlat says that something grows.
@@ -70,7 +66,7 @@ func flat(levels []level) (text string, err error) {
 			thirds[i] = median(values)
 		}
 		text += fmt.Sprintf("%-27s median of each third: %7.1f %7.1f %7.1f MB\n", k.name, thirds[0]/1e6, thirds[1]/1e6, thirds[2]/1e6)
-		if thirds[2] > soakGrowth*thirds[1]+k.slack {
+		if thirds[2] > soakGrowth*thirds[1]+soakSlack {
 			err = errors.Join(err, fmt.Errorf("%w: %s, from %.1f MB in the second third to %.1f MB in the last", errNotFlat, k.name, thirds[1]/1e6, thirds[2]/1e6))
 		}
 	}
