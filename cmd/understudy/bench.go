@@ -91,6 +91,7 @@ interrupted.
 	f.IntVar(&o.Workers, "workers", 3, "worker processes")
 	f.IntVar(&o.Parallelism, "parallelism", 4, "tasks per operator")
 	f.Uint64Var(&o.Rate, "rate", 0, "records per second (default: half of what goes through without pacing)")
+	f.Uint64Var(&o.Calibration, "calibration", 3_000_000, "records of each of the three runs that measure what goes through without pacing")
 	f.IntVar(&o.StateMB, "state-mb", 3, "state of all tasks together, MB")
 	f.DurationVar(&o.Interval, "checkpoint-interval", time.Second, "time between checkpoints")
 	f.DurationVar(&o.Before, "before", 8*time.Second, "how long the job runs under load before the first kill")
@@ -118,6 +119,8 @@ func (c *recoveryCommand) check() error {
 		return errors.New("want some time --before the first kill, and no negative one --after the last")
 	case o.Interval < time.Millisecond || o.Settle < 0:
 		return errors.New("want a --checkpoint-interval of 1ms at least, and no negative time to --settle")
+	case o.Calibration < 1:
+		return errors.New("--calibration 0: want 1 or more records")
 	case o.StateMB < 1:
 		return fmt.Errorf("--state-mb %d: want 1 or more", o.StateMB)
 	case o.Experiment == bench.Q8 && o.StateMB > bench.MaxStateMBOfQ8:

@@ -127,6 +127,7 @@ func TestBenchArguments(t *testing.T) {
 		"before the first":   "recovery --before 0s",
 		"--workers 4":        "recovery --experiment together",
 		"--state-mb 0":       "recovery --state-mb 0",
+		"--calibration 0":    "recovery --calibration 0",
 		"hold 11 at most":    "recovery --experiment q8 --state-mb 100",
 		`format "xml"`:       "recovery -o xml",
 		`argument "further"`: "recovery further",
@@ -195,4 +196,17 @@ func TestBenchRecovery(t *testing.T) {
 		require.Contains(t, r, field)
 	}
 	requireReport(t, report, "Recovery: q8", "worker-")
+}
+
+// Without --rate half of what goes through is due, and that is measured three times.
+func TestBenchRecoveryAtHalfLoad(t *testing.T) {
+	r := benched(t, "recovery", "--kills", "1", "--calibration", "20000", "--parallelism", "2", "--before", "1s", "--after", "2s", "-o", "json")
+	rates := r["full_rates"].([]any)
+	require.Len(t, rates, 3)
+	require.IsNonDecreasing(t, []float64{rates[0].(float64), rates[1].(float64), rates[2].(float64)})
+	require.Equal(t, rates[1], r["full_rate"])
+	require.InDelta(t, rates[1].(float64)/2, r["rate"], 1)
+	require.EqualValues(t, 1, r["kills"])
+	require.EqualValues(t, 0, r["lost"])
+	require.EqualValues(t, 0, r["duplicates"])
 }

@@ -24,6 +24,7 @@ type Spec struct {
 	IntervalMS  int64  // of checkpoints
 	Mode        understudy.Mode
 	Dir         string // output and state are below
+	Try         int    // of several runs without pacing
 	Start       int64  // when the first record is due, milliseconds since the Unix epoch
 	Ends        bool   // perhaps before all records were sent: see endAt
 
@@ -76,7 +77,7 @@ func (s *Spec) Job() (*operator.Job, error) {
 		name = string(s.Query)
 	}
 	if s.Rate == 0 {
-		name += "-unpaced" // the parent runs both, and a child finds the one that it is for by its name
+		name += fmt.Sprintf("-unpaced-%d", s.Try) // the parent runs all, and a child finds the one that it is for by its name
 	}
 	if s.Query == "" {
 		return s.threeMaps(name), nil

@@ -34,6 +34,8 @@ type RecoveryOptions struct {
 	Workers     int
 	Parallelism int
 	Rate        uint64 // records per second; 0: half of what a run without pacing gives
+	// Calibration is how many records each run without pacing has.
+	Calibration uint64
 	// StateMB is how much state there is, about. Q3's is that of the events that have been before the pace begins, so much takes a
 	// while to come; Q8's is what is in a window of event time, so it sets how fast that passes, up to MaxStateMBOfQ8.
 	StateMB  int
@@ -112,9 +114,8 @@ type KillTime struct {
 const Definition = "back to normal: from the last kill until the rolling median over 1 s of the latency from due to visible is within 10% of (or 1 ms from) the median before the first kill, and stays so for 1 s"
 
 const (
-	calibration  = 3_000_000 // records
-	calibrations = 3         // an odd number
-	connected    = 3         // kills of Row and Together
+	calibrations = 3 // an odd number
+	connected    = 3 // kills of Row and Together
 	rowStep      = 300 * time.Millisecond
 	around       = 2500 * time.Millisecond // after a kill, in which gaps are looked for
 	reportAfter  = 100 * time.Second
@@ -186,9 +187,9 @@ func Recover(ctx context.Context, o RecoveryOptions) (Recovery, error) {
 // fullRates measures some times how many records per second go through without pacing: once a machine may be half as fast again as at all other
 // times, and half of that is not half load. The output is watched as it is when it is measured.
 func (o *RecoveryOptions) fullRates(ctx context.Context, full Spec) (rates []uint64, err error) {
-	o.Log("measuring how much goes through without pacing (%d times %d records)", calibrations, calibration)
+	o.Log("measuring how much goes through without pacing (%d times %d records)", calibrations, o.Calibration)
 	for i := range calibrations {
-		full.Records, full.Dir, full.Start = calibration, fmt.Sprintf("%s/full-%d", o.Dir, i), time.Now().UnixMilli()
+		full.Records, full.Dir, full.Start, full.Try = o.Calibration, fmt.Sprintf("%s/full-%d", o.Dir, i), time.Now().UnixMilli(), i
 		w := watch(&full)
 		sum, err := full.Run(ctx, understudy.Processes{})
 		if err = errors.Join(err, w.finish()); err != nil {
