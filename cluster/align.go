@@ -28,7 +28,7 @@ type slowestSource struct {
 	until int64 // then it does not count any more
 }
 
-// drift keeps a source's task from getting too far ahead. The zero value, after begin, does nothing.
+// drift keeps a source's task from getting too far ahead. One that may be any number ahead does nothing.
 type drift struct {
 	most    int64        // milliseconds of event time ahead of the slowest; 0: any number
 	reached atomic.Int64 // event time in milliseconds; MaxTime: it holds back nobody

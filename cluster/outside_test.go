@@ -178,7 +178,7 @@ func TestAStoreSaysWhyItWaits(t *testing.T) {
 	})
 	c.finished()
 	requireExact(t, c.out, 6000)
-	require.Contains(t, c.log.String(), "a task waits")
+	require.Contains(t, c.log.String(), `"a task waits"`)
 	require.Contains(t, c.log.String(), "a task waits no longer")
 }
 

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	understudy "github.com/understudy-stream/understudy"
@@ -81,21 +82,18 @@ func (g *gate) pass(i int) {
 // something left to do then.
 func (g *gate) let(t testing.TB, js jetstream.JetStream, until int, done chan error, w *waits) {
 	n, now := 0, 0
-	require.Eventually(t, func() bool {
+	if !assert.Eventually(t, func() bool {
 		now = shown(t, js)
 		n = max(n, min(n+10, now+300))
 		g.open(n)
 		return now >= until || len(done) > 0
-	}, time.Minute, time.Millisecond, "%v", waiting{func() string { return fmt.Sprintf("%d of %d are shown; said: %v", now, until, w.last()) }})
+	}, time.Minute, time.Millisecond) {
+		require.FailNow(t, "the job does not go on", "%d of %d are shown; it said %v", now, until, w.last())
+	}
 	if len(done) > 0 {
 		require.FailNow(t, "the job has ended", "%v", <-done)
 	}
 }
-
-// waiting is a text that is made when it is printed.
-type waiting struct{ text func() string }
-
-func (w waiting) String() string { return w.text() }
 
 // drawing is a job that reads a stream of numbers, draws one for each, and writes them to streams.
 func drawing(address string, g *gate, waits *waits) *operator.Job {

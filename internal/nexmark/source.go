@@ -39,11 +39,12 @@ func (s *Source) From(job *operator.Job, name string) operator.Stream[Event] {
 		c := Config{Rate: s.options.EventRate, Group: s.options.Group}
 		disorder = time.Duration(c.disorder()) * time.Millisecond
 	}
-	options := []operator.Option{operator.Parallelism(s.options.Splits)}
+	tasks := operator.Parallelism(s.options.Splits)
+	options := []operator.Option{tasks}
 	if s.options.Rate == 0 { // the clock keeps paced splits together
 		options = append(options, operator.MaxDrift(time.Duration(maxDrift*float64(time.Second)/float64(s.options.EventRate))))
 	}
-	events := operator.From(job, name, operator.Source[Event](s), operator.WithCodec[Event](EventCodec{}), operator.Parallelism(s.options.Splits))
+	events := operator.From(job, name, operator.Source[Event](s), operator.WithCodec[Event](EventCodec{}), tasks)
 	return operator.Timestamps(events, name+" time", func(e Event) time.Time { return time.UnixMilli(e.Time()) }, disorder, options...)
 }
 
