@@ -17,6 +17,7 @@ const (
 	deltaFormat = 0xd1 // first byte: format 1
 	deltaSum    = 4    // last bytes: CRC-32C of everything before
 	coveredBit  = 1
+	partHead    = binary.MaxVarintLen32 + 1 + 2*binary.MaxVarintLen64 // most bytes before those of a log
 )
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)

@@ -46,6 +46,11 @@ type capture struct {
 	end  uint64
 }
 
+// newFrom returns where what was captured begins for somebody who has what is below a cursor.
+func (c *capture) newFrom(cursor determinant.LogOffset) uint64 {
+	return max(uint64(cursor), c.view.base)
+}
+
 // Log is one task's determinant log: bytes with absolute offsets. One goroutine appends, any number read without waiting.
 type Log struct {
 	view atomic.Pointer[view]

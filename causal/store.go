@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"hash/crc32"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -100,25 +101,26 @@ func (s *Store) Delta(dst []byte, order []determinant.TaskID, cursor []determina
 		}
 		captures = append(captures, s.logs[t].Load().capture())
 	}
+	size := 0
+	for i, t := range order {
+		if from := captures[i].newFrom(cursor[t]); from < captures[i].end {
+			size += partHead + int(captures[i].end-from)
+		}
+	}
+	if size == 0 {
+		return dst
+	}
 	start := len(dst)
+	dst = append(slices.Grow(dst, 1+size+deltaSum), deltaFormat)
 	for i, t := range order {
 		v, end := captures[i].view, captures[i].end
-		from := uint64(cursor[t])
-		covered := from < v.base
-		if covered {
-			from = v.base
-		}
+		from := captures[i].newFrom(cursor[t])
 		if from >= end {
 			continue
 		}
-		if len(dst) == start {
-			dst = append(dst, deltaFormat)
-		}
+		covered := from > uint64(cursor[t])
 		dst = appendPart(dst, t, covered, v, from, end)
 		cursor[t] = determinant.LogOffset(end)
-	}
-	if len(dst) == start {
-		return dst
 	}
 	return binary.LittleEndian.AppendUint32(dst, crc32.Checksum(dst[start:], castagnoli))
 }

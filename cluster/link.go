@@ -3,6 +3,7 @@ package cluster
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/understudy-stream/understudy/determinant"
 	"github.com/understudy-stream/understudy/inflightlog"
@@ -12,10 +13,11 @@ import (
 )
 
 // Write makes the next message to peer; nil if there is nothing to say. The frames are fixed first; then the delta of the
-// determinants that they may depend on is captured, logs of downstream tasks before those upstream.
+// determinants that they may depend on is captured, logs of downstream tasks before those upstream. The delta is written over
+// what buf holds, if it fits: the Delta of a former message that nobody needs any more, or nil.
 //
 // Invariant: no frame goes out on a link before the peer has said what it holds.
-func (w *Worker) Write(peer determinant.WorkerID) *transport.Message {
+func (w *Worker) Write(peer determinant.WorkerID, buf []byte) *transport.Message {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.mu.closed {
@@ -32,7 +34,7 @@ func (w *Worker) Write(peer determinant.WorkerID) *transport.Message {
 		m.Frames = w.frames(peer)
 	}
 	if len(m.Frames) > 0 && peer != w.id && !w.opts.Mutations.Has(mutation.NoDelta) {
-		m.Delta = w.delta(c, peer)
+		m.Delta = w.delta(c, peer, buf[:0])
 	}
 	if c.report || len(m.Credits) > 0 && peer != w.id {
 		m.Have, c.report = w.mu.logs.Ends(), false
@@ -43,7 +45,7 @@ func (w *Worker) Write(peer determinant.WorkerID) *transport.Message {
 	return m
 }
 
-func (w *Worker) delta(c *conn, peer determinant.WorkerID) []byte {
+func (w *Worker) delta(c *conn, peer determinant.WorkerID, dst []byte) []byte {
 	if depth := w.sharing(); c.stale || depth != c.depth {
 		consumers := make([]bool, len(w.job.Tasks))
 		for ch := range w.mu.subs {
@@ -58,7 +60,7 @@ func (w *Worker) delta(c *conn, peer determinant.WorkerID) []byte {
 			}
 		}
 	}
-	return w.mu.logs.Delta(nil, c.order, c.cursor)
+	return w.mu.logs.Delta(dst, c.order, c.cursor)
 }
 
 // frames takes the next batches of every channel that the peer has subscribed to, within bounds.
@@ -134,7 +136,19 @@ func (w *Worker) credits(peer determinant.WorkerID, c *conn) []transport.Credit 
 	return credits
 }
 
-// Receive handles a message. The delta is merged, whole, before any element of the frames can be chosen.
+// keptDelta is how big a buffer for deltas is kept: one after an outage may be megabytes.
+const keptDelta = 1 << 20
+
+// reusable returns the memory of a delta that nobody needs any more, unless it is big.
+func reusable(delta []byte) []byte {
+	if cap(delta) > keptDelta {
+		return nil
+	}
+	return delta
+}
+
+// Receive handles a message. The delta is merged, whole, before any element of the frames can be chosen. Its bytes may be
+// written over afterwards.
 func (w *Worker) Receive(m *transport.Message) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -147,7 +161,9 @@ func (w *Worker) Receive(m *transport.Message) {
 	}
 	if m.Generation > w.mu.view.Generation {
 		if len(w.mu.early) < maxEarly {
-			w.mu.early = append(w.mu.early, m)
+			late := *m
+			late.Delta = slices.Clone(m.Delta)
+			w.mu.early = append(w.mu.early, &late)
 		}
 		return
 	}
@@ -182,7 +198,7 @@ func (w *Worker) receive(m *transport.Message) {
 
 func (w *Worker) merge(m *transport.Message) bool {
 	if w.opts.Mutations.Has(mutation.DeltaMergedLate) {
-		w.mu.postpone = append(w.mu.postpone, m.Delta)
+		w.mu.postpone = append(w.mu.postpone, slices.Clone(m.Delta))
 		return true
 	}
 	if err := w.mu.logs.Merge(m.Delta); err != nil {

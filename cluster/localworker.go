@@ -33,6 +33,7 @@ func (lw *localWorker) WakeLink(peer determinant.WorkerID) {
 }
 
 func (lw *localWorker) runLink(peer determinant.WorkerID, wake chan struct{}) {
+	var buf []byte // of deltas
 	for {
 		select {
 		case <-wake:
@@ -40,12 +41,15 @@ func (lw *localWorker) runLink(peer determinant.WorkerID, wake chan struct{}) {
 			return
 		}
 		for lw.ctx.Err() == nil {
-			m := lw.worker.Write(peer)
+			m := lw.worker.Write(peer, buf)
 			if m == nil {
 				break
 			}
 			if to := lw.local.worker(peer); to != nil {
 				to.worker.Receive(m)
+			}
+			if len(m.Delta) > 0 {
+				buf = reusable(m.Delta)
 			}
 		}
 	}

@@ -156,7 +156,7 @@ func TestAFailureDuringAChangeIsRecoveredByTheWeakestMode(t *testing.T) {
 	log := c.up.w.Logs().Log(0)
 	require.True(t, log.Base().Beyond(0))
 	require.Equal(t, log.Base().Bytes(), uint64(0))
-	m := c.down.w.Write(1)
+	m := c.down.w.Write(1, nil)
 	require.NotNil(t, m)
 	require.NotEmpty(t, m.Subscriptions)
 	for _, s := range m.Subscriptions {

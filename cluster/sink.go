@@ -22,6 +22,7 @@ type sink struct {
 	cursor  []determinant.LogOffset // by task; what the store holds of each log
 	stored  determinant.Seq         // everything below is visible outside, or held back and prepared as far as epochs have ended
 	shown   uint64                  // records visible outside since the job's start
+	delta   []byte                  // memory for the determinants of the next write
 	writing bool
 	failed  bool
 }
@@ -169,7 +170,8 @@ func (w *Worker) takeOutput(t determinant.TaskID) (*hosted, operator.StoreWrite,
 		if depth := w.sharing(); depth != s.depth {
 			s.order, s.depth = w.job.storeOrder(t, depth), depth
 		}
-		write.Delta = w.mu.logs.Delta(nil, s.order, s.cursor)
+		write.Delta = w.mu.logs.Delta(s.delta[:0], s.order, s.cursor)
+		s.delta = reusable(write.Delta)
 	}
 	s.writing = true
 	return h, write, nil

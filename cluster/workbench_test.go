@@ -211,36 +211,48 @@ func recovering(t determinant.TaskID) func(d *standby.Decision) {
 // subscribe brings the consumers' subscriptions to the producers.
 func (c *couple) subscribe() {
 	c.t.Helper()
-	m := c.down.w.Write(1)
+	m := c.down.w.Write(1, nil)
 	require.NotNil(c.t, m)
 	require.NotEmpty(c.t, m.Subscriptions)
 	c.up.w.Receive(m)
 }
 
-// flow carries messages until there are no more.
+// flow carries messages until there are no more. Deltas are written over when they have been received.
 func (c *couple) flow() {
+	var buf []byte
+	carry := func(m *transport.Message, to *Worker) {
+		if m != nil {
+			to.Receive(m)
+			buf = spoiled(m.Delta)
+		}
+	}
 	for range 1000 {
 		c.up.step()
 		c.down.step()
-		m, back := c.up.w.Write(2), c.down.w.Write(1)
+		m := c.up.w.Write(2, buf)
+		carry(m, c.down.w)
+		back := c.down.w.Write(1, buf)
+		carry(back, c.up.w)
 		if m == nil && back == nil {
 			return
 		}
-		if m != nil {
-			c.down.w.Receive(m)
-		}
-		if back != nil {
-			c.up.w.Receive(back)
-		}
 	}
 	require.Fail(c.t, "the workers do not come to rest")
+}
+
+// spoiled writes over p.
+func spoiled(p []byte) []byte {
+	for i := range p {
+		p[i] = 0xee
+	}
+	return p
 }
 
 // sends gives the next message with frames from up to down.
 func (c *couple) sends() *transport.Message {
 	c.t.Helper()
 	c.up.step()
-	m := c.up.w.Write(2)
+	m := c.up.w.Write(2, nil)
 	require.NotNil(c.t, m)
 	require.NotEmpty(c.t, m.Frames)
 	return m

@@ -31,17 +31,17 @@ func TestTwoWorkersCarryAJob(t *testing.T) {
 // Section 5: no frame is written before the peer has said what it holds.
 func TestNoFrameGoesOutBeforeThePeerHasSaidWhatItHolds(t *testing.T) {
 	c := newCouple(t)
-	m := c.down.w.Write(1)
+	m := c.down.w.Write(1, nil)
 	have := m.Have
 	require.NotNil(t, have)
 	m.Have = nil
 	c.up.w.Receive(m)
 	c.up.step()
-	if early := c.up.w.Write(2); early != nil {
+	if early := c.up.w.Write(2, nil); early != nil {
 		require.Empty(t, early.Frames)
 	}
 	c.up.w.Receive(&transport.Message{From: 2, Have: have})
-	require.NotEmpty(t, c.up.w.Write(2).Frames)
+	require.NotEmpty(t, c.up.w.Write(2, nil).Frames)
 }
 
 // Section 5: what the peer holds is not sent to it again.
@@ -54,7 +54,7 @@ func TestADeltaBeginsWhereThePeerStands(t *testing.T) {
 	c.down.w.Relink(1)
 	c.up.w.Relink(2)
 	c.subscribe()
-	require.NoError(t, causal.DecodeDelta(c.up.w.Write(2).Delta, func(id determinant.TaskID, from determinant.LogOffset, _ bool, _ []byte) error {
+	require.NoError(t, causal.DecodeDelta(c.up.w.Write(2, nil).Delta, func(id determinant.TaskID, from determinant.LogOffset, _ bool, _ []byte) error {
 		require.GreaterOrEqual(t, from, endOf(t, first.Delta, id))
 		return nil
 	}))
@@ -85,7 +85,7 @@ func TestAMessageOfADeadWorkerIsRefused(t *testing.T) {
 	c.down.w.Receive(m)
 	require.Zero(t, c.down.received(2, 0))
 	require.Zero(t, c.down.w.Logs().Log(0).End(), "nor are its determinants merged")
-	require.Nil(t, c.down.w.Write(1), "and it is told nothing")
+	require.Nil(t, c.down.w.Write(1, nil), "and it is told nothing")
 }
 
 // Frames of a life that has been replaced are refused, although its worker lives.
@@ -135,6 +135,34 @@ func TestAMessageOfAHigherGenerationWaitsForItsDecision(t *testing.T) {
 	require.Equal(t, 10, c.shown())
 }
 
+// What is kept of an early message does not change when its sender writes over it.
+func TestAnEarlyMessageKeepsItsDelta(t *testing.T) {
+	c := newCouple(t)
+	c.subscribe()
+	m := c.sends()
+	require.NotEmpty(t, m.Delta)
+	e := c.next(func(d *standby.Decision) { d.Generation++ })
+	m.Generation++
+	c.down.w.Receive(m)
+	spoiled(m.Delta)
+	c.down.apply(e)
+	require.Empty(t, c.down.rollbacks())
+	require.Equal(t, c.up.w.Logs().Copy(0), c.down.w.Logs().Copy(0))
+}
+
+// The memory for a delta is what it is given, if it fits and if what it was needed for is over.
+func TestADeltaIsWrittenOverAFormerOne(t *testing.T) {
+	c := newCouple(t)
+	c.subscribe()
+	c.up.step()
+	buf := make([]byte, 100, 64<<10)
+	m := c.up.w.Write(2, buf)
+	require.NotEmpty(t, m.Delta)
+	require.Same(t, &buf[0], &m.Delta[0])
+	require.NotNil(t, reusable(buf))
+	require.Nil(t, reusable(make([]byte, 0, keptDelta+1)), "a big one is not kept")
+}
+
 // Of a worker that is dead by then, they are not.
 func TestAnEarlyMessageOfAWorkerThatDiedIsDropped(t *testing.T) {
 	c := newCouple(t)
@@ -160,7 +188,7 @@ func TestASubscriptionBeforeItsDecisionWaits(t *testing.T) {
 	c.flow()
 	e := c.next(recovering(0))
 	c.down.apply(e)
-	m := c.down.w.Write(1)
+	m := c.down.w.Write(1, nil)
 	require.Len(t, m.Subscriptions, 2, "one for each of its tasks")
 	c.up.w.Receive(m)
 	for _, ch := range c.up.w.job.Tasks[0].Edges[0] {
@@ -276,7 +304,7 @@ func TestACursorThatDoesNotFitIsReportedOnce(t *testing.T) {
 // A subscription of a former life, or for one, is refused.
 func TestASubscriptionOfAFormerLifeIsRefused(t *testing.T) {
 	c := newCouple(t)
-	m := c.down.w.Write(1)
+	m := c.down.w.Write(1, nil)
 	c.decide(recovering(2))
 	c.up.w.Receive(m)
 	for _, s := range m.Subscriptions {
@@ -316,7 +344,7 @@ func TestABatchBeyondTheWindowIsSentAlone(t *testing.T) {
 	sent := map[determinant.ChannelID]int{}
 	for range 3 {
 		c.up.step()
-		if m := c.up.w.Write(2); m != nil {
+		if m := c.up.w.Write(2, nil); m != nil {
 			for _, f := range m.Frames {
 				sent[f.Channel]++
 			}
@@ -448,7 +476,7 @@ func TestAClosedWorkerSaysNothing(t *testing.T) {
 	reports := len(c.down.reports)
 	c.down.w.Receive(m)
 	c.down.apply(c.next(recovering(2)))
-	require.Nil(t, c.down.w.Write(1))
+	require.Nil(t, c.down.w.Write(1, nil))
 	require.Nil(t, c.down.w.Task(2))
 	require.Len(t, c.down.reports, reports)
 }
@@ -468,10 +496,10 @@ func TestCreditsFollowTheNumberingOfANewLife(t *testing.T) {
 		for _, o := range c.up.w.Task(0).Outputs() {
 			o.Seal()
 		}
-		c.down.w.Receive(c.up.w.Write(2))
+		c.down.w.Receive(c.up.w.Write(2, nil))
 	}
 	grant := func() {
-		if m := c.down.w.Write(1); m != nil {
+		if m := c.down.w.Write(1, nil); m != nil {
 			c.up.w.Receive(m)
 		}
 	}

@@ -296,7 +296,7 @@ func (l *life) say(u *up) {
 }
 
 // Write makes the next message to a peer. Part of transport.Endpoint.
-func (l *life) Write(peer determinant.WorkerID) *transport.Message { return l.worker.Write(peer) }
+func (l *life) Write(peer determinant.WorkerID) *transport.Message { return l.worker.Write(peer, nil) }
 
 // Receive takes a message. Part of transport.Endpoint.
 func (l *life) Receive(m *transport.Message) { l.worker.Receive(m) }

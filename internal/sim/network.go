@@ -92,7 +92,7 @@ func (w *World) writeLink() {
 		if !from.open {
 			continue
 		}
-		m := p.worker.Write(q.id)
+		m := p.worker.Write(q.id, nil)
 		p.checkPlanted(m)
 		if m == nil {
 			continue
