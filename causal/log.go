@@ -37,7 +37,17 @@ type view struct {
 	start uint64 // offset of segs[0][0]; start <= base
 	segs  []*segment
 	// Invariant: bytes below end are written, before end was stored, and never change.
-	end *atomic.Uint64
+	end *mark
+}
+
+// line is how far apart things have to be in memory for cores that write them not to wait for each other: two cache lines, as processors
+// fetch the next one too.
+const line = 128
+
+// mark is the end of a log, which its appender moves all the time.
+type mark struct {
+	atomic.Uint64
+	_ [line - 8]byte
 }
 
 // capture is what a log holds at one moment.
@@ -56,6 +66,7 @@ type Log struct {
 	view atomic.Pointer[view]
 	own  atomic.Bool
 	mu   sync.Mutex // orders those who replace the view
+	_    [line - 20]byte
 }
 
 // NewLog returns an empty log at base, which is an epoch's start.
@@ -66,7 +77,7 @@ func NewLog(base determinant.LogOffset) *Log {
 }
 
 func emptyView(base determinant.LogOffset) *view {
-	v := &view{base: uint64(base), start: uint64(base), end: new(atomic.Uint64)}
+	v := &view{base: uint64(base), start: uint64(base), end: new(mark)}
 	v.end.Store(uint64(base))
 	return v
 }
@@ -281,7 +292,7 @@ func (l *Log) Cut(to determinant.LogOffset) {
 		l.view.Store(emptyView(to))
 		return
 	}
-	next := &view{base: v.base, start: v.start, end: new(atomic.Uint64)}
+	next := &view{base: v.base, start: v.start, end: new(mark)}
 	kept := uint64(to) - v.start
 	next.segs = append(next.segs, v.segs[:kept/segmentSize]...)
 	if rest := kept % segmentSize; rest > 0 {

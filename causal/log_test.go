@@ -220,3 +220,20 @@ func BenchmarkLogAppend(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkAppendBeside has two tasks of a worker append at once, each to its log.
+func BenchmarkAppendBeside(b *testing.B) {
+	store, p := NewStore(2), make([]byte, 36)
+	var wg sync.WaitGroup
+	for t := range determinant.TaskID(2) {
+		l := store.Log(t)
+		wg.Go(func() {
+			for range b.N {
+				if end := l.Append(p); end-l.Base() > 1<<20 {
+					l.Truncate(end)
+				}
+			}
+		})
+	}
+	wg.Wait()
+}
