@@ -23,6 +23,7 @@ type sink struct {
 	stored  determinant.Seq         // everything below is visible outside, or held back and prepared as far as epochs have ended
 	shown   uint64                  // records visible outside since the job's start
 	delta   []byte                  // memory for the determinants of the next write
+	records [][]byte                // and for its records
 	writing bool
 	failed  bool
 }
@@ -100,7 +101,8 @@ func (w *Worker) WriteSink(ctx context.Context, t determinant.TaskID) (bool, err
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	h.sink.writing = false
+	h.sink.writing, h.sink.records = false, write.Records[:0]
+	clear(write.Records) // lets go of the batches
 	w.countFenced(err)
 	if h.dead.Load() || w.mu.closed || errors.Is(err, operator.ErrFenced) {
 		return false, nil
@@ -139,6 +141,7 @@ func (w *Worker) takeOutput(t determinant.TaskID) (*hosted, operator.StoreWrite,
 		return nil, write, nil
 	}
 	s, bytes := h.sink, 0
+	write.Records = s.records
 	if s.held != nil && s.held.behind() >= maxUncommitted {
 		return nil, write, nil
 	}

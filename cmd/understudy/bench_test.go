@@ -113,6 +113,7 @@ func TestBenchArguments(t *testing.T) {
 		"at least 1ms":       "overhead --checkpoint-interval 1us",
 		"unexpected":         "overhead q0",
 		"one repeat,":        "checkpoint --repeats 0",
+		"latency":            "checkpoint --repeats 2 --latency-repeats 3",
 		"--dirty 101":        "checkpoint --dirty 101",
 		"--value-bytes 3":    "checkpoint --value-bytes 3",
 		"--state-mb -1":      "checkpoint --state-mb -1",

@@ -55,7 +55,8 @@ Exit codes: 0 measured, 1 the job failed, 2 unusable arguments, 130 interrupted 
 	f.Float64Var(&o.Dirty, "dirty", 1, "percent of the state that changes between two checkpoints")
 	f.IntVar(&o.ValueBytes, "value-bytes", 1024, "size of a key's value")
 	f.Float64Var(&o.Seconds, "seconds", 10, "how long each stage is measured, after as long that is not, 2 s at most")
-	f.IntVar(&o.Repeats, "repeats", 5, "repeats of the four stages")
+	f.IntVar(&o.Repeats, "repeats", 5, "repeats of both stages at full rate")
+	f.IntVar(&o.LatencyRepeats, "latency-repeats", 0, "in how many of them latency at half of the rate is measured too (default: all)")
 	f.IntVar(&o.Parallelism, "parallelism", 2, "tasks per operator")
 	f.IntVar(&o.Workers, "workers", 3, "workers, all in this process")
 	f.DurationVar(&o.Interval, "checkpoint-interval", time.Second, "time between checkpoints")
@@ -73,6 +74,8 @@ func (c *checkpointCommand) check() error {
 		return fmt.Errorf("--format %q: want text or json", c.format)
 	case o.Repeats < 1 || o.Parallelism < 1 || o.Workers < 2:
 		return errors.New("want at least one repeat, one task per operator and two workers, so that there are standbys")
+	case o.LatencyRepeats < 0 || o.LatencyRepeats > o.Repeats:
+		return fmt.Errorf("--latency-repeats %d: want 1 to --repeats, %d", o.LatencyRepeats, o.Repeats)
 	case o.StateMB < 1:
 		return fmt.Errorf("--state-mb %d: want 1 or more", o.StateMB)
 	case o.ValueBytes < bench.LeastValueBytes || o.ValueBytes > 1<<20:

@@ -257,6 +257,7 @@ func (l *life) store(ctx context.Context, write operator.StoreWrite) error {
 	for _, r := range write.Records {
 		scribble(r)
 	}
+	clear(write.Records)
 	scribble(write.Delta)
 	if err != nil {
 		return fmt.Errorf("write of incarnation %d from %v to %v: %w", l.incarnation, write.Start, write.End, err)

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"time"
 
 	"github.com/understudy-stream/understudy"
@@ -23,8 +24,16 @@ type CheckpointOptions struct {
 	Dirty      float64 // percent of the values that change in an Interval
 	Seconds    float64 // that each stage is measured
 	Repeats    int
-	Seed       uint64 // of the order
-	Log        func(format string, args ...any)
+	// LatencyRepeats are those in which latency is measured too, spread over all. 0: in all.
+	LatencyRepeats int
+	Seed           uint64 // of the order
+	Log            func(format string, args ...any)
+}
+
+// measuresLatency tells whether repeat i, from 0 on, is one of LatencyRepeats.
+func (o *CheckpointOptions) measuresLatency(i int) bool {
+	n := o.LatencyRepeats
+	return n == 0 || (i+1)*n/o.Repeats > i*n/o.Repeats
 }
 
 // LeastValueBytes is the least that CheckpointOptions.ValueBytes may be.
@@ -49,14 +58,14 @@ type Checkpoint struct {
 	Keys            uint64       `json:"keys"`              //
 	FillSeconds     float64      `json:"fill_seconds"`      // until the state was there and in a checkpoint
 	Complete        bool         `json:"complete"`          // false: interrupted
-	Repeats         int          `json:"repeats"`           //
+	Repeats         int          `json:"repeats"`           // at full rate; latency was measured as often as there are Half
 	Parallelism     int          `json:"parallelism"`       //
 	Workers         int          `json:"workers"`           //
 	IntervalMillis  int64        `json:"checkpoint_interval_ms"`
 	Seed            uint64       `json:"seed"`
 	Machine         Machine      `json:"machine"`
 	Full            [2][]Stretch `json:"full_rate"` // without checkpoints, and with
-	Half            [2][]Stretch `json:"half_rate"`
+	Half            [2][]Stretch `json:"half_rate"` // of CheckpointOptions.LatencyRepeats
 }
 
 // Stretch is what was measured of a stage.
@@ -203,7 +212,8 @@ func (b *checkpointBench) follow(ctx context.Context) error {
 	return nil
 }
 
-// repeat measures all four ways once: at full rate in this order, and then at half of what went through without checkpoints.
+// repeat measures both ways once: at full rate in this order, and then, if it is a repeat for that, at half of what went through without
+// checkpoints.
 func (b *checkpointBench) repeat(ctx context.Context, i int, order []int) error {
 	var full, half [2]*Stretch
 	var err error
@@ -212,17 +222,26 @@ func (b *checkpointBench) repeat(ctx context.Context, i int, order []int) error 
 			return err
 		}
 	}
-	for _, with := range order {
-		if half[with], err = b.stage(ctx, full[0].Rate/2, with == 1); err != nil {
-			return err
+	latency := b.o.measuresLatency(i)
+	if latency {
+		for _, with := range order {
+			if half[with], err = b.stage(ctx, full[0].Rate/2, with == 1); err != nil {
+				return err
+			}
 		}
 	}
-	r := b.result
+	r, told := b.result, ""
 	for with := range 2 {
-		r.Full[with], r.Half[with] = append(r.Full[with], *full[with]), append(r.Half[with], *half[with])
+		r.Full[with] = append(r.Full[with], *full[with])
 	}
-	b.o.Log("repeat %d: %.0f records/s without, %.0f with (%.3f, by CPU %.3f); at half, p50 and p99: %.1f and %.1f ms without, %.1f and %.1f ms with", i+1,
-		full[0].Rate, full[1].Rate, full[1].Rate/full[0].Rate, full[0].CPUNanos/full[1].CPUNanos, half[0].P50, half[0].P99, half[1].P50, half[1].P99)
+	if latency {
+		for with := range 2 {
+			r.Half[with] = append(r.Half[with], *half[with])
+		}
+		told = fmt.Sprintf("; at half, p50 and p99: %.1f and %.1f ms without, %.1f and %.1f ms with", half[0].P50, half[0].P99, half[1].P50, half[1].P99)
+	}
+	b.o.Log("repeat %d: %.0f records/s without, %.0f with (%.3f, by CPU %.3f)%s", i+1,
+		full[0].Rate, full[1].Rate, full[1].Rate/full[0].Rate, full[0].CPUNanos/full[1].CPUNanos, told)
 	return nil
 }
 
@@ -367,23 +386,28 @@ func (r *Checkpoint) conclude() {
 	for i := range r.Full[0] {
 		without, with := &r.Full[0][i], &r.Full[1][i]
 		ratio, byCPU = append(ratio, with.Rate/without.Rate), append(byCPU, without.CPUNanos/with.CPUNanos)
+	}
+	for i := range r.Half[0] {
 		added = append(added, r.Half[1][i].P99-r.Half[0][i].P99)
-		for _, s := range []*Stretch{with, &r.Half[1][i]} {
-			for _, c := range s.Checkpoints {
-				bytes, took = append(bytes, float64(c.Bytes)), append(took, c.Millis)
-				r.CheckpointMax = max(r.CheckpointMax, c.Millis)
-			}
+	}
+	for _, s := range slices.Concat(r.Full[1], r.Half[1]) {
+		for _, c := range s.Checkpoints {
+			bytes, took = append(bytes, float64(c.Bytes)), append(took, c.Millis)
+			r.CheckpointMax = max(r.CheckpointMax, c.Millis)
 		}
 	}
 	if len(ratio) == 0 {
 		return
 	}
-	r.Ratio, r.P99AddedAll = spreadOf(ratio), spreadOf(added)
-	r.Loss, r.LossByCPU, r.P99Added = 1-r.Ratio.Median, 1-median(byCPU), r.P99AddedAll.Median
-	r.P50Without, r.P50With = latencyOf(r.Half[0], func(s *Stretch) float64 { return s.P50 }), latencyOf(r.Half[1], func(s *Stretch) float64 { return s.P50 })
-	r.P99Without, r.P99With = latencyOf(r.Half[0], func(s *Stretch) float64 { return s.P99 }), latencyOf(r.Half[1], func(s *Stretch) float64 { return s.P99 })
+	r.Ratio, r.Loss, r.LossByCPU = spreadOf(ratio), 1-median(ratio), 1-median(byCPU)
 	r.CheckpointBytes, r.CheckpointMS = median(bytes), median(took)
 	r.DirtyMeasured = 100 * r.CheckpointBytes / float64(uint64(r.StateMB)<<20)
+	if len(added) == 0 {
+		return
+	}
+	r.P99AddedAll, r.P99Added = spreadOf(added), median(added)
+	r.P50Without, r.P50With = latencyOf(r.Half[0], func(s *Stretch) float64 { return s.P50 }), latencyOf(r.Half[1], func(s *Stretch) float64 { return s.P50 })
+	r.P99Without, r.P99With = latencyOf(r.Half[0], func(s *Stretch) float64 { return s.P99 }), latencyOf(r.Half[1], func(s *Stretch) float64 { return s.P99 })
 }
 
 func latencyOf(all []Stretch, figure func(*Stretch) float64) float64 {

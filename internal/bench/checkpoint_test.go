@@ -164,6 +164,35 @@ func TestCheckpoint(t *testing.T) {
 	require.Less(t, r.CheckpointBytes, float64(2<<20), "an image is what changed, not everything")
 }
 
+// Latency may be measured in some of the repeats only: those are spread over all.
+func TestCheckpointLatencyRepeats(t *testing.T) {
+	o := checkpointOptions(t)
+	o.Repeats, o.LatencyRepeats = 10, 3
+	var at []int
+	for i := range o.Repeats {
+		if o.measuresLatency(i) {
+			at = append(at, i)
+		}
+	}
+	require.Equal(t, []int{3, 6, 9}, at)
+	o.Repeats, o.LatencyRepeats = 2, 1
+	r, err := MeasureCheckpoint(context.Background(), o)
+	require.NoError(t, err)
+	require.Len(t, r.Full[1], 2)
+	require.Len(t, r.Half[1], 1)
+	require.Equal(t, r.Half[1][0].P99-r.Half[0][0].P99, r.P99Added)
+	require.Len(t, r.Page().Tables[0].Rows, 2)
+	require.Len(t, r.Page().Tables[1].Rows, 1)
+}
+
+// What was measured until an interruption counts, also if latency was not.
+func TestCheckpointInterruptedBeforeLatency(t *testing.T) {
+	r := Checkpoint{StateMB: 1, Full: [2][]Stretch{{{Rate: 100, CPUNanos: 1}}, {{Rate: 90, CPUNanos: 2}}}}
+	r.conclude()
+	require.InDelta(t, 0.1, r.Loss, 1e-9)
+	require.Zero(t, r.P99Added)
+}
+
 func TestInterruptedCheckpoint(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	o := checkpointOptions(t)

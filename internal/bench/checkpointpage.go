@@ -18,19 +18,16 @@ func (r *Checkpoint) Page() report.Page {
 		Facts: common(&r.Machine, r.Repeats, r.Parallelism, r.Workers, r.IntervalMillis, r.Seed, r.Complete),
 	}
 	var ratio, late []report.Row
-	table := report.Table{Title: "Repeats", Heads: []string{"repeat", "without, records/s", "with, records/s", "p50 without, ms", "p50 with, ms", "p99 without, ms", "p99 with, ms"}}
+	rates := report.Table{Title: "Repeats", Heads: []string{"repeat", "without, records/s", "with, records/s"}}
 	for i := range r.Full[0] {
-		row := []string{fmt.Sprint(i + 1)}
-		for with := range 2 {
-			row = append(row, fmt.Sprintf("%.0f", r.Full[with][i].Rate))
-		}
-		for with := range 2 {
-			row = append(row, fmt.Sprintf("%.1f", r.Half[with][i].P50))
-		}
-		for with := range 2 {
-			row = append(row, fmt.Sprintf("%.1f", r.Half[with][i].P99))
-		}
-		table.Rows = append(table.Rows, row)
+		rates.Rows = append(rates.Rows, []string{fmt.Sprint(i + 1), fmt.Sprintf("%.0f", r.Full[0][i].Rate), fmt.Sprintf("%.0f", r.Full[1][i].Rate)})
+	}
+	lates := report.Table{Title: "Latency at half of that rate", Heads: []string{"time", "p50 without, ms", "p50 with, ms", "p99 without, ms", "p99 with, ms"}}
+	for i := range r.Half[0] {
+		without, with := &r.Half[0][i], &r.Half[1][i]
+		lates.Rows = append(lates.Rows, []string{
+			fmt.Sprint(i + 1), fmt.Sprintf("%.1f", without.P50), fmt.Sprintf("%.1f", with.P50), fmt.Sprintf("%.1f", without.P99), fmt.Sprintf("%.1f", with.P99),
+		})
 	}
 	ratio = []report.Row{{Name: "with", Series: []report.Values{r.Ratio.values()}}}
 	late = []report.Row{{Name: "added", Series: []report.Values{r.P99AddedAll.values()}}}
@@ -38,7 +35,7 @@ func (r *Checkpoint) Page() report.Page {
 		report.Ranges("Throughput with checkpoints", howCompared, "part of the throughput without", []string{"throughput"}, ratio, 1),
 		report.Ranges("p99 of latency", "", "ms more with checkpoints than without", []string{"p99"}, late, 0),
 	}
-	p.Tables = []report.Table{table, {Title: "Checkpoints", Heads: []string{"", "median", "greatest"}, Rows: [][]string{
+	p.Tables = []report.Table{rates, lates, {Title: "Checkpoints", Heads: []string{"", "median", "greatest"}, Rows: [][]string{
 		{"MB", fmt.Sprintf("%.2f", r.CheckpointBytes/1e6), ""},
 		{"ms", fmt.Sprintf("%.0f", r.CheckpointMS), fmt.Sprintf("%.0f", r.CheckpointMax)},
 	}}}
