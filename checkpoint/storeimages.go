@@ -286,14 +286,18 @@ func (s *Store) writeImage(temp string, image []byte) (room uint64, err error) {
 // writeFile writes the file at that path, which is open, and does not return nil until its bytes are durable.
 func (s *Store) writeFile(path string, f vfs.File, bytes []byte) (err error) {
 	f = vfs.NewSyncingFile(f, vfs.SyncingFileOptions{NoSyncOnClose: true, BytesPerSync: syncEvery})
-	chunk := chunks.Get().(*[writeChunk]byte) // a vfs.File may scribble on what it is given
+	chunk := chunks.Get().(*[writeChunk]byte)
 	defer chunks.Put(chunk)
+	scribbles := s.fs != vfs.Default // on what it is given to write: a vfs.File may
 	var p pace
 	for rest := bytes; len(rest) > 0 && err == nil; {
-		n := copy(chunk[:], rest)
-		rest = rest[n:]
-		_, err = f.Write(chunk[:n])
-		p.did(n)
+		next := rest[:min(len(rest), writeChunk)]
+		rest = rest[len(next):]
+		if scribbles {
+			next = chunk[:copy(chunk[:], next)]
+		}
+		_, err = f.Write(next)
+		p.did(len(next))
 	}
 	if err == nil {
 		err = f.Sync()

@@ -2,6 +2,8 @@ package operator
 
 import (
 	"encoding/binary"
+	"math/rand/v2"
+	"runtime"
 	"testing"
 )
 
@@ -25,4 +27,47 @@ func BenchmarkEntries(b *testing.B) {
 			}
 		})
 	}
+}
+
+// BenchmarkColdEntries is an image of one entry in a hundred of a state that is in nobody's cache.
+func BenchmarkColdEntries(b *testing.B) {
+	const entries, size = 1_000_000, 1 << 10
+	t := newTable("t", Codec[[]byte](bytesCodec{}))
+	change := func(i uint64) {
+		k := keyBytes{bytes: binary.AppendUvarint(nil, i)}
+		k.sum()
+		t.set(&k, make([]byte, size))
+	}
+	for i := range uint64(entries) {
+		change(i)
+	}
+	rng := rand.New(rand.NewPCG(1, 1))
+	for range 3 { // new values come to where old ones were
+		for range entries / 4 {
+			change(rng.Uint64N(entries))
+		}
+		t.Freeze()
+		runtime.GC()
+	}
+	flush := make([]byte, 256<<20)
+	for range entries / 100 {
+		change(rng.Uint64N(entries))
+	}
+	some := t.Freeze()
+	image := make([]byte, 0, 2*size*entries/100)
+	for b.Loop() {
+		b.StopTimer()
+		for i := 0; i < len(flush); i += 64 { // takes the place of all that is in the caches
+			flush[i]++
+		}
+		image = image[:0]
+		b.StartTimer()
+		if err := some.Entries(func(_, value []byte, _ bool) error {
+			image = append(image, value...)
+			return nil
+		}); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/(entries/100), "ns/entry")
 }

@@ -343,11 +343,14 @@ func (f *frozenTable[T]) Entries(yield func(key, value []byte, deleted bool) err
 		keys.end()
 	}
 	var value []byte
-	bytes := len(keys.all)
-	for _, r := range keys.order() {
+	bytes, order := len(keys.all), keys.order()
+	for n, r := range order {
+		if n%lookAhead == 0 {
+			f.look(order[n:min(n+lookAhead, len(order))])
+		}
 		value = value[:0]
 		deleted := false
-		if k := int(r.at) - len(f.cells); k >= 0 {
+		if k := r.at - len(f.cells); k >= 0 {
 			value = append(value, f.again[k].value...)
 		} else if c := f.cells[r.at]; c.live {
 			var err error
@@ -364,6 +367,43 @@ func (f *frozenTable[T]) Entries(yield func(key, value []byte, deleted bool) err
 	}
 	f.size.saw(bytes, len(f.cells)+len(f.again))
 	return nil
+}
+
+// lookAhead is how many entries are looked at together before they are encoded. They are all over the memory; so its delays go by at once, as those
+// of records do (foresight).
+const lookAhead = 16
+
+// look reads some of the memory of entries: all cells, and then of what they point to, if that is bytes, as much as has the processor fetch the rest.
+// What it returns is of no use, but without it there would be nothing to read for.
+//
+//go:noinline
+func (f *frozenTable[T]) look(next []ranked) (sum byte) {
+	for _, r := range next {
+		if r.at < len(f.cells) {
+			sum += byte(f.cells[r.at].hash)
+		}
+	}
+	for _, r := range next {
+		if k := r.at - len(f.cells); k >= 0 {
+			sum += glance(f.again[k].value)
+			continue
+		}
+		switch v := any(&f.cells[r.at].value).(type) {
+		case *[]byte:
+			sum += glance(*v)
+		case *string:
+			sum += glance(*v)
+		}
+	}
+	return sum
+}
+
+// glance reads a byte of every fourth cache line.
+func glance[B []byte | string](b B) (sum byte) {
+	for i := 0; i < len(b); i += 256 {
+		sum += b[i]
+	}
+	return sum
 }
 
 // frozenCopy is what changed in a table during one generation, encoded.

@@ -3,6 +3,7 @@ package operator
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"testing"
 
@@ -213,5 +214,37 @@ func TestTablesRefuseCorruptEntries(t *testing.T) {
 		for _, b := range []string{"", "\xff", "\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff", "\x00\xff"} {
 			require.ErrorIs(t, table.Load([]byte(b), []byte(b)), ErrEncoding, "%s %q", table.ID(), b)
 		}
+	}
+}
+
+// Entries are looked at beforehand, some at a time, whatever they are: bytes, text, nothing, or not there any more.
+func TestEntriesOfAllKinds(t *testing.T) {
+	texts, pieces := newTable("t", defaultCodec[string]().codec), newTable("t", Codec[[]byte](bytesCodec{}))
+	texts.copies, pieces.copies = 0, 0
+	want := map[string]string{}
+	for i := range 3*lookAhead + 1 {
+		k := keyOf(fmt.Sprintf("%03d", i))
+		text := strings.Repeat("x", i%5*200)
+		texts.set(k, text)
+		pieces.set(k, []byte(text))
+		if want[string(k.bytes)] = text; i%7 == 0 {
+			texts.clear(k)
+			pieces.clear(k)
+			want[string(k.bytes)] = "deleted"
+		}
+	}
+	for name, f := range map[string]Frozen{"text": texts.Freeze(), "bytes": pieces.Freeze()} {
+		got := map[string]string{}
+		require.NoError(t, f.Entries(func(key, value []byte, deleted bool) error {
+			if got[string(key)] = "deleted"; !deleted && name == "bytes" {
+				got[string(key)] = string(value)
+			} else if !deleted {
+				v, err := defaultCodec[string]().codec.Decode(value)
+				got[string(key)] = v
+				return err
+			}
+			return nil
+		}))
+		require.Equal(t, want, got, name)
 	}
 }
