@@ -222,24 +222,17 @@ func (b *checkpointBench) repeat(ctx context.Context, i int, order []int) error 
 			return err
 		}
 	}
-	latency := b.o.measuresLatency(i)
-	if latency {
+	r, told := b.result, ""
+	if b.o.measuresLatency(i) {
 		for _, with := range order {
 			if half[with], err = b.stage(ctx, full[0].Rate/2, with == 1); err != nil {
 				return err
 			}
 		}
-	}
-	r, told := b.result, ""
-	for with := range 2 {
-		r.Full[with] = append(r.Full[with], *full[with])
-	}
-	if latency {
-		for with := range 2 {
-			r.Half[with] = append(r.Half[with], *half[with])
-		}
+		r.Half[0], r.Half[1] = append(r.Half[0], *half[0]), append(r.Half[1], *half[1])
 		told = fmt.Sprintf("; at half, p50 and p99: %.1f and %.1f ms without, %.1f and %.1f ms with", half[0].P50, half[0].P99, half[1].P50, half[1].P99)
 	}
+	r.Full[0], r.Full[1] = append(r.Full[0], *full[0]), append(r.Full[1], *full[1])
 	b.o.Log("repeat %d: %.0f records/s without, %.0f with (%.3f, by CPU %.3f)%s", i+1,
 		full[0].Rate, full[1].Rate, full[1].Rate/full[0].Rate, full[0].CPUNanos/full[1].CPUNanos, told)
 	return nil
@@ -399,13 +392,15 @@ func (r *Checkpoint) conclude() {
 	if len(ratio) == 0 {
 		return
 	}
-	r.Ratio, r.Loss, r.LossByCPU = spreadOf(ratio), 1-median(ratio), 1-median(byCPU)
+	r.Ratio = spreadOf(ratio)
+	r.Loss, r.LossByCPU = 1-r.Ratio.Median, 1-median(byCPU)
 	r.CheckpointBytes, r.CheckpointMS = median(bytes), median(took)
 	r.DirtyMeasured = 100 * r.CheckpointBytes / float64(uint64(r.StateMB)<<20)
 	if len(added) == 0 {
 		return
 	}
-	r.P99AddedAll, r.P99Added = spreadOf(added), median(added)
+	r.P99AddedAll = spreadOf(added)
+	r.P99Added = r.P99AddedAll.Median
 	r.P50Without, r.P50With = latencyOf(r.Half[0], func(s *Stretch) float64 { return s.P50 }), latencyOf(r.Half[1], func(s *Stretch) float64 { return s.P50 })
 	r.P99Without, r.P99With = latencyOf(r.Half[0], func(s *Stretch) float64 { return s.P99 }), latencyOf(r.Half[1], func(s *Stretch) float64 { return s.P99 })
 }
