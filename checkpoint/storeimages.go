@@ -286,14 +286,16 @@ func (s *Store) writeImage(temp string, image []byte) (room uint64, err error) {
 // writeFile writes the file at that path, which is open, and does not return nil until its bytes are durable.
 func (s *Store) writeFile(path string, f vfs.File, bytes []byte) (err error) {
 	f = vfs.NewSyncingFile(f, vfs.SyncingFileOptions{NoSyncOnClose: true, BytesPerSync: syncEvery})
-	chunk := chunks.Get().(*[writeChunk]byte)
-	defer chunks.Put(chunk)
-	scribbles := s.fs != vfs.Default // on what it is given to write: a vfs.File may
+	var chunk *[writeChunk]byte
+	if s.fs != vfs.Default { // whose files do not scribble on what they are given to write; others may
+		chunk = chunks.Get().(*[writeChunk]byte)
+		defer chunks.Put(chunk)
+	}
 	var p pace
 	for rest := bytes; len(rest) > 0 && err == nil; {
 		next := rest[:min(len(rest), writeChunk)]
 		rest = rest[len(next):]
-		if scribbles {
+		if chunk != nil {
 			next = chunk[:copy(chunk[:], next)]
 		}
 		_, err = f.Write(next)
