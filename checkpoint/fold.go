@@ -72,7 +72,7 @@ func (s *Store) importPart(p part, image []byte) error {
 	s.mu.Lock()
 	temp := s.tempLocked()
 	s.mu.Unlock()
-	room, err := s.writeImage(temp, image)
+	room, err := s.writeImage(temp, image, false)
 	if err != nil {
 		return err
 	}

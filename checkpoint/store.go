@@ -162,7 +162,7 @@ func (s *Store) identify(dir, identity string) error {
 		temp := name + tempSuffix
 		f, err := s.fs.Create(temp, vfs.WriteCategoryUnspecified)
 		if err == nil {
-			err = s.writeFile(temp, f, append([]byte{storeVersion}, identity...))
+			err = s.writeFile(temp, f, append([]byte{storeVersion}, identity...), false)
 		}
 		if err != nil {
 			return fmt.Errorf("checkpoint: write identity of %s: %w", dir, err)

@@ -41,6 +41,9 @@ const (
 	// syncEvery is how many bytes are written to a file before the system is told to bring them to the disk. Otherwise the sync at the end
 	// would wait for all of them, and a processor with it: Go's scheduler takes a while to notice that a call blocks.
 	syncEvery = 512 << 10
+
+	// forgottenFrom is from how many bytes on an image is worth a word to the system. What is less may be merged with others soon, and read for that.
+	forgottenFrom = 1 << 20
 )
 
 // imageName is the name of an image file: task-epoch-incarnation.image.
@@ -166,16 +169,18 @@ func (s *Store) Put(image []byte) error {
 	if err != nil {
 		return err
 	}
-	return s.put(image, &meta, full)
+	return s.put(image, &meta, full, false)
 }
 
-// PutEncoded is Put for an image that Encode has just made in this process: it is not verified.
+// PutEncoded is Put for an image that Encode has just made in this process: it is not verified. And the system is told not to keep a large one in
+// memory: the task goes on here with what it has, so it is read only after this process has ended, or for a new standby. What Put wrote is for a
+// task to begin from, and stays there.
 func (s *Store) PutEncoded(image []byte) error {
 	d, err := openImage(image)
 	if err != nil {
 		return err
 	}
-	return s.put(image, &d.meta, d.full)
+	return s.put(image, &d.meta, d.full, len(image) >= forgottenFrom)
 }
 
 // check finds out whether the checkpoints that an image names are in order.
@@ -189,7 +194,7 @@ func (m *Meta) check(full bool) error {
 	return nil
 }
 
-func (s *Store) put(image []byte, meta *Meta, full bool) error {
+func (s *Store) put(image []byte, meta *Meta, full, forgotten bool) error {
 	if err := meta.check(full); err != nil {
 		return err
 	}
@@ -202,7 +207,7 @@ func (s *Store) put(image []byte, meta *Meta, full bool) error {
 		return err
 	}
 	defer s.endPut(meta)
-	room, err := s.writeImage(temp, image)
+	room, err := s.writeImage(temp, image, forgotten)
 	if err != nil {
 		return err
 	}
@@ -270,12 +275,12 @@ func (s *Store) admitLocked(m *Meta, full bool) (have bool, err error) {
 	return false, nil
 }
 
-// writeImage writes an image to a temporary file and does not return nil until its bytes are durable. It tells how long the file is. If it fails,
-// the disk may be full, and spares are given back.
-func (s *Store) writeImage(temp string, image []byte) (room uint64, err error) {
+// writeImage writes an image to a temporary file and does not return nil until its bytes are durable; forgotten says that the system need not keep
+// them in memory. It tells how long the file is. If it fails, the disk may be full, and spares are given back.
+func (s *Store) writeImage(temp string, image []byte, forgotten bool) (room uint64, err error) {
 	f, room, err := s.create(temp, uint64(len(image)))
 	if err == nil {
-		err = s.writeFile(s.path(temp), f, image)
+		err = s.writeFile(s.path(temp), f, image, forgotten)
 	}
 	if err != nil {
 		return 0, errors.Join(err, s.giveBack())
@@ -283,8 +288,8 @@ func (s *Store) writeImage(temp string, image []byte) (room uint64, err error) {
 	return max(room, uint64(len(image))), nil
 }
 
-// writeFile writes the file at that path, which is open, and does not return nil until its bytes are durable.
-func (s *Store) writeFile(path string, f vfs.File, bytes []byte) (err error) {
+// writeFile writes the file at that path, which is open, and closes it. It does not return nil until the bytes are durable.
+func (s *Store) writeFile(path string, f vfs.File, bytes []byte, forgotten bool) (err error) {
 	f = vfs.NewSyncingFile(f, vfs.SyncingFileOptions{NoSyncOnClose: true, BytesPerSync: syncEvery})
 	var chunk *[writeChunk]byte
 	if s.fs != vfs.Default { // whose files do not scribble on what they are given to write; others may
@@ -303,6 +308,9 @@ func (s *Store) writeFile(path string, f vfs.File, bytes []byte) (err error) {
 	}
 	if err == nil {
 		err = f.Sync()
+	}
+	if err == nil && forgotten {
+		forget(f)
 	}
 	if err = errors.Join(err, f.Close()); err != nil {
 		return errors.Join(fmt.Errorf("checkpoint: a file cannot be written: %w", err), s.fs.Remove(path))
