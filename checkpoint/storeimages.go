@@ -42,7 +42,7 @@ const (
 	// would wait for all of them, and a processor with it: Go's scheduler takes a while to notice that a call blocks.
 	syncEvery = 512 << 10
 
-	// forgottenFrom is from how many bytes on an image is worth a word to the system. What is less may be merged with others soon, and read for that.
+	// forgottenFrom is from how many bytes on an image is worth a word to the system.
 	forgottenFrom = 1 << 20
 )
 
@@ -172,15 +172,15 @@ func (s *Store) Put(image []byte) error {
 	return s.put(image, &meta, full, false)
 }
 
-// PutEncoded is Put for an image that Encode has just made in this process: it is not verified. And the system is told not to keep a large one in
-// memory: the task goes on here with what it has, so it is read only after this process has ended, or for a new standby. What Put wrote is for a
-// task to begin from, and stays there.
+// PutEncoded is Put for an image that Encode has just made in this process: it is not verified. And of a state that its task cleans (Meta.State), the
+// system is told not to keep a large one in memory: nothing merges it, and the task goes on here with what it has, so it is read only when a
+// task begins anew here, as after a global rollback, or for a new standby. What Put wrote stays there: a standby that takes over begins from that.
 func (s *Store) PutEncoded(image []byte) error {
 	d, err := openImage(image)
 	if err != nil {
 		return err
 	}
-	return s.put(image, &d.meta, d.full, len(image) >= forgottenFrom)
+	return s.put(image, &d.meta, d.full, len(image) >= forgottenFrom && d.meta.State > 0)
 }
 
 // check finds out whether the checkpoints that an image names are in order.
