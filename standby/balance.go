@@ -10,10 +10,12 @@ import (
 const DefaultBalanceAfter = 600
 
 const (
-	movesPerCalm = 5      // for balance: at most so many tasks move in the time of Config.BalanceAfter
-	looksPerCalm = 50     // at the time
-	moveWithin   = 60_000 // milliseconds after which a move that could not be made is called off
-	defaultLook  = 100
+	spreadsPerCalm = 5      // at most so many standbys change in the time of Config.BalanceAfter, and one task moves
+	looksPerCalm   = 50     // at the time
+	moveWithin     = 60_000 // milliseconds after which a move that could not be made is called off
+	defaultLook    = 100
+	catchUp        = 3      // times as long as tasks were lost: see noteLoss
+	mostCatchUp    = 10_000 // milliseconds
 )
 
 // time is what ticks said, in milliseconds. It is coarse: most ticks change nothing.
@@ -39,11 +41,28 @@ func (t *time) tick(now, balanceAfter int64) bool {
 // none. Tasks then move by planned hand-overs, one at a time: each makes the spread smaller, so this ends.
 type balance struct {
 	trouble int64 // when there was any last
+	lost    int64 // since when some task is lost; 0: none is
+	rest    int64 // until then sources may have to catch up
 	even    int64 // when there was nothing to even out last
 	moved   int64 // when the last move was over
 	move    *move
 	spread  uint64 // State.Version at which no standby could move to a better place; 0: not known
 }
+
+// noteLoss follows whether some task is lost. When none is any more, the sources still have to make up for the time in which one was, with what the machines have
+// to spare beside the records that come anyway. If that is a quarter of what they can do, it takes three times as long; a move, its checkpoint above all,
+// would only make it longer.
+func (b *balance) noteLoss(lost bool, now int64) {
+	switch {
+	case lost && b.lost == 0:
+		b.lost = now
+	case !lost && b.lost != 0:
+		b.rest, b.lost = now+min(catchUp*(now-b.lost), mostCatchUp), 0
+	}
+}
+
+// rests tells whether nothing should change yet: sources catch up, or the last change is not over for so long.
+func (b *balance) rests(now, pause int64) bool { return now < b.rest || now-b.moved < pause }
 
 // move is a task that is to go to another worker, when that has its state.
 type move struct {
@@ -61,6 +80,7 @@ func (d *Decider) moveForBalance() []Effect {
 	if after < 0 || !d.time.known {
 		return nil
 	}
+	b.noteLoss(AnyLost(d.state.Tasks), d.time.now)
 	if b.trouble == 0 || d.troubled() {
 		b.trouble = d.time.now
 	}
@@ -76,7 +96,7 @@ func (d *Decider) moveForBalance() []Effect {
 		b.move, b.moved = nil, d.time.now
 	}
 	if b.move == nil {
-		if !d.calm() || d.time.now-b.even < after || d.time.now-b.moved < after/movesPerCalm || AnyRecovering(d.state.Tasks) {
+		if !d.calm() || d.time.now-b.even < after || b.rests(d.time.now, after) || AnyRecovering(d.state.Tasks) {
 			return nil
 		}
 		b.move = d.chooseMove(from, to)

@@ -143,7 +143,7 @@ func (d *Decider) spread() *spread {
 // or be left to do.
 func (d *Decider) spreadStandbys() []Effect {
 	b := &d.balance
-	if b.spread == d.state.Version || !d.calm() || len(d.inFlight) > 0 || b.move != nil || d.time.now-b.moved < d.config.BalanceAfter/movesPerCalm || AnyRecovering(d.state.Tasks) {
+	if b.spread == d.state.Version || !d.calm() || len(d.inFlight) > 0 || b.move != nil || b.rests(d.time.now, d.config.BalanceAfter/spreadsPerCalm) || AnyRecovering(d.state.Tasks) {
 		return nil
 	}
 	if most, _ := d.extremes(); most != 0 || !d.whole() {
