@@ -32,7 +32,7 @@ func (r *Recovery) measure(p *pacedRun) {
 	r.FirstOutputP50, r.FirstOutputP99 = quantile(first, 0.5), quantile(first, 0.99)
 	normal, firstKill := min(beforeKill, p.o.Before), sum.Acts[0].At
 	for _, part := range w.parts {
-		r.NoOutputBefore = max(r.NoOutputBefore, float64(part.gapBefore(firstKill-normal.Microseconds(), firstKill))/1000)
+		r.NoOutputBefore = max(r.NoOutputBefore, float64(part.gap(firstKill-normal.Microseconds(), firstKill))/1000)
 	}
 	r.latencies(w.bySeen, normal, firstKill, sum.Acts[len(sum.Acts)-1].At)
 	r.curve = curveOf(w.byDue, firstKill-curveBefore.Microseconds())
@@ -83,13 +83,24 @@ func killTimes(sum *understudy.ClusterSummary, parts map[string]*part, sink stri
 					k.FirstOutput = append(k.FirstOutput, float64(at-act.At)/1000)
 				}
 			} else if !diedAround(sum.Acts, died, act.At, name) {
-				longest := p.gap(act.At, act.At+around.Microseconds())
+				longest := p.gap(act.At, consequencesEnd(sum.Acts, i))
 				k.Unaffected = max(k.Unaffected, float64(longest)/1000)
 			}
 		}
 		times = append(times, k)
 	}
 	return times
+}
+
+// consequencesEnd is until when gaps are counted to a kill: tasks move for balance for some seconds after it. The next kill ends that, if it is another failure.
+func consequencesEnd(acts []supervisor.Act, i int) int64 {
+	end := acts[i].At + consequences.Microseconds()
+	for j := range acts {
+		if at := acts[j].At; at > acts[i].At+around.Microseconds() {
+			end = min(end, at)
+		}
+	}
+	return end
 }
 
 // deaths are the partitions whose task died by a kill, each with how many milliseconds later what the task needs had been collected: nothing

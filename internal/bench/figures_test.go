@@ -23,6 +23,37 @@ func steady(name string, from, until int64) *part {
 	return p
 }
 
+// Gaps count to a kill until another failure comes, and for some seconds if none does. Kills that come right after one another are one.
+func TestGapsAfterAKill(t *testing.T) {
+	const killed = 3_000_000
+	p, last := &part{name: "part-00000.jsonl"}, int64(0)
+	for at := int64(killed - 100_000); at < killed+30_000_000; at += 10_000 {
+		p.grown = append(p.grown, growth{at: at, due: last})
+		last = at
+		switch at - killed {
+		case 4_000_000: // a task moves
+			at += 70_000
+		case 4_950_000: // up to the next kill, and after it
+			at += 140_000
+		case 18_000_000:
+			at += 200_000
+		}
+	}
+	gaps := func(kills ...int64) (ms []float64) {
+		sum := &understudy.ClusterSummary{}
+		for _, at := range kills {
+			sum.Acts = append(sum.Acts, supervisor.Act{At: killed + at})
+		}
+		for _, k := range killTimes(sum, map[string]*part{p.name: p}, "visible") {
+			ms = append(ms, k.Unaffected)
+		}
+		return ms
+	}
+	require.Equal(t, []float64{80, 150}, gaps(0, 5_000_000))
+	require.Equal(t, []float64{150, 150}, gaps(0, 300_000))
+	require.Equal(t, []float64{150}, gaps(0), "the gap of 210 ms comes too late to be its")
+}
+
 // The first output of a partition that died is the first after its task had what it needs, whatever gaps come later; the others' longest gap
 // does not count those that another kill of the time has hit.
 func TestKillTimes(t *testing.T) {

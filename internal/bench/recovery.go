@@ -117,7 +117,8 @@ const (
 	calibrations = 3 // an odd number
 	connected    = 3 // kills of Row and Together
 	rowStep      = 300 * time.Millisecond
-	around       = 2500 * time.Millisecond // after a kill, in which gaps are looked for
+	around       = 2500 * time.Millisecond // a kill, in which another may be what a partition died by
+	consequences = 10 * time.Second        // after a kill, in which gaps are looked for
 	reportAfter  = 100 * time.Second
 	slack        = 1.2                     // more records than the longest run needs
 	untilStart   = 1500 * time.Millisecond // from the start of the processes to when the first record is due

@@ -191,18 +191,9 @@ func (w *watcher) note(p *part, at int64, n uint64, due int64) error {
 	return w.byDue.add(due, at-due)
 }
 
-// gap finds the longest time between two growths of a partition that overlaps [from, until]. It counts only from when
-// something was due: nothing can be seen of a partition that has nothing to show.
+// gap finds the longest time between two growths of a partition that overlaps [from, until], without what it lasts after that. It counts only from
+// when something was due: nothing can be seen of a partition that has nothing to show.
 func (p *part) gap(from, until int64) (longest int64) {
-	for i := max(p.from(from), 1); i < len(p.grown) && p.grown[i-1].at < until; i++ {
-		g := &p.grown[i]
-		longest = max(longest, g.at-max(p.grown[i-1].at, g.due))
-	}
-	return longest
-}
-
-// gapBefore is gap for the time until something happens: it does not count what a gap lasts after that.
-func (p *part) gapBefore(from, until int64) (longest int64) {
 	for i := max(p.from(from), 1); i < len(p.grown) && p.grown[i-1].at < until; i++ {
 		g := &p.grown[i]
 		longest = max(longest, min(g.at, until)-max(p.grown[i-1].at, g.due))

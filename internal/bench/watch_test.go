@@ -85,12 +85,11 @@ func TestTickLine(t *testing.T) {
 // A gap counts from when something was due.
 func TestGap(t *testing.T) {
 	p := part{grown: []growth{{at: 100, due: 90}, {at: 200, due: 110}, {at: 900, due: 850}, {at: 1300, due: 800}, {at: 1400, due: 1350}}}
-	require.EqualValues(t, 400, p.gap(0, 1200)) // from 900, although something was due before
-	require.EqualValues(t, 90, p.gap(0, 850))   // nothing was due until 110
+	require.EqualValues(t, 400, p.gap(0, 1300)) // from 900, although something was due before
+	require.EqualValues(t, 100, p.gap(0, 1000)) // of the same
+	require.EqualValues(t, 90, p.gap(0, 910))
+	require.EqualValues(t, 90, p.gap(0, 850)) // nothing was due until 110
 	require.EqualValues(t, 50, p.gap(1350, 2000))
-	require.EqualValues(t, 100, p.gapBefore(0, 1000)) // of the gap from 900 on
-	require.EqualValues(t, 90, p.gapBefore(0, 910))
-	require.EqualValues(t, 400, p.gapBefore(0, 1300))
 	require.EqualValues(t, 900, p.after(201))
 	require.EqualValues(t, 900, p.after(900))
 	require.Zero(t, p.after(1401))
