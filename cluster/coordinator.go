@@ -52,8 +52,8 @@ type CoordinatorOptions struct {
 	Timeout     int64 // of a checkpoint, milliseconds
 	PoisonTries int   // identical failures of a record before the poison policy applies
 	SetAside    bool  // the policy: set the record aside; otherwise stop
-	// BalanceAfter is how long, in milliseconds, nothing may have gone wrong before tasks move to workers that have fewer.
-	// 0 means standby.DefaultBalanceAfter, negative never.
+	// BalanceAfter is how long, in milliseconds, nothing may have gone wrong before tasks move to workers that have fewer, and
+	// the pause between two of them. 0 means standby.DefaultBalanceAfter, negative never.
 	BalanceAfter int64
 	Mutations    mutation.Set
 }

@@ -15,7 +15,7 @@ type Config struct {
 	Mode     determinant.Mode  // of the first epoch
 	Depth    determinant.Depth // of the first epoch; 0 means full
 	// BalanceAfter is how long, in milliseconds, nothing may have gone wrong before tasks are moved from the worker that has
-	// most to the one that has least, one at a time. 0 means DefaultBalanceAfter, negative never.
+	// most to the one that has least, one at a time and with such a pause between. 0 means DefaultBalanceAfter, negative never.
 	BalanceAfter int64
 	Mutations    mutation.Set // for tests
 }
