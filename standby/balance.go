@@ -44,24 +44,24 @@ type balance struct {
 	lost    int64 // since when some task is lost; 0: none is
 	rest    int64 // until then sources may have to catch up
 	even    int64 // when there was nothing to even out last
-	moved   int64 // when the last move was over
+	moved   int64 // when the last move was decided, or called off
 	move    *move
 	spread  uint64 // State.Version at which no standby could move to a better place; 0: not known
 }
 
 // noteLoss follows whether some task is lost. When none is any more, the sources still have to make up for the time in which one was, with what the machines have
 // to spare beside the records that come anyway. If that is a quarter of what they can do, it takes three times as long; a move, its checkpoint above all,
-// would only make it longer.
+// would only make it longer. What was left of an earlier loss is added to it. A new leader knows of no earlier one.
 func (b *balance) noteLoss(lost bool, now int64) {
 	switch {
 	case lost && b.lost == 0:
 		b.lost = now
 	case !lost && b.lost != 0:
-		b.rest, b.lost = now+min(catchUp*(now-b.lost), mostCatchUp), 0
+		b.rest, b.lost = min(max(b.rest, now)+catchUp*(now-b.lost), now+mostCatchUp), 0
 	}
 }
 
-// rests tells whether nothing should change yet: sources catch up, or the last change is not over for so long.
+// rests tells whether nothing should change yet: sources catch up, or the last change is not so long ago.
 func (b *balance) rests(now, pause int64) bool { return now < b.rest || now-b.moved < pause }
 
 // move is a task that is to go to another worker, when that has its state.
@@ -80,7 +80,7 @@ func (d *Decider) moveForBalance() []Effect {
 	if after < 0 || !d.time.known {
 		return nil
 	}
-	b.noteLoss(AnyLost(d.state.Tasks), d.time.now)
+	b.noteLoss(d.state.Round > 0 && AnyLost(d.state.Tasks), d.time.now) // before the first decision nobody runs
 	if b.trouble == 0 || d.troubled() {
 		b.trouble = d.time.now
 	}

@@ -345,3 +345,35 @@ func BenchmarkSpread(b *testing.B) {
 		d.spread().move(d.state.Tasks, workers)
 	}
 }
+
+// What is left to make up for when tasks are lost again is added to what that takes, but nothing rests for longer than 10 s.
+func TestLossesAddUp(t *testing.T) {
+	b := &balance{}
+	b.noteLoss(true, 1000)
+	b.noteLoss(true, 2000)
+	b.noteLoss(false, 3000)
+	require.EqualValues(t, 9000, b.rest)
+	b.noteLoss(true, 4000)
+	b.noteLoss(false, 4100)
+	require.EqualValues(t, 9300, b.rest)
+	b.noteLoss(false, 4200)
+	b.noteLoss(true, 20_000)
+	b.noteLoss(false, 20_500)
+	require.EqualValues(t, 22_000, b.rest, "the earlier ones are over")
+	b.noteLoss(true, 21_000)
+	b.noteLoss(false, 26_000)
+	require.EqualValues(t, 36_000, b.rest)
+}
+
+// Tasks of a job that waits for its first workers are not lost: no source has anything to make up for.
+func TestNothingIsLostBeforeTheFirstDecision(t *testing.T) {
+	c := newCluster(Config{Topology: line(3), BalanceAfter: 1000}, State{})
+	c.step(Tick{Now: 1000})
+	c.step(Tick{Now: 9000})
+	require.Zero(t, c.decider.balance.lost)
+	c.step(Joined{Worker: 1})
+	c.step(Deploy{})
+	c.commitAll()
+	c.step(Tick{Now: 10_000})
+	require.LessOrEqual(t, c.decider.balance.rest, int64(10_000))
+}
