@@ -375,5 +375,5 @@ func TestNothingIsLostBeforeTheFirstDecision(t *testing.T) {
 	c.step(Deploy{})
 	c.commitAll()
 	c.step(Tick{Now: 10_000})
-	require.LessOrEqual(t, c.decider.balance.rest, int64(10_000))
+	require.Zero(t, c.decider.balance.rest)
 }
